@@ -1,0 +1,125 @@
+"""What every cutout reader takes and gives; the conformance suite holds each one to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int64
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+
+from lenspipe.contracts import CutoutBatch, InputSpec
+
+
+class Block(BaseModel):
+    """A block of the survey file: unknown keys are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ZeroPoint(Block):
+    """Where the AB magnitude of one count comes from; exactly one source, for all bands.
+
+    header: FITS card that holds it (mag). column: catalogue column, `{band}` filled in (mag).
+    constant: one number or one per band (mag). exptime_header / exptime_column: exposure time (s),
+    the zero point is then `base_mag + 2.5 log10(exptime)` (Pan-STARRS1 stacks: base 25).
+    """
+
+    header: str | None = None
+    column: str | None = None
+    constant: float | dict[str, float] | None = None
+    exptime_header: str | None = None
+    exptime_column: str | None = None
+    base_mag: float = 25.0
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ZeroPoint:
+        sources = (
+            self.header,
+            self.column,
+            self.constant,
+            self.exptime_header,
+            self.exptime_column,
+        )
+        if sum(source is not None for source in sources) != 1:
+            raise ValueError(
+                "expected exactly one of header, column, constant, exptime_header, exptime_column"
+            )
+        return self
+
+
+class Mask(Block):
+    """Which pixels are bad, beside those that are not finite.
+
+    values: pixel values that mean "no data" (Bologna challenge: 100). hdu: extension that holds a
+    mask image; file: path template of a separate mask image; bits: bad bit numbers of that mask
+    (none given: any non-zero pixel is bad).
+    """
+
+    values: tuple[float, ...] = ()
+    hdu: str | int | None = None
+    file: str | None = None
+    bits: tuple[int, ...] = ()
+
+
+class ReaderOptions(Block):
+    """Options that every reader takes; a reader's own `Options` adds to them.
+
+    bands: the bands that the pixels have. pixel_scale_arcsec: where the files do not say it.
+    crop / resample: allow what the model's size or scale asks for. missing_band: `fail` the row or
+    `fill` the band with zeros and flag it. max_bad_fraction: a row with a larger part of any band
+    bad is a failure.
+    """
+
+    reader: str
+    pixel_scale_arcsec: PositiveFloat | None = None
+    zero_point: ZeroPoint | None = None
+    mask: Mask = Mask()
+    crop: bool = False
+    resample: bool = False
+    missing_band: Literal["fail", "fill"] = "fail"
+    max_bad_fraction: float = Field(default=0.25, ge=0.0, le=1.0)
+
+
+@dataclass(frozen=True)
+class BandInfo:
+    """What `describe` finds out about one band without reading pixels."""
+
+    pixel_scale_arcsec: float | None
+    size_pixels: tuple[int, int] | None  # (y, x) of a stamp; None where stamps are cut to measure
+    files: int
+    bytes: int
+
+
+class Reader(Protocol):
+    """Pixels of sources. Safe to call from several threads at once; holds no source's state."""
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Catalogue columns that `locality` and `read` need beside object_id, ra, dec."""
+        ...
+
+    def describe(self) -> Mapping[str, BandInfo]:
+        """Band -> what is there. Reads headers only. InputError where nothing readable is."""
+        ...
+
+    def check(self, inputs: Sequence[InputSpec]) -> None:
+        """InputError where bands, pixel scale, size or zero point cannot serve `inputs`."""
+        ...
+
+    def locality(self, sources: pa.Table) -> Int64[np.ndarray, " n"]:
+        """Unit of storage (tile, chunk, file) of each source's pixels; -1 where none has them.
+
+        Sources that share a locality are read together: shards are planned by it.
+        """
+        ...
+
+    def read(self, sources: pa.Table, inputs: Sequence[InputSpec]) -> CutoutBatch:
+        """Cut out every source of the table (object_id, ra, dec, `columns`).
+
+        A row that cannot be read is a `Failure`; only a fault that no row causes is raised.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Models: cards, sessions, normalisation, ensembles, calibration, explanation."""
