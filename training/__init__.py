@@ -1,0 +1,1 @@
+"""`python -m training`: what makes the models. Stays out of the wheel."""
