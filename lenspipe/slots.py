@@ -1,0 +1,55 @@
+"""How many workers of what size: a plan of CPU and GPU slots in which nothing waits for ever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lenspipe.config import Runtime
+from lenspipe.errors import InputError
+
+
+@dataclass(frozen=True)
+class Slots:
+    """scorers: actors, each with `cpus` and `gpus` of the cluster. readers: reader tasks of one CPU
+    that the plan leaves room for; 0 where scorers read for themselves."""
+
+    scorers: int
+    cpus: float
+    gpus: float
+    readers: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of one scorer's ONNX sessions."""
+        return max(1, int(self.cpus))
+
+
+def plan_slots(cpus: float, gpus: float, runtime: Runtime, provider: str) -> Slots:
+    """Fit scorers and readers into the cluster's slots.
+
+    cpus, gpus: what the cluster has. provider: `cpu`, or a GPU provider, already resolved.
+    InputError where what the survey file asks for cannot all run at once: a reader that waits for a
+    slot which an actor holds would wait for ever.
+    """
+    on_gpu = provider != "cpu"
+    if on_gpu and gpus <= 0:
+        raise InputError("runtime.provider", "cpu, as the cluster has no GPU", provider)
+    per_scorer = runtime.cpus_per_scorer
+    fitting = int((cpus - runtime.readers) / per_scorer + 1e-9)
+    if on_gpu:
+        fitting = min(fitting, int(gpus / runtime.gpus_per_scorer + 1e-9))
+    scorers = runtime.scorers or fitting
+    if scorers < 1 or scorers > fitting:
+        gpu_part = f", {gpus:g} GPUs" if on_gpu else ""
+        raise InputError(
+            "runtime.scorers",
+            f"scorers of {per_scorer:g} CPUs and {runtime.readers} readers that fit into "
+            f"{cpus:g} CPUs{gpu_part}",
+            f"{max(scorers, 1)} scorers",
+        )
+    return Slots(
+        scorers=scorers,
+        cpus=per_scorer,
+        gpus=runtime.gpus_per_scorer if on_gpu else 0.0,
+        readers=runtime.readers,
+    )

@@ -1,0 +1,176 @@
+"""Files of a run, on a local disk or an object store, through one small interface.
+
+A file becomes visible whole or not at all: locally it is written aside, synced and renamed; on an
+object store it is one put.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO, cast
+
+import fsspec
+import pyarrow.fs as pafs
+
+_ASIDE = ".tmp-"
+
+
+class Store:
+    """A folder on any fsspec filesystem. Names are relative, with `/` between the parts."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.fs, root = fsspec.core.url_to_fs(url)
+        self.root: str = root.rstrip("/")
+        protocol = self.fs.protocol
+        self.is_local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return (Store, (self.url,))
+
+    def path(self, name: str) -> str:
+        """Path of `name` inside the filesystem `fs`."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def local_path(self, name: str) -> Path:
+        """Path of `name` on the local disk; ValueError on an object store."""
+        if not self.is_local:
+            raise ValueError(f"{self.url} is not a local folder")
+        return Path(self.path(name))
+
+    def arrow_filesystem(self) -> pafs.FileSystem:
+        """The same filesystem for pyarrow; paths are those of `path`."""
+        return (
+            pafs.LocalFileSystem()
+            if self.is_local
+            else pafs.PyFileSystem(pafs.FSSpecHandler(self.fs))
+        )
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a whole file, durable before it is visible."""
+        if not self.is_local:
+            self.fs.pipe_file(self.path(name), data)
+            return
+        target = self.local_path(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = _aside(target)
+        try:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(target)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        _sync_folder(target.parent)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """A local path to write a large file to; it becomes `name` when the block ends well."""
+        if self.is_local:
+            target = self.local_path(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside = _aside(target)
+            try:
+                yield aside
+                with aside.open("rb+") as file:
+                    os.fsync(file.fileno())
+                aside.replace(target)
+            except BaseException:
+                aside.unlink(missing_ok=True)
+                raise
+            _sync_folder(target.parent)
+            return
+        with TemporaryDirectory(prefix="lenspipe-") as folder:
+            local = Path(folder, "file")
+            yield local
+            self.fs.put_file(str(local), self.path(name))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file only if there is none of that name. False: there was one."""
+        if self.is_local:
+            target = self.local_path(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside = _aside(target)
+            aside.write_bytes(data)
+            try:
+                os.link(aside, target)  # atomic, and whole from the first moment
+            except FileExistsError:
+                return False
+            finally:
+                aside.unlink()
+            return True
+        try:
+            self.fs.pipe_file(self.path(name), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def read(self, name: str) -> bytes:
+        """The whole file; FileNotFoundError where there is none."""
+        return cast(bytes, self.fs.cat_file(self.path(name)))
+
+    def open(self, name: str) -> BinaryIO:
+        """The file, for reading."""
+        return cast(BinaryIO, self.fs.open(self.path(name), "rb"))
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return bool(self.fs.exists(self.path(name)))
+
+    def size(self, name: str) -> int:
+        """Bytes of the file."""
+        return int(self.fs.size(self.path(name)))
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names of all files below `folder`, sorted; files still being written are left out."""
+        return [name for name in self._all_names(folder) if not _is_aside(name)]
+
+    def delete(self, name: str) -> None:
+        """Remove the file; none there is no error."""
+        try:
+            self.fs.rm_file(self.path(name))
+        except FileNotFoundError:
+            return
+
+    def delete_folder(self, folder: str) -> None:
+        """Remove all below `folder`; none there is no error."""
+        if self.fs.exists(self.path(folder)):
+            self.fs.rm(self.path(folder), recursive=True)
+
+    def delete_unfinished(self) -> int:
+        """Remove what killed writers left aside; returns how many files."""
+        left = [name for name in self._all_names("") if _is_aside(name)]
+        for name in left:
+            self.delete(name)
+        return len(left)
+
+    def _all_names(self, folder: str) -> list[str]:
+        self.fs.invalidate_cache()
+        try:
+            found = self.fs.find(self.path(folder))
+        except FileNotFoundError:
+            return []
+        return sorted(path[len(self.root) + 1 :] for path in found)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f"{_ASIDE}{uuid.uuid4().hex[:12]}-{target.name}")
+
+
+def _is_aside(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(_ASIDE)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
