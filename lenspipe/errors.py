@@ -41,6 +41,10 @@ class ProviderError(LenspipeError):
     """ONNX Runtime did not give the execution provider that was asked for."""
 
 
+class MemberError(LenspipeError):
+    """A member of an ensemble raised on a batch."""
+
+
 class CorruptRunError(LenspipeError):
     """Files of the run directory contradict their commit records."""
 

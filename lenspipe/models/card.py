@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from lenspipe.contracts import InputSpec
@@ -152,26 +152,53 @@ def read_card(path: str | Path) -> ModelCard:
 
     InputError where the file is no ONNX, holds no card, or the weights are others.
     """
+    return read_model(path)[1]
+
+
+def read_model(path: str | Path) -> tuple[bytes, ModelCard]:
+    """The file's bytes and its card; see `read_card`. What is checked is what is then run."""
     field = f"model {path}"
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        content = Path(path).read_bytes()
+        model = onnx.load_from_string(content)
     except FileNotFoundError:
         raise InputError(field, "an ONNX file", "no such file") from None
     except (OSError, DecodeError) as error:
         raise InputError(field, "an ONNX file", error) from error
+    outside = external_tensors(model)
+    if outside:
+        raise InputError(field, "all weights inside the file", f"{outside[0]} kept outside of it")
+    card = _card_of(model, field)
+    found = weights_sha256(model)
+    if found != card.weights_sha256:
+        raise InputError(f"{field}: weights", f"SHA-256 {card.weights_sha256}", found)
+    return content, card
+
+
+def external_tensors(message: Message) -> list[str]:
+    """Names of the tensors, at any depth, whose bytes lie in other files."""
+    if isinstance(message, onnx.TensorProto):
+        outside = message.data_location == onnx.TensorProto.EXTERNAL
+        return [message.name or "a tensor"] if outside else []
+    found: list[str] = []
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        parts = [value] if isinstance(value, Message) else value
+        found += [name for part in parts for name in external_tensors(part)]
+    return found
+
+
+def _card_of(model: onnx.ModelProto, field: str) -> ModelCard:
     texts = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in texts:
         raise InputError(field, f"metadata {METADATA_KEY} (a model card)", "none")
     try:
-        card = ModelCard.model_validate_json(texts[METADATA_KEY])
+        return ModelCard.model_validate_json(texts[METADATA_KEY])
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{field}: card.{where}", first["msg"], repr(first["input"])) from error
-    found = weights_sha256(model)
-    if found != card.weights_sha256:
-        raise InputError(f"{field}: weights", f"SHA-256 {card.weights_sha256}", found)
-    return card
 
 
 def write_card(model: onnx.ModelProto, card: ModelCard, path: str | Path) -> ModelCard:

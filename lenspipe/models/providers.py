@@ -1,0 +1,128 @@
+"""Execution providers of ONNX Runtime: chosen by name, and never another than the one asked for."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import onnxruntime
+
+from lenspipe.errors import InputError, ProviderError
+
+ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]
+RUNTIME_NAMES = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+@dataclass(frozen=True)
+class ProviderOptions:
+    """Settings of the GPU providers. fp16: TensorRT may round to half precision.
+
+    tf32: CUDA may round products to 10 bits; off, so that CPU and GPU agree to float32.
+    engine_cache: folder where TensorRT keeps the engines that it built (minutes each).
+    """
+
+    fp16: bool = False
+    tf32: bool = False
+    engine_cache: str | None = None
+
+
+def choose(provider: ProviderName) -> str:
+    """`auto` resolved: `cuda` where ONNX Runtime has it and a device is there, else `cpu`."""
+    if provider != "auto":
+        return provider
+    has_cuda = RUNTIME_NAMES["cuda"] in onnxruntime.get_available_providers()
+    return "cuda" if has_cuda and cuda_devices() > 0 else "cpu"
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices this process sees, by the driver; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def open_session(  # noqa: PLR0917 - one caller, which has all six
+    model: bytes, provider: str, threads: int, device_id: int, options: ProviderOptions, field: str
+) -> onnxruntime.InferenceSession:
+    """A session of which the first provider is the one asked for; ProviderError otherwise.
+
+    InputError at `field` where the graph is none that the CPU can run.
+
+    ONNX Runtime falls back to the CPU with no more than a message where a GPU provider cannot
+    start: both of its fall-backs are switched off and the result is looked at.
+    """
+    _require(provider)
+    try:
+        session = onnxruntime.InferenceSession(
+            model,
+            sess_options=_session_options(threads),
+            providers=_provider_list(provider, device_id, options),
+            enable_fallback=False,
+        )
+    # ONNX Runtime's exceptions have no common base but Exception.
+    except Exception as error:
+        if provider == "cpu":
+            raise InputError(field, "a graph that ONNX Runtime runs", error) from error
+        raise ProviderError(f"provider {provider}: {field}: {error}") from error
+    session.disable_fallback()
+    require_provider(session, provider)
+    return session
+
+
+def require_provider(session: onnxruntime.InferenceSession, provider: str) -> None:
+    """ProviderError where the session's first provider is not `provider`."""
+    found = session.get_providers()
+    if found[0] != RUNTIME_NAMES[provider]:
+        raise ProviderError(f"provider {provider}: ONNX Runtime gave {', '.join(found)}")
+
+
+def _require(provider: str) -> None:
+    available = onnxruntime.get_available_providers()
+    if RUNTIME_NAMES[provider] not in available:
+        raise ProviderError(
+            f"provider {provider}: this onnxruntime {onnxruntime.__version__} has only {available}"
+        )
+    if provider == "cpu":
+        return
+    if cuda_devices() == 0:
+        raise ProviderError(f"provider {provider}: no CUDA device is visible to this process")
+    # CUDA and cuDNN that pip installed are found only when they are loaded beforehand.
+    onnxruntime.preload_dlls()
+
+
+def _session_options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that spin while idle take the CPU from the threads that read the next pixels.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
+def _provider_list(provider: str, device_id: int, options: ProviderOptions) -> list[Any]:
+    """Providers in order of preference, with their options; later ones take single operators."""
+    cpu: list[Any] = [RUNTIME_NAMES["cpu"]]
+    if provider == "cpu":
+        return cpu
+    cuda = (
+        RUNTIME_NAMES["cuda"],
+        {"device_id": str(device_id), "use_tf32": str(int(options.tf32))},
+    )
+    if provider == "cuda":
+        return [cuda, *cpu]
+    tensorrt = {"device_id": str(device_id), "trt_fp16_enable": str(options.fp16)}
+    if options.engine_cache is not None:
+        tensorrt["trt_engine_cache_enable"] = "True"
+        tensorrt["trt_engine_cache_path"] = options.engine_cache
+    return [(RUNTIME_NAMES["tensorrt"], tensorrt), cuda, *cpu]
