@@ -1,0 +1,219 @@
+"""Several networks as one score: members, cascade, blend, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from lenspipe import blenders
+from lenspipe.contracts import InputSpec
+from lenspipe.errors import InputError, MemberError
+from lenspipe.models.calibrate import calibrate
+from lenspipe.models.card import Threshold
+from lenspipe.models.ensemble_file import Cascade, EnsembleDescription, describe_ensemble
+from lenspipe.models.providers import ProviderName, ProviderOptions
+from lenspipe.models.session import Member
+
+Images = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class EnsembleScores:
+    """What an ensemble says of n rows.
+
+    members: logit of each member; NaN where a cascade did not ask it, where the row's pixels are
+    not finite, or where the member raised. score: what rows rank by; probability: calibrated.
+    failed: row -> what a member said as it raised on that row alone; its score is NaN.
+    """
+
+    members: Float32[np.ndarray, "n m"]
+    score: Float32[np.ndarray, " n"]
+    probability: Float32[np.ndarray, " n"]
+    failed: Mapping[int, str]
+
+
+class Ensemble:
+    """Members that are ready to run, and how their logits become one score."""
+
+    def __init__(self, description: EnsembleDescription, members: tuple[Member, ...]) -> None:
+        self.description = description
+        self.members = members
+
+    @property
+    def name(self) -> str:
+        """The ensemble's name."""
+        return self.description.name
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """Every image tensor that some member wants."""
+        return self.description.inputs
+
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """The members' names, in the order of the score columns."""
+        return self.description.member_names
+
+    @property
+    def model_hash(self) -> str:
+        """See `EnsembleDescription`."""
+        return self.description.model_hash
+
+    @property
+    def provider(self) -> str:
+        """The execution provider in use."""
+        return self.members[0].provider
+
+    @property
+    def cascade(self) -> Cascade | None:
+        """Which member looks first, if one does."""
+        return self.description.spec.cascade
+
+    def threshold(self, fpr: float) -> Threshold:
+        """The listed threshold of that false-positive rate; InputError lists those there are."""
+        return self.description.threshold(fpr)
+
+    def score(self, images: Images) -> EnsembleScores:
+        """Score rows of `images`: name in `inputs` -> (n, band, y, x) float32.
+
+        A row on which a member raises is isolated and reported; MemberError only where a member
+        raises on any input at all.
+        """
+        rows = self._rows(images)
+        logits = np.full((rows, len(self.members)), np.nan, np.float32)
+        failed: dict[int, str] = {}
+        asked = np.ones(rows, bool)
+        for column in self._order():
+            logits[asked, column] = self._ask(column, images, asked, failed)
+            if self._is_first(column):
+                asked = _passed(logits[:, column], self.cascade)
+        score = self._blend(logits, asked)
+        score[list(failed)] = np.nan
+        probability = calibrate(score, self.description.spec.calibration)
+        return EnsembleScores(logits, score, probability, failed)
+
+    def _rows(self, images: Images) -> int:
+        missing = [spec.name for spec in self.inputs if spec.name not in images]
+        if missing:
+            raise InputError(f"{self.name}: images", f"input {missing[0]}", sorted(images))
+        return len(images[self.inputs[0].name])
+
+    def _order(self) -> list[int]:
+        """Columns in the order of asking: the cascade's first member first."""
+        return sorted(range(len(self.members)), key=lambda column: not self._is_first(column))
+
+    def _is_first(self, column: int) -> bool:
+        return self.cascade is not None and self.cascade.first == self.member_names[column]
+
+    def _ask(
+        self, column: int, images: Images, asked: Bool[np.ndarray, " n"], failed: dict[int, str]
+    ) -> Float32[np.ndarray, " k"]:
+        """Logits of one member for the rows that are asked, compacted into full batches."""
+        mapping = self.description.members[column].inputs
+        every = bool(asked.all())
+        wanted = {
+            own: images[shared] if every else images[shared][asked]
+            for own, shared in mapping.items()
+        }
+        logits, raised = predict_isolated(self.members[column], wanted)
+        positions = np.flatnonzero(asked)
+        failed.update({int(positions[row]): text for row, text in raised.items()})
+        return logits
+
+    def _blend(
+        self, logits: Float32[np.ndarray, "n m"], asked: Bool[np.ndarray, " n"]
+    ) -> Float32[np.ndarray, " n"]:
+        """Score per row; see `cascaded_score` for rows that a cascade stopped."""
+        if self.cascade is None:
+            return blenders.blend(logits, self.description.blender)
+        column = self.member_names.index(self.cascade.first)
+        blended = np.full(len(logits), np.nan, np.float32)
+        blended[asked] = blenders.blend(logits[asked], self.description.blender)
+        return cascaded_score(logits[:, column], blended, asked, self.cascade)
+
+
+def load_ensemble(
+    name_or_path: str,
+    base: str | Path = ".",
+    provider: ProviderName = "auto",
+    threads: int = 1,
+    batch_size: int = 256,
+    *,
+    device_id: int = 0,
+    options: ProviderOptions | None = None,
+) -> Ensemble:
+    """Open every member of an ensemble and run each once on zeros; see `Member.load`."""
+    description = describe_ensemble(name_or_path, base)
+    members = tuple(
+        Member.load(file.path, provider, threads, batch_size, device_id, options)
+        for file in description.members
+    )
+    for file, member in zip(description.members, members, strict=True):
+        if file.sha256 != member.sha256:
+            raise InputError(f"model {file.path}", "a file at rest", "one that changed on loading")
+    return Ensemble(description, members)
+
+
+def cascaded_score(
+    first: Float32[np.ndarray, " n"],
+    blended: Float32[np.ndarray, " n"],
+    asked: Bool[np.ndarray, " n"],
+    cascade: Cascade,
+) -> Float32[np.ndarray, " n"]:
+    """Score of rows of which only some were seen by every member.
+
+    Rows that all members saw: the blended score, but no lower than `floor`. The others:
+    floor + (first - below), which rises with the first member's logit and is at most `floor`. So
+    no row that was stopped ever ranks above one that passed, whatever else is in its batch.
+    """
+    floor = np.float32(cascade.floor)
+    stopped = np.minimum(floor + (first - np.float32(cascade.below)), floor)
+    return np.asarray(np.where(asked, np.maximum(blended, floor), stopped), np.float32)
+
+
+def predict_isolated(
+    member: Member, images: Images
+) -> tuple[Float32[np.ndarray, " n"], dict[int, str]]:
+    """Logits, and row -> message for rows on which the member raises by themselves (NaN there)."""
+    rows = len(next(iter(images.values())))
+    logits = np.full(rows, np.nan, np.float32)
+    failed: dict[int, str] = {}
+    for start in range(0, rows, member.batch_size):
+        stop = min(start + member.batch_size, rows)
+        _isolate(member, images, start, stop, logits, failed)
+    return logits, failed
+
+
+def _isolate(  # noqa: PLR0917 - a recursion over one span of rows with its two results
+    member: Member,
+    images: Images,
+    start: int,
+    stop: int,
+    logits: Float32[np.ndarray, " n"],
+    failed: dict[int, str],
+) -> None:
+    """Score one span; where the member raises, halve it until the rows at fault are alone."""
+    part = {name: pixels[start:stop] for name, pixels in images.items()}
+    try:
+        logits[start:stop] = member.predict(part)
+        return
+    except MemberError as error:
+        if not failed:
+            member.warm_up()  # raises where it is the member that fails, not the row
+        if stop - start == 1:
+            failed[start] = str(error)
+            return
+    middle = (start + stop) // 2
+    _isolate(member, images, start, middle, logits, failed)
+    _isolate(member, images, middle, stop, logits, failed)
+
+
+def _passed(first: Float32[np.ndarray, " n"], cascade: Cascade | None) -> Bool[np.ndarray, " n"]:
+    """Rows that go on to the other members; NaN never does."""
+    if cascade is None:
+        return np.ones(len(first), bool)
+    return np.asarray(first >= np.float32(cascade.below))

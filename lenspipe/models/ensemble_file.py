@@ -1,0 +1,211 @@
+"""The ensemble file: members, blender, calibration, thresholds, cascade; described unopened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from lenspipe import blenders
+from lenspipe.contracts import InputSpec
+from lenspipe.errors import InputError
+from lenspipe.models import calibrate, zoo
+from lenspipe.models.card import (
+    Calibration,
+    CardBlock,
+    Metric,
+    ModelCard,
+    Threshold,
+    file_sha256,
+    read_card,
+)
+
+
+class Cascade(CardBlock):
+    """first: the member that sees every row; below: logit under which the others are not asked.
+
+    floor: scores of rows that all members saw are no lower than it, scores of the others no higher.
+    """
+
+    first: str
+    below: float
+    floor: float = -20.0
+
+
+class EnsembleSpec(CardBlock):
+    """An ensemble file. members: names in the zoo or paths, relative to the file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    members: tuple[str, ...] = Field(min_length=1)
+    blender: dict[str, Any] = Field(default_factory=lambda: {"kind": "mean"})
+    calibration: Calibration | None = None
+    thresholds: tuple[Threshold, ...] = ()
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    cascade: Cascade | None = None
+
+
+@dataclass(frozen=True)
+class MemberFile:
+    """One member on disk. inputs: the network's input name -> name in the ensemble's images."""
+
+    name: str
+    path: Path
+    sha256: str
+    card: ModelCard
+    inputs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class EnsembleDescription:
+    """What is known of an ensemble without opening a session.
+
+    inputs: every image tensor that some member wants, equal ones once. model_hash: first 16 hex
+    digits of SHA-256 over the members' files and what the ensemble file sets.
+    """
+
+    spec: EnsembleSpec
+    path: Path
+    members: tuple[MemberFile, ...]
+    inputs: tuple[InputSpec, ...]
+    blender: blenders.BlenderOptions
+    model_hash: str
+
+    @property
+    def name(self) -> str:
+        """The ensemble's name."""
+        return self.spec.name
+
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """The members' names, in the order of the score columns."""
+        return tuple(member.name for member in self.members)
+
+    def threshold(self, fpr: float) -> Threshold:
+        """The listed threshold of that false-positive rate; InputError lists those there are."""
+        for threshold in self.spec.thresholds:
+            if abs(threshold.fpr - fpr) <= 1e-9 * fpr:
+                return threshold
+        known = ", ".join(f"{t.fpr:g}" for t in self.spec.thresholds) or "none measured"
+        raise InputError("candidates.fpr", f"one of {self.name}'s: {known}", f"{fpr:g}")
+
+
+def describe_ensemble(name_or_path: str, base: str | Path = ".") -> EnsembleDescription:
+    """Read an ensemble file, or one network's file as an ensemble of one, and all members' cards.
+
+    InputError names the key, or the member, that is wrong.
+    """
+    path = zoo.find(name_or_path, base, "ensemble")
+    spec = _single(path) if path.suffix == ".onnx" else read_spec(path)
+    files = [zoo.find(name, path.parent, "ensemble.members") for name in spec.members]
+    cards = [read_card(file) for file in files]
+    _check_members(cards, path)
+    inputs, names = merge_inputs([[image.spec() for image in card.images] for card in cards])
+    hashes = [file_sha256(file) for file in files]
+    _check_spec(spec, [card.name for card in cards])
+    return EnsembleDescription(
+        spec=spec,
+        path=path,
+        members=tuple(
+            MemberFile(card.name, file, sha256, card, mapping)
+            for card, file, sha256, mapping in zip(cards, files, hashes, names, strict=True)
+        ),
+        inputs=inputs,
+        blender=blenders.parse(spec.blender, len(files)),
+        model_hash=_model_hash(spec, hashes),
+    )
+
+
+def read_spec(path: Path) -> EnsembleSpec:
+    """Parse an ensemble file. InputError names the key that is wrong."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"ensemble {path}", "readable YAML", error) from error
+    if not isinstance(content, dict):
+        raise InputError(f"ensemble {path}", "a mapping of keys to values", type(content).__name__)
+    try:
+        return EnsembleSpec.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"ensemble {path}: {where}", first["msg"], repr(first["input"])) from error
+
+
+def merge_inputs(
+    wanted: Sequence[Sequence[InputSpec]],
+) -> tuple[tuple[InputSpec, ...], list[dict[str, str]]]:
+    """Union of the members' inputs, and per member: its input name -> name in the union.
+
+    Inputs that agree in all but the name are read once, under the name that came first. A name
+    that another input has already becomes `name_2`, `name_3` …
+    """
+    union: list[InputSpec] = []
+    mappings: list[dict[str, str]] = []
+    for specs in wanted:
+        mapping = {}
+        for spec in specs:
+            same = [known for known in union if replace(known, name=spec.name) == spec]
+            if not same:
+                same = [replace(spec, name=_free_name(spec.name, union))]
+                union += same
+            mapping[spec.name] = same[0].name
+        mappings.append(mapping)
+    return tuple(union), mappings
+
+
+def _free_name(name: str, union: Sequence[InputSpec]) -> str:
+    taken = {spec.name for spec in union}
+    candidates = [name, *(f"{name}_{k}" for k in range(2, len(union) + 3))]
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def _single(path: Path) -> EnsembleSpec:
+    """One network's file as an ensemble: its own calibration, thresholds and metrics."""
+    card = read_card(path)
+    return EnsembleSpec(
+        name=card.name,
+        description=card.description,
+        members=(str(path.absolute()),),
+        calibration=card.calibration,
+        thresholds=card.thresholds,
+        metrics=card.metrics,
+    )
+
+
+def _check_members(cards: Sequence[ModelCard], path: Path) -> None:
+    names = [card.name for card in cards]
+    for card in cards:
+        if not card.images:
+            raise InputError(
+                f"ensemble {path}: members", "networks that take images", f"{card.name}: none"
+            )
+        if names.count(card.name) > 1:
+            raise InputError(f"ensemble {path}: members", "different names", f"{card.name} twice")
+
+
+def _check_spec(spec: EnsembleSpec, members: Sequence[str]) -> None:
+    if spec.calibration is not None:
+        calibrate.check(spec.calibration)
+    if spec.cascade is None:
+        return
+    if spec.cascade.first not in members:
+        raise InputError("cascade.first", f"one of {', '.join(members)}", spec.cascade.first)
+    low = [t.score for t in spec.thresholds if t.score <= spec.cascade.floor]
+    if low:
+        raise InputError(
+            "thresholds", f"scores above the cascade's floor {spec.cascade.floor}", low
+        )
+
+
+def _model_hash(spec: EnsembleSpec, hashes: Sequence[str]) -> str:
+    """Hash of all that a score, a probability or a candidate depends on."""
+    kept = spec.model_dump(mode="json", exclude={"description", "metrics", "members"})
+    text = json.dumps({"members": list(hashes), **kept}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
