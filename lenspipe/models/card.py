@@ -100,6 +100,17 @@ class Calibration(CardBlock):
     prevalence: float = Field(default=0.5, gt=0.0, lt=1.0)
 
 
+class SelfTest(CardBlock):
+    """Logits that the network gave on `lenspipe.models.self_test.images`, to be found again.
+
+    scale: amplitude of that input (its units). tolerance: largest difference, absolute.
+    """
+
+    scale: PositiveFloat
+    logits: tuple[float, ...] = Field(min_length=1)
+    tolerance: PositiveFloat
+
+
 class Training(CardBlock):
     """What made the weights: recipe by name and SHA-256, training set by identity."""
 
@@ -124,6 +135,7 @@ class ModelCard(CardBlock):
     calibration: Calibration | None = None
     thresholds: tuple[Threshold, ...] = ()
     metrics: dict[str, Metric] = Field(default_factory=dict)
+    self_test: SelfTest | None = None
     training: Training
     versions: dict[str, str] = Field(default_factory=dict)
     licence: str

@@ -14,9 +14,23 @@ from lenspipe.contracts import InputSpec
 from lenspipe.errors import InputError, MemberError
 from lenspipe.models.calibrate import calibrate
 from lenspipe.models.card import Threshold
-from lenspipe.models.ensemble_file import Cascade, EnsembleDescription, describe_ensemble
+from lenspipe.models.ensemble_file import (
+    Cascade,
+    EnsembleDescription,
+    EnsembleSpec,
+    describe_ensemble,
+)
 from lenspipe.models.providers import ProviderName, ProviderOptions
 from lenspipe.models.session import Member
+
+__all__ = [
+    "Ensemble",
+    "EnsembleDescription",
+    "EnsembleScores",
+    "EnsembleSpec",
+    "describe_ensemble",
+    "load_ensemble",
+]
 
 Images = Mapping[str, np.ndarray]
 
@@ -77,21 +91,24 @@ class Ensemble:
         """The listed threshold of that false-positive rate; InputError lists those there are."""
         return self.description.threshold(fpr)
 
-    def score(self, images: Images) -> EnsembleScores:
+    def score(self, images: Images, *, full: bool = False) -> EnsembleScores:
         """Score rows of `images`: name in `inputs` -> (n, band, y, x) float32.
+
+        full: ask every member for every row, as if there were no cascade.
 
         A row on which a member raises is isolated and reported; MemberError only where a member
         raises on any input at all.
         """
         rows = self._rows(images)
+        cascade = None if full else self.cascade
         logits = np.full((rows, len(self.members)), np.nan, np.float32)
         failed: dict[int, str] = {}
         asked = np.ones(rows, bool)
         for column in self._order():
             logits[asked, column] = self._ask(column, images, asked, failed)
             if self._is_first(column):
-                asked = _passed(logits[:, column], self.cascade)
-        score = self._blend(logits, asked)
+                asked = _passed(logits[:, column], cascade)
+        score = self._blend(logits, asked, cascade)
         score[list(failed)] = np.nan
         probability = calibrate(score, self.description.spec.calibration)
         return EnsembleScores(logits, score, probability, failed)
@@ -125,15 +142,18 @@ class Ensemble:
         return logits
 
     def _blend(
-        self, logits: Float32[np.ndarray, "n m"], asked: Bool[np.ndarray, " n"]
+        self,
+        logits: Float32[np.ndarray, "n m"],
+        asked: Bool[np.ndarray, " n"],
+        cascade: Cascade | None,
     ) -> Float32[np.ndarray, " n"]:
         """Score per row; see `cascaded_score` for rows that a cascade stopped."""
-        if self.cascade is None:
+        if cascade is None:
             return blenders.blend(logits, self.description.blender)
-        column = self.member_names.index(self.cascade.first)
+        column = self.member_names.index(cascade.first)
         blended = np.full(len(logits), np.nan, np.float32)
         blended[asked] = blenders.blend(logits[asked], self.description.blender)
-        return cascaded_score(logits[:, column], blended, asked, self.cascade)
+        return cascaded_score(logits[:, column], blended, asked, cascade)
 
 
 def load_ensemble(

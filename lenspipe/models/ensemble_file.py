@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from lenspipe import blenders
 from lenspipe.contracts import InputSpec
 from lenspipe.errors import InputError
-from lenspipe.models import calibrate, zoo
+from lenspipe.models import calibrate, locate
 from lenspipe.models.card import (
     Calibration,
     CardBlock,
@@ -101,9 +101,9 @@ def describe_ensemble(name_or_path: str, base: str | Path = ".") -> EnsembleDesc
 
     InputError names the key, or the member, that is wrong.
     """
-    path = zoo.find(name_or_path, base, "ensemble")
+    path = locate.find(name_or_path, base, "ensemble")
     spec = _single(path) if path.suffix == ".onnx" else read_spec(path)
-    files = [zoo.find(name, path.parent, "ensemble.members") for name in spec.members]
+    files = [locate.find(name, path.parent, "ensemble.members") for name in spec.members]
     cards = [read_card(file) for file in files]
     _check_members(cards, path)
     inputs, names = merge_inputs([[image.spec() for image in card.images] for card in cards])

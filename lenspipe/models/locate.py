@@ -1,0 +1,39 @@
+"""Where a model lies: a name in the zoo or a path."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from lenspipe.errors import InputError
+
+SUFFIXES = (".yaml", ".yml", ".onnx")
+
+
+def folder() -> Path:
+    """Where the shipped models lie."""
+    return Path(str(files("lenspipe"))) / "zoo"
+
+
+def names() -> list[str]:
+    """Names of the shipped ensembles and networks."""
+    return sorted({path.stem for path in folder().glob("*") if path.suffix in SUFFIXES})
+
+
+def find(name_or_path: str, base: str | Path = ".", field: str = "model") -> Path:
+    """File of a model: a name in the zoo, or a path (relative ones start from `base`).
+
+    What ends in .onnx, .yaml or .yml or contains a slash is a path. InputError lists what there is.
+    """
+    given = Path(name_or_path)
+    if given.suffix in SUFFIXES or "/" in name_or_path:
+        path = given if given.is_absolute() else Path(base) / given
+        if not path.is_file():
+            raise InputError(field, "a model file", f"nothing at {path}")
+        return path
+    for suffix in SUFFIXES:
+        path = folder() / f"{name_or_path}{suffix}"
+        if path.is_file():
+            return path
+    known = ", ".join(names()) or "none shipped"
+    raise InputError(field, f"a path or one of {known}", repr(name_or_path))
