@@ -6,10 +6,13 @@ of the photometry network and the demo's catalogue have one and the same noise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
+
+from training.simulate.observe import Conditions, Instrument
 
 # A Kron aperture gathers about twice the background variance of a matched filter.
 KRON_AREA = 2.0
@@ -33,6 +36,35 @@ class Depth:
     psf_fwhm_arcsec: Float64[np.ndarray, "*n"]
     gain_mag: Float64[np.ndarray, "*n"]
     pixel_scale_arcsec: float
+
+
+def correlation_factor(instrument: Instrument) -> float:
+    """Noise of a sum over many pixels against that of uncorrelated ones: sqrt(sum of the noise's
+    autocorrelation over all offsets)."""
+    quadrant = np.array(instrument.noise_correlation)
+    times = np.full(quadrant.shape, 4.0)
+    times[0, :] = times[:, 0] = 2.0
+    times[0, 0] = 1.0
+    return float(np.sqrt((times * quadrant).sum()))
+
+
+def depth(
+    instrument: Instrument,
+    conditions: Sequence[Conditions],
+    band: int,
+    image: Int64[np.ndarray, " n"],
+) -> Depth:
+    """Depth of one band at each source. image: number of the source's image in `conditions`."""
+    zero_point = instrument.zero_point_mag
+    rms = np.array([c.sky_rms[band] for c in conditions]) * correlation_factor(instrument)
+    electrons = np.array([c.electrons[band] for c in conditions])
+    fwhm = np.array([c.fwhm_arcsec[band] for c in conditions])
+    return Depth(
+        (zero_point - 2.5 * np.log10(rms))[image],
+        fwhm[image],
+        (zero_point + 2.5 * np.log10(electrons))[image],
+        instrument.pixel_scale_arcsec,
+    )
 
 
 def flux(magnitude: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:

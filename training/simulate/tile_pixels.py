@@ -2,93 +2,132 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 from scipy import ndimage
-from scipy.signal import oaconvolve
 
+from training.simulate.observe import (
+    Conditions,
+    Instrument,
+    add_noise,
+    convolve,
+    draw_conditions,
+    psf_image,
+    saturate,
+)
 from training.simulate.tiles import BAD_COLUMN, BRIGHT_STAR, SATURATED, Exposure
 
+# Half-width of the PSF images: bright stars show their wings 16 arcsec out.
+PSF_HALF_PIXELS = 64
+# Pixels of noiseless light beyond a tile's edge: what a large galaxy and the PSF bring in.
+MARGIN_PIXELS = 128
 HALO_PIXELS = 24
 LANCZOS = 4
+# Zero points of single tiles scatter so much about exposure time alone (mag).
+ZERO_POINT_SCATTER_MAG = 0.05
 
 
-def convolve(
-    flux: Float32[np.ndarray, "y x"], psf: Float64[np.ndarray, "k k"], margin: int
-) -> Float64[np.ndarray, "y x"]:
-    """Seeing over a whole tile at once; `margin` pixels on every side are used and cut off."""
-    blurred = oaconvolve(flux.astype(np.float64), psf, mode="same")
-    return np.asarray(blurred[margin:-margin, margin:-margin])
+@dataclass(frozen=True)
+class Observation:
+    """How all bands of one tile were observed."""
+
+    conditions: Conditions
+    exposures: tuple[Exposure, ...]
 
 
-def add_noise(
-    rng: np.random.Generator, counts: Float64[np.ndarray, "y x"], exposure: Exposure
-) -> Float32[np.ndarray, "y x"]:
-    """Background and photon noise, both Gaussian: a coadd has many electrons in every pixel."""
-    variance = exposure.background_rms**2 + np.maximum(counts, 0.0) / exposure.gain
-    noise = rng.standard_normal(counts.shape, dtype=np.float32) * np.sqrt(variance)
-    return np.asarray(counts + noise, dtype=np.float32)
+def draw_observation(rng: np.random.Generator, instrument: Instrument) -> Observation:
+    """Seeing, depth, exposure time and zero point of one tile."""
+    drawn = draw_conditions(rng, instrument)
+    wide = replace(drawn, psf=_wide_psf(rng, instrument, drawn.fwhm_arcsec))
+    return Observation(
+        wide,
+        tuple(_exposure(rng, instrument, wide, k) for k in range(len(instrument.bands))),
+    )
 
 
-def full_wells(counts: Float32[np.ndarray, "y x"], saturation: float) -> Bool[np.ndarray, "y x"]:
-    """Pixels past full well and the charge that ran over from them, up and down the column.
+def _wide_psf(
+    rng: np.random.Generator, instrument: Instrument, fwhm_arcsec: Float64[np.ndarray, " band"]
+) -> Float32[np.ndarray, "band y x"]:
+    images = []
+    for band, fwhm in zip(instrument.bands, fwhm_arcsec, strict=True):
+        psf = instrument.psf[band]
+        modulus, angle = rng.uniform(0, psf.max_ellipticity), rng.uniform(0, 2 * np.pi)
+        images.append(
+            psf_image(
+                float(fwhm),
+                psf.moffat_beta,
+                instrument.pixel_scale_arcsec,
+                e1=modulus * np.cos(angle),
+                e2=modulus * np.sin(angle),
+                size_pixels=2 * PSF_HALF_PIXELS + 1,
+            )
+        )
+    return np.stack(images)
 
-    The trail holds the charge above full well, each of its pixels one full well.
+
+def _exposure(
+    rng: np.random.Generator, instrument: Instrument, conditions: Conditions, k: int
+) -> Exposure:
+    band = instrument.bands[k]
+    exptime = float(np.round(instrument.noise[band].exposure_s * rng.uniform(0.8, 1.2), 1))
+    offset = ZERO_POINT_SCATTER_MAG * rng.standard_normal()
+    zero_point = float(np.round(25.0 + 2.5 * np.log10(exptime) + offset, 4))
+    counts = 10 ** (0.4 * (zero_point - instrument.zero_point_mag))
+    return Exposure(
+        band=band,
+        zero_point_mag=zero_point,
+        exptime_s=exptime,
+        gain=float(conditions.electrons[k] / counts),
+        psf_fwhm_arcsec=float(conditions.fwhm_arcsec[k]),
+        background_rms=float(conditions.sky_rms[k] * counts),
+        saturation=instrument.saturation_flux * counts,
+    )
+
+
+def expose(
+    rng: np.random.Generator,
+    flux: Float32[np.ndarray, "band y x"],
+    instrument: Instrument,
+    observation: Observation,
+) -> tuple[Float32[np.ndarray, "band y x"], UInt8[np.ndarray, "band y x"]]:
+    """Counts and mask of a tile from noiseless flux with `MARGIN_PIXELS` more on every side.
+
+    Full wells and their trails are NaN; dead columns stay wrong numbers under the mask.
     """
-    full = counts > saturation
-    lost = full.copy()
-    labels, _ = ndimage.label(full)
-    for number, box in enumerate(ndimage.find_objects(labels), start=1):
-        inside = labels[box] == number
-        excess = np.where(inside, counts[box], 0.0).sum(axis=0) / saturation
-        _bleed(lost, box, inside, excess)
-    return lost
+    inner = slice(MARGIN_PIXELS, -MARGIN_PIXELS)
+    seen = convolve(flux, observation.conditions.psf)[:, inner, inner]
+    spilled = saturate(seen, instrument.saturation_flux)
+    noisy = add_noise(rng, spilled, instrument, observation.conditions)
+    columns = draw_bad_columns(rng, flux.shape[2] - 2 * MARGIN_PIXELS)
+    counts, masks = np.empty_like(noisy), np.zeros(noisy.shape, dtype=np.uint8)
+    for k, exposure in enumerate(observation.exposures):
+        scale = 10 ** (0.4 * (exposure.zero_point_mag - instrument.zero_point_mag))
+        full = spilled[k] >= 0.999 * instrument.saturation_flux
+        counts[k] = noisy[k] * np.float32(scale)
+        masks[k] = _mask(full)
+        for column, rows in columns:
+            counts[k, rows, column] = -20 * exposure.background_rms
+            masks[k, rows, column] |= BAD_COLUMN
+        counts[k, full] = np.nan
+    return counts, masks
 
 
-def _bleed(
-    lost: Bool[np.ndarray, "y x"],
-    box: tuple[slice, slice],
-    inside: Bool[np.ndarray, "h w"],
-    excess: Float64[np.ndarray, " w"],
-) -> None:
-    for offset in np.flatnonzero(inside.any(axis=0)):
-        rows = np.flatnonzero(inside[:, offset]) + box[0].start
-        half = int(excess[offset] / 2)
-        column = box[1].start + offset
-        lost[max(rows[0] - half, 0) : rows[-1] + half + 1, column] = True
-
-
-def halo(saturated: Bool[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
-    """Pixels within `HALO_PIXELS` of a full well."""
-    if not saturated.any():
-        return saturated
-    return np.asarray(ndimage.distance_transform_edt(~saturated) < HALO_PIXELS)
+def _mask(full: Bool[np.ndarray, "y x"]) -> UInt8[np.ndarray, "y x"]:
+    mask = np.where(full, SATURATED, 0).astype(np.uint8)
+    if full.any():
+        mask[ndimage.distance_transform_edt(~full) < HALO_PIXELS] |= BRIGHT_STAR
+    return mask
 
 
 def draw_bad_columns(rng: np.random.Generator, side: int) -> list[tuple[int, slice]]:
-    """Dead columns that dithering did not fill: (column, rows) of about one per 500 columns."""
+    """Dead columns that dithering did not fill: (column, rows), about one per 500 columns."""
     columns = []
     for _ in range(int(rng.poisson(side / 500)) + 1):
         start, stop = np.sort(rng.integers(0, side, size=2))
         columns.append((int(rng.integers(0, side)), slice(int(start), int(stop) + 1)))
     return columns
-
-
-def spoil(
-    counts: Float32[np.ndarray, "y x"],
-    exposure: Exposure,
-    bad_columns: list[tuple[int, slice]],
-) -> tuple[Float32[np.ndarray, "y x"], UInt8[np.ndarray, "y x"]]:
-    """Pixels and mask: full wells become NaN; dead columns stay wrong numbers under the mask."""
-    saturated = full_wells(counts, exposure.saturation)
-    mask = np.where(saturated, SATURATED, 0).astype(np.uint8)
-    mask[halo(saturated)] |= BRIGHT_STAR
-    spoiled = counts.copy()
-    for column, rows in bad_columns:
-        spoiled[rows, column] = -20 * exposure.background_rms
-        mask[rows, column] |= BAD_COLUMN
-    spoiled[saturated] = np.nan
-    return spoiled, mask
 
 
 def lanczos_weights(offset: float) -> Float64[np.ndarray, " w"]:
@@ -106,7 +145,8 @@ def lay_point(
     """Add a star at (x, y) to an image that the PSF is still to be laid over.
 
     Lanczos weights stand for a point between pixels: with a PSF of over three pixels FWHM, what
-    comes out of the convolution is the shifted PSF to better than 0.1%.
+    comes out of the convolution is the shifted PSF to better than 1% of its peak. All tiles that
+    show the star then do so with their own PSF.
     """
     x0, y0 = (int(np.floor(p)) - LANCZOS + 1 for p in position)
     size = 2 * LANCZOS

@@ -150,7 +150,7 @@ def write_tile(
 
     No dates and no random dither seed: equal pixels give equal bytes.
     """
-    mask_hdu = fits.CompImageHDU(mask, mask_header(), name="MASK", compression_type="RICE_1")
+    name = "MASK"
     if path.suffix == ".fz":
         image = fits.CompImageHDU(
             counts,
@@ -161,7 +161,9 @@ def write_tile(
             quantize_method=1,
             dither_seed=1,
         )
-        hdus = fits.HDUList([fits.PrimaryHDU(), image, mask_hdu])
+        bits = fits.CompImageHDU(mask, mask_header(), name=name, compression_type="RICE_1")
+        hdus = fits.HDUList([fits.PrimaryHDU(), image, bits])
     else:
-        hdus = fits.HDUList([fits.PrimaryHDU(counts, cards), mask_hdu])
+        bits = fits.ImageHDU(mask, mask_header(), name=name)
+        hdus = fits.HDUList([fits.PrimaryHDU(counts, cards), bits])
     hdus.writeto(path, overwrite=True)
