@@ -1,0 +1,1 @@
+"""Instruments and surveys as YAML, one file each; the file's name is the instrument's."""

@@ -1,0 +1,251 @@
+"""A lens: mass that follows an early type, a blue source behind it, and arcs that can be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from training.simulate import priors
+from training.simulate.observe import Conditions, Instrument, convolve, signal_to_noise
+from training.simulate.priors import Host
+from training.simulate.scene import Component, Lens, Scene, magnitude, render_arcs, render_light
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32, Float64
+
+THETA_E_ARCSEC = (0.6, 3.5)
+SOURCE_REDSHIFT = (0.8, 3.0)
+# r magnitude of unlensed sources: the bright limit is where galaxies at z > 0.8 become rare.
+SOURCE_R_MAG = (21.8, 25.8)
+MAX_DRAWS = 400
+
+
+@dataclass(frozen=True)
+class Arcs:
+    """Lensed light on a stamp, with and without PSF, and what it is: S/N and magnitude per band."""
+
+    lens: Lens
+    sharp: Float32[np.ndarray, "band y x"]
+    blurred: Float32[np.ndarray, "band y x"]
+    snr: Float64[np.ndarray, " band"]
+    truth: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Visible:
+    """Which arcs count: S/N (see `observe.signal_to_noise`) of at least `minimum_snr` in `band`."""
+
+    minimum_snr: float = 10.0
+    band: str = "g"
+
+
+VISIBLE = Visible()
+
+
+def draw_mass(
+    rng: np.random.Generator, host: Host
+) -> tuple[tuple[tuple[str, dict[str, float]], ...], float, float] | None:
+    """Elliptical power law and external shear of a host: (mass, theta_E, z_source).
+
+    None where the Einstein radius is outside `THETA_E_ARCSEC`. Slopes: Auger et al. 2010
+    (arXiv:1007.2880), gamma 2.08 with scatter 0.16; axis ratio and angle scatter about the light's.
+    """
+    z_source = priors.truncated_normal(rng, 1.6, 0.6, *SOURCE_REDSHIFT)
+    theta_e = priors.theta_e_arcsec(host.sigma_km_s, host.redshift, z_source)
+    if not THETA_E_ARCSEC[0] < theta_e < THETA_E_ARCSEC[1]:
+        return None
+    modulus, angle = np.hypot(*host.shape), 0.5 * np.arctan2(host.shape[1], host.shape[0])
+    q = np.clip((1 - modulus) / (1 + modulus) + rng.normal(0.0, 0.08), 0.5, 0.98)
+    e1, e2 = priors.ellipticity_of(float(q), float(angle + rng.normal(0.0, 0.17)))
+    gamma = priors.truncated_normal(rng, 2.06, 0.14, 1.7, 2.4)
+    shear, direction = rng.rayleigh(0.035), rng.uniform(0, 2 * np.pi)
+    epl = {"theta_E": theta_e, "gamma": gamma, "e1": e1, "e2": e2, "center_x": 0.0, "center_y": 0.0}
+    external = {"gamma1": shear * np.cos(direction), "gamma2": shear * np.sin(direction)}
+    return (("EPL", epl), ("SHEAR", external)), theta_e, z_source
+
+
+def draw_source(
+    rng: np.random.Generator, theta_e: float, z_source: float, r_mag: float
+) -> tuple[Component, ...]:
+    """A star-forming disc with up to three clumps, at a place that is strongly lensed."""
+    radius = np.clip(
+        2.2 * 10.0 ** rng.normal(0.0, 0.17) / priors.kpc_per_arcsec(z_source), 0.1, 0.6
+    )
+    distance = 0.75 * theta_e * np.sqrt(rng.random())
+    angle = rng.uniform(0, 2 * np.pi)
+    x, y = distance * np.cos(angle), distance * np.sin(angle)
+    g_r, r_i = priors.source_colours(rng)
+    total = priors.magnitudes(r_mag - r_i, (g_r, r_i))
+    shape = priors.ellipticity(rng, 0.35, 0.95)
+    parts = []
+    for _ in range(rng.integers(0, 4)):
+        clump, total = priors.split(total, float(rng.uniform(0.05, 0.25)))
+        dx, dy = rng.normal(0.0, 0.8 * radius, size=2)
+        size = float(radius * rng.uniform(0.15, 0.4))
+        parts.append(priors.sersic(clump, size, 1.0, (0.0, 0.0), (x + dx, y + dy)))
+    index = float(rng.uniform(0.7, 1.8))
+    return (priors.sersic(total, float(radius), index, shape, (x, y)), *parts)
+
+
+def dimmed(source: tuple[Component, ...], by_mag: float) -> tuple[Component, ...]:
+    """The same source, fainter by `by_mag` in every band."""
+    return tuple(
+        replace(part, magnitudes={band: m + by_mag for band, m in part.magnitudes.items()})
+        for part in source
+    )
+
+
+def _faintest(
+    blurred: Float32[np.ndarray, "y x"], variance: Float64[np.ndarray, "y x"], minimum_snr: float
+) -> float:
+    """By how many magnitudes arcs may dim until their S/N against `variance` is the minimum."""
+    snr = float(np.sqrt(np.sum(blurred.astype(np.float64) ** 2 / variance)))
+    return 2.5 * float(np.log10(snr / minimum_snr)) if snr > 0 else -np.inf
+
+
+def _scaled(
+    arcs: Arcs, dim_mag: float, light: Float32[np.ndarray, "band y x"], seen: Conditions
+) -> Arcs:
+    factor = np.float32(10.0 ** (-0.4 * dim_mag))
+    blurred = arcs.blurred * factor
+    return Arcs(
+        Lens(arcs.lens.mass, dimmed(arcs.lens.source, dim_mag)),
+        arcs.sharp * factor,
+        blurred,
+        signal_to_noise(blurred, light + blurred, seen),
+        arcs.truth,
+    )
+
+
+def _magnitudes_of(
+    image: Float32[np.ndarray, "band y x"], instrument: Instrument
+) -> dict[str, float]:
+    return {
+        band: magnitude(float(image[k].sum()), instrument.zero_point_mag)
+        for k, band in enumerate(instrument.bands)
+    }
+
+
+def _truth(
+    arcs: Arcs, host: Host, instrument: Instrument, theta_e: float, z_source: float
+) -> dict[str, float]:
+    arc_mag = _magnitudes_of(arcs.sharp, instrument)
+    source_mag = priors.combined([part.magnitudes for part in arcs.lens.source])
+    reference = instrument.bands[0]
+    epl = arcs.lens.mass[0][1]
+    return {
+        "theta_e_arcsec": theta_e,
+        "z_lens": host.redshift,
+        "z_source": z_source,
+        "sigma_v_km_s": host.sigma_km_s,
+        "gamma": epl["gamma"],
+        "magnification": float(10.0 ** (0.4 * (source_mag[reference] - arc_mag[reference]))),
+        **{f"arc_mag_{band}": m for band, m in arc_mag.items()},
+        **{f"source_mag_{band}": m for band, m in source_mag.items()},
+        **{f"arc_snr_{b}": float(s) for b, s in zip(instrument.bands, arcs.snr, strict=True)},
+    }
+
+
+def draw_arcs(
+    rng: np.random.Generator,
+    host: Host,
+    light: Float32[np.ndarray, "band y x"],
+    instrument: Instrument,
+    seen: Conditions,
+    *,
+    visible: Visible,
+    centre: tuple[float, float],
+    source: tuple[Component, ...] | None = None,
+) -> Arcs | None:
+    """Arcs of a random source behind `host`, drawn so that they can be seen on this image.
+
+    light: the host convolved with the PSF, the noise of which the arcs must overcome; centre:
+    (x, y) of the host in pixels; source: shapes to use in place of drawn ones. Geometry is drawn
+    first; the source's magnitude then follows number counts down to the faintest that is visible.
+    None where no source of a plausible magnitude is visible, or the host is no lens.
+    """
+    drawn = draw_mass(rng, host)
+    if drawn is None:
+        return None
+    mass, theta_e, z_source = drawn
+    bright, faint = SOURCE_R_MAG
+    lens = Lens(mass, source or draw_source(rng, theta_e, z_source, bright))
+    sharp = render_arcs(
+        lens,
+        instrument.bands,
+        light.shape[1:],
+        instrument.pixel_scale_arcsec,
+        instrument.zero_point_mag,
+        centre=centre,
+    )
+    first = Arcs(lens, sharp, convolve(sharp, seen.psf), np.empty(0), {})
+    k = instrument.bands.index(visible.band)
+    variance = seen.sky_rms[k] ** 2 + np.maximum(light[k], 0.0) / seen.electrons[k]
+    room = min(faint - bright, _faintest(first.blurred[k], variance, visible.minimum_snr))
+    if room < 0.0:
+        return None
+    # What brighter sources or higher magnification would show anyway is rarer on the sky.
+    if rng.random() > 10.0 ** (0.2 * (room - (faint - bright))):
+        return None
+    arcs = _scaled(first, priors.counts(rng, bright, bright + room) - bright, light, seen)
+    if arcs.snr[k] < visible.minimum_snr:
+        return None
+    return replace(arcs, truth=_truth(arcs, host, instrument, theta_e, z_source))
+
+
+def host_light(
+    host: Host,
+    instrument: Instrument,
+    psf: Float32[np.ndarray, "band py px"],
+    size_pixels: int,
+    centre: tuple[float, float],
+) -> Float32[np.ndarray, "band y x"]:
+    """The host's light on a stamp, convolved."""
+    shape = (size_pixels, size_pixels)
+    sharp = render_light(
+        host.components,
+        instrument.bands,
+        shape,
+        instrument.pixel_scale_arcsec,
+        instrument.zero_point_mag,
+        centre=centre,
+    )
+    return convolve(sharp, psf)
+
+
+def lens_scene(host: Host, arcs: Arcs) -> Scene:
+    """Host and arcs as one object of the catalogue."""
+    bands = host.magnitudes.keys()
+    arc_magnitudes = {band: arcs.truth[f"arc_mag_{band}"] for band in bands}
+    return Scene(
+        "lens",
+        host.components,
+        priors.combined([host.magnitudes, arc_magnitudes]),
+        host.radius_arcsec,
+        lens=arcs.lens,
+        truth=arcs.truth,
+    )
+
+
+def draw_lens(
+    rng: np.random.Generator,
+    instrument: Instrument,
+    seen: Conditions,
+    *,
+    visible: Visible = VISIBLE,
+    size_pixels: int = 48,
+    centre: tuple[float, float] | None = None,
+) -> tuple[Scene, Float32[np.ndarray, "band y x"]]:
+    """A lens with visible arcs, and its noiseless image under these conditions."""
+    where = centre or ((size_pixels - 1) / 2, (size_pixels - 1) / 2)
+    for _ in range(MAX_DRAWS):
+        host = priors.draw_host(rng)
+        light = host_light(host, instrument, seen.psf, size_pixels, where)
+        for _ in range(4):
+            arcs = draw_arcs(rng, host, light, instrument, seen, visible=visible, centre=where)
+            if arcs is not None:
+                return lens_scene(host, arcs), light + arcs.blurred
+    raise RuntimeError(f"no lens with {visible} in {MAX_DRAWS} hosts: the mix asks for too much")

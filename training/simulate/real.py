@@ -1,0 +1,189 @@
+"""Real galaxies for training: Pan-STARRS1 hosts and negatives, HST galaxies as source light.
+
+Each host belongs to training or to evaluation by the SHA-256 of its name, for good.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import h5py
+import numpy as np
+from scipy.ndimage import gaussian_filter, maximum_filter
+
+from training.simulate import priors
+from training.simulate.observe import Instrument
+from training.simulate.priors import Host
+from training.simulate.scene import magnitude
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32, Float64, Int64
+
+Split = Literal["training", "held_out"]
+
+_FOLDER = "ps1_lenses"
+_GROUP = "unresolved_galaxy_lens"
+_APERTURE_ARCSEC = 4.0
+# Velocity dispersion from luminosity scatters by this much (dex) about the inverse relation.
+_SIGMA_SCATTER_DEX = 0.06
+
+
+@dataclass(frozen=True)
+class RealHost:
+    """A real galaxy in its frame.
+
+    frame: (band, y, x) flux at the instrument's zero point; centre (x, y) and neighbours (n, 2) of
+    (x, y) in pixels; shape (e1, e2); electrons per flux unit, sky_rms per band; redshift may be
+    nan.
+    """
+
+    name: str
+    frame: Float32[np.ndarray, "band y x"]
+    centre: tuple[float, float]
+    neighbours: Int64[np.ndarray, "n 2"]
+    magnitudes: dict[str, float]
+    radius_arcsec: float
+    shape: tuple[float, float]
+    redshift: float
+    sky_rms: Float64[np.ndarray, " band"]
+    electrons: Float64[np.ndarray, " band"]
+
+
+def split_of(name: str) -> Split:
+    """Whether a real host may be trained on: by the last bit of the SHA-256 of its name."""
+    digest = hashlib.sha256(name.encode("utf-8")).digest()
+    return "training" if digest[-1] % 2 == 0 else "held_out"
+
+
+def load_hosts(
+    data: Path | None, instrument: Instrument, split: Split = "training"
+) -> tuple[RealHost, ...]:
+    """Luminous red galaxies of the PS1 frames whose arcs nobody sees; empty where absent.
+
+    data: the folder that holds `ps1_lenses/`. Lensed quasars, supernovae and every lens with a
+    visible or possible arc are left out, as are frames with a missing band.
+    """
+    if data is None or instrument.name != "ps1":
+        return ()
+    table, frames = data / _FOLDER / "ps1_catalogue.csv", data / _FOLDER / "ps1_fields_120px.h5"
+    if not table.is_file() or not frames.is_file():
+        return ()
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    hosts = []
+    with h5py.File(frames) as file:
+        for index, row in enumerate(rows):
+            if _is_host(row) and split_of(row["name"]) == split:
+                host = _host(row, file["images"][index, : len(instrument.bands)], instrument)
+                hosts.extend([host] if host is not None else [])
+    return tuple(hosts)
+
+
+def _is_host(row: dict[str, str]) -> bool:
+    return row["group"] == _GROUP and row["arc_visible_by_eye"] == "no"
+
+
+def _host(
+    row: dict[str, str], counts: Float32[np.ndarray, "band y x"], instrument: Instrument
+) -> RealHost | None:
+    exposure = np.array([float(row[f"exptime_{band}"]) for band in instrument.bands])
+    if not np.isfinite(counts).all() or not (exposure > 0).all():
+        return None
+    frame = (counts / exposure[:, None, None]).astype(np.float32)
+    peaks = find_peaks(frame[-1])
+    middle = (np.array(frame.shape[2:0:-1]) - 1) / 2
+    distance = np.hypot(*(peaks - middle).T) if len(peaks) else np.array([np.inf])
+    if distance.min() > 4.0:
+        return None
+    centre, shape, radius = _moments(frame[-1], peaks[np.argmin(distance)], instrument)
+    total = _aperture(frame, centre, instrument)
+    if not np.isfinite(list(total.values())).all():
+        return None
+    gain = np.array([instrument.noise[band].gain for band in instrument.bands])
+    return RealHost(
+        row["name"],
+        frame,
+        centre,
+        peaks[distance > 16.0],
+        total,
+        radius,
+        shape,
+        float(row["z_lens"] or "nan"),
+        sky_rms(frame),
+        exposure * gain,
+    )
+
+
+def sky_rms(frame: Float32[np.ndarray, "band y x"]) -> Float64[np.ndarray, " band"]:
+    """Standard deviation of the pixels between sources, per band: twice clipped at 2.5 sigma and
+    corrected for what a Gaussian loses by that."""
+    result = []
+    for band in frame.astype(np.float64):
+        kept = band.ravel()
+        for _ in range(5):
+            middle = np.median(kept)
+            spread = 1.4826 * np.median(np.abs(kept - middle))
+            kept = kept[np.abs(kept - middle) < 2.5 * spread]
+        result.append(float(kept.std()) / 0.957)
+    return np.array(result)
+
+
+def find_peaks(
+    image: Float32[np.ndarray, "y x"], threshold_sigma: float = 8.0
+) -> Int64[np.ndarray, "n 2"]:
+    """(x, y) of local maxima of the smoothed image above a threshold in its own noise."""
+    smooth = gaussian_filter(image, 2.0)
+    noise = 1.4826 * np.median(np.abs(smooth - np.median(smooth)))
+    top = (smooth == maximum_filter(smooth, 9)) & (
+        smooth - np.median(smooth) > threshold_sigma * noise
+    )
+    return np.argwhere(top)[:, ::-1]
+
+
+def _moments(
+    image: Float32[np.ndarray, "y x"], peak: Int64[np.ndarray, " 2"], instrument: Instrument
+) -> tuple[tuple[float, float], tuple[float, float], float]:
+    """Centre, (e1, e2) and half-light radius (arcsec) from moments under a Gaussian weight."""
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+    cx, cy = float(peak[0]), float(peak[1])
+    for _ in range(3):
+        weight = np.exp(-0.5 * ((x - cx) ** 2 + (y - cy) ** 2) / 5.0**2) * np.maximum(image, 0)
+        cx, cy = float((weight * x).sum() / weight.sum()), float((weight * y).sum() / weight.sum())
+    dx, dy = x - cx, y - cy
+    xx, yy, xy = (float((weight * p).sum() / weight.sum()) for p in (dx * dx, dy * dy, dx * dy))
+    # The weight makes an image rounder by about a factor of two in ellipticity.
+    e1, e2 = (2.0 * 0.5 * m / (xx + yy) for m in (xx - yy, 2 * xy))
+    shrink = min(1.0, 0.4 / max(float(np.hypot(e1, e2)), 1e-9))
+    radius = np.hypot(dx, dy)
+    inside = radius * instrument.pixel_scale_arcsec < _APERTURE_ARCSEC
+    order = np.argsort(radius[inside])
+    growth = np.cumsum(image[inside][order])
+    half = radius[inside][order][int(np.argmax(growth > 0.5 * growth[-1]))]
+    return (cx, cy), (e1 * shrink, e2 * shrink), float(half) * instrument.pixel_scale_arcsec
+
+
+def _aperture(
+    frame: Float32[np.ndarray, "band y x"], centre: tuple[float, float], instrument: Instrument
+) -> dict[str, float]:
+    y, x = np.mgrid[: frame.shape[1], : frame.shape[2]]
+    radius = np.hypot(x - centre[0], y - centre[1]) * instrument.pixel_scale_arcsec
+    inside = radius < _APERTURE_ARCSEC
+    return {
+        band: magnitude(float(frame[k][inside].sum()), instrument.zero_point_mag)
+        for k, band in enumerate(instrument.bands)
+    }
+
+
+def as_lens_host(rng: np.random.Generator, real: RealHost) -> Host:
+    """What a lens model needs of a real galaxy: redshift (drawn where unknown) and a velocity
+    dispersion from its luminosity, within 180 to 380 km/s. Light is the frame itself."""
+    known = 0.05 < real.redshift < 0.75
+    z = real.redshift if known else priors.truncated_normal(rng, 0.4, 0.12, 0.1, 0.7)
+    absolute = real.magnitudes["i"] - priors.distance_modulus(z)
+    dex = (absolute - priors.M_I) / priors.M_SLOPE + rng.normal(0.0, _SIGMA_SCATTER_DEX)
+    sigma = float(np.clip(220.0 * 10.0**dex, 180.0, 380.0))
+    return Host(z, sigma, real.magnitudes, real.radius_arcsec, real.shape, ())
