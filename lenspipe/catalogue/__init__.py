@@ -1,0 +1,1 @@
+"""The published catalogue and its candidates: made, and asked."""

@@ -1,0 +1,216 @@
+"""The candidates of a run: chosen from the scores, their stamps in one Zarr group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import zarr
+from jaxtyping import Float32, Int64, Shaped
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+from lenspipe.catalogue import scores
+from lenspipe.catalogue.whole_folder import replacing
+from lenspipe.contracts import InputSpec
+from lenspipe.errors import CorruptRunError
+from lenspipe.run_directory import CANDIDATES, RunDirectory
+
+IMAGES = "images"
+EXPLANATION = "explanation"
+FINGERPRINT = "fingerprint"
+_COLUMNS = ("object_id", "ra", "dec", "score", "probability", "flags")
+_ROOT = "zarr.json"
+_CHUNK_BYTES = 1 << 20  # one stamp is looked at by reading about this much
+
+# Ids, pixels by input name (n, band, y, x), and explanation maps (n, y, x) or None.
+StampBatch = tuple[
+    Sequence[Any] | np.ndarray,
+    Mapping[str, Float32[np.ndarray, "n band y x"]],
+    Float32[np.ndarray, "n y x"] | None,
+]
+
+
+class Rule(BaseModel):
+    """Which scored sources are candidates, and what the choice rests on.
+
+    score_above: logit that a candidate's score exceeds; or top: the best so many. keep: most
+    candidates whose stamps are kept, the best first. fpr, n_negatives, n_positives: the
+    false-positive rate that the threshold holds on the ensemble's test set, and that set's size.
+    prevalence: the fraction of lenses that probabilities assume.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    score_above: float | None = None
+    top: PositiveInt | None = None
+    keep: PositiveInt = 10_000
+    fpr: float | None = Field(default=None, gt=0.0, lt=1.0)
+    n_negatives: NonNegativeInt | None = None
+    n_positives: NonNegativeInt | None = None
+    prevalence: float | None = Field(default=None, gt=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _one(self) -> Rule:
+        if (self.score_above is None) == (self.top is None):
+            raise ValueError("expected exactly one of score_above, top")
+        return self
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """total: how many candidates the run has. table: the best `keep` of them, ranked."""
+
+    total: int
+    table: pa.Table
+
+
+def choose(run: RunDirectory, score_parts: Sequence[str], rule: Rule) -> Chosen | None:
+    """The candidates ranked by score, equal scores by `object_id`; None where none was scored.
+
+    Memory is bounded by `rule.keep`.
+    """
+    if not score_parts:
+        return None
+    # DuckDB holds NaN to be larger than any number: it must never pass as a high score.
+    where = "isfinite(score)"
+    if rule.score_above is not None:
+        where += f" AND score > {rule.score_above!r}::DOUBLE"
+    limit = min(rule.keep, rule.top or rule.keep)
+    columns = ", ".join(_COLUMNS)
+    with scores.connect(run, score_parts) as connection:
+        ranked = connection.sql(
+            f"SELECT {columns} FROM scores WHERE {where} "  # noqa: S608  # numbers of ours
+            f"ORDER BY score DESC, object_id LIMIT {limit}"
+        ).to_arrow_table()
+        counted = connection.sql(f"SELECT count(*) FROM scores WHERE {where}")  # noqa: S608
+        passing = int(counted.fetchall()[0][0])
+    schema = scores.schema(run, score_parts)
+    total = min(passing, rule.top or passing)
+    return Chosen(total, ranked.cast(pa.schema([schema.field(name) for name in _COLUMNS])))
+
+
+def write_candidates(
+    run: RunDirectory,
+    chosen: Chosen,
+    inputs: Sequence[InputSpec],
+    batches: Iterable[StampBatch],
+    attributes: Mapping[str, Any],
+) -> int:
+    """Make RUN/candidates.zarr whole; returns how many candidates have pixels there.
+
+    Arrays by rank: `object_id`, `ra`, `dec`, `score`, `probability`, `flags`, `has_stamp`,
+    `images/<input>` (n, band, y, x) and, where batches bring them, `explanation` (n, y, x).
+    Batches may come in any order and leave candidates out: those are NaN, `has_stamp` false.
+    CorruptRunError where a batch names an id that is no candidate, or one twice.
+    """
+    with replacing(run.store, CANDIDATES, _ROOT) as folder:
+        group = zarr.create_group(folder, zarr_format=3)
+        _write_columns(group, chosen.table)
+        _create_images(group, chosen.table.num_rows, inputs)
+        written = _write_stamps(group, chosen.table, batches)
+        group.update_attributes({"candidates": chosen.total, **attributes})
+    return written
+
+
+def open_candidates(run: RunDirectory) -> zarr.Group | None:
+    """RUN/candidates.zarr for reading; None where there is none."""
+    if not run.store.exists(f"{CANDIDATES}/{_ROOT}"):
+        return None
+    if run.store.is_local:
+        return zarr.open_group(run.store.local_path(CANDIDATES), mode="r")
+    return zarr.open_group(f"{run.url.rstrip('/')}/{CANDIDATES}", mode="r")
+
+
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """The array of that name; KeyError where there is none, or a group."""
+    member = group[name]
+    if not isinstance(member, zarr.Array):
+        raise KeyError(name)
+    return member
+
+
+def _write_columns(group: zarr.Group, table: pa.Table) -> None:
+    for field in table.schema:
+        values = table[field.name].to_numpy()
+        text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        array = group.create_array(
+            field.name,
+            shape=values.shape,
+            dtype="str" if text else values.dtype,
+            dimension_names=("candidate",),
+            attributes={key.decode(): text.decode() for key, text in field.metadata.items()},
+        )
+        if len(values):
+            array[:] = values
+    group.create_array(
+        "has_stamp",
+        shape=(table.num_rows,),
+        dtype="bool",
+        dimension_names=("candidate",),
+        attributes={"description": "whether the candidate's pixels could be read again"},
+    )
+
+
+def _create_images(group: zarr.Group, n: int, inputs: Sequence[InputSpec]) -> None:
+    images = group.create_group(IMAGES)
+    for spec in inputs:
+        array = _create_maps(images, spec.name, n, spec.shape, ("band", "y", "x"))
+        array.update_attributes(
+            {
+                "bands": list(spec.bands),
+                "pixel_scale_arcsec": spec.pixel_scale_arcsec,
+                "zero_point_mag": spec.zero_point_mag,
+            }
+        )
+
+
+def _create_maps(
+    group: zarr.Group, name: str, n: int, shape: tuple[int, ...], axes: tuple[str, ...]
+) -> zarr.Array[Any]:
+    rows = _CHUNK_BYTES // (4 * int(np.prod(shape)))
+    return group.create_array(
+        name,
+        shape=(n, *shape),
+        chunks=(max(1, min(rows, n)), *shape),
+        dtype="float32",
+        fill_value=np.nan,
+        dimension_names=("candidate", *axes),
+    )
+
+
+def _write_stamps(group: zarr.Group, table: pa.Table, batches: Iterable[StampBatch]) -> int:
+    rank = {key: row for row, key in enumerate(table["object_id"].to_pylist())}
+    seen = np.zeros(table.num_rows, bool)
+    for ids, images, maps in batches:
+        rows = _rows(rank, ids, seen)
+        seen[rows] = True
+        for name, pixels in images.items():
+            _put(array_of(group, f"{IMAGES}/{name}"), rows, pixels)
+        if maps is not None and len(rows):
+            if EXPLANATION not in group:
+                _create_maps(group, EXPLANATION, table.num_rows, maps.shape[1:], ("y", "x"))
+            _put(array_of(group, EXPLANATION), rows, maps)
+    if len(seen):
+        array_of(group, "has_stamp")[:] = seen
+    return int(np.count_nonzero(seen))
+
+
+def _rows(
+    rank: Mapping[Any, int], ids: Sequence[Any] | np.ndarray, seen: Shaped[np.ndarray, " n"]
+) -> Int64[np.ndarray, " m"]:
+    keys = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    unknown = [key for key in keys if key not in rank]
+    if unknown:
+        raise CorruptRunError(f"stamps: {unknown[0]!r} is no candidate")
+    rows = np.array([rank[key] for key in keys], np.int64)
+    if np.any(seen[rows]) or len(np.unique(rows)) != len(rows):
+        raise CorruptRunError("stamps: a candidate came twice")
+    return rows
+
+
+def _put(array: zarr.Array[Any], rows: Int64[np.ndarray, " m"], pixels: np.ndarray) -> None:
+    if len(rows):
+        order = np.argsort(rows)  # zarr writes each chunk once where rows ascend
+        array.set_orthogonal_selection((rows[order],), pixels[order])

@@ -1,0 +1,114 @@
+"""Where every source of a run went, counted from the commit records alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from pydantic import BaseModel, ConfigDict, computed_field
+
+from lenspipe.run_directory import RunDirectory, ShardRecord
+
+_CUT = "cut:"
+_NETWORK = "network"
+
+
+class CutCount(BaseModel):
+    """Sources that one cut removed: those for which it is false, and those for which it cannot be
+    decided because a value is missing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    false: int = 0
+    unknown: int = 0
+
+    @property
+    def removed(self) -> int:
+        """Both together."""
+        return self.false + self.unknown
+
+
+class Funnel(BaseModel):
+    """Counts of sources after each step; `accounted` says whether each left exactly once.
+
+    cuts: by name, in the order in which they are applied. rejected: by the photometry network.
+    selected: survivors of both. failed: by reason, over both stages.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    sources_in: int
+    cuts: dict[str, CutCount]
+    rejected: int
+    selected: int
+    scored: int
+    failed: dict[str, int]
+    candidates: int = 0
+
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own way; mypy cannot stack them
+    @property
+    def cut(self) -> int:
+        """Sources that any cut removed."""
+        return sum(count.removed for count in self.cuts.values())
+
+    @computed_field  # type: ignore[prop-decorator]  # likewise
+    @property
+    def failures(self) -> int:
+        """Sources that failed, for whatever reason."""
+        return sum(self.failed.values())
+
+    @computed_field  # type: ignore[prop-decorator]  # likewise
+    @property
+    def accounted(self) -> bool:
+        """Whether sources_in = cut + rejected + scored + failed."""
+        return self.sources_in == self.cut + self.rejected + self.scored + self.failures
+
+
+def funnel(run: RunDirectory, candidates: int = 0, cuts: Iterable[str] = ()) -> Funnel:
+    """The funnel of what is committed; `cuts`: their names in the order of the survey file."""
+    return count(run.records("select"), run.records("score"), candidates, cuts)
+
+
+def count(
+    select: Iterable[ShardRecord],
+    score: Iterable[ShardRecord],
+    candidates: int = 0,
+    cuts: Iterable[str] = (),
+) -> Funnel:
+    """The same from records already read; each is passed over once."""
+    removed: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    sources_in = selected = scored = 0
+    for record in select:
+        sources_in += record.rows_in
+        selected += record.rows_out
+        removed.update(record.removed)
+        failed.update(_reasons(record))
+    for record in score:
+        scored += record.rows_out
+        failed.update(_reasons(record))
+    return Funnel(
+        sources_in=sources_in,
+        cuts=_cuts(removed, cuts),
+        rejected=removed[_NETWORK],
+        selected=selected,
+        scored=scored,
+        failed=dict(failed.most_common()),
+        candidates=candidates,
+    )
+
+
+def _reasons(record: ShardRecord) -> Counter[str]:
+    """Failures by reason; those that the record gives no reason for are counted all the same."""
+    told = Counter(record.reasons)
+    told["unknown"] += record.rows_failed - told.total()
+    return +told
+
+
+def _cuts(removed: Mapping[str, int], names: Iterable[str]) -> dict[str, CutCount]:
+    found = [key.removeprefix(_CUT).rpartition(":")[0] for key in removed if key.startswith(_CUT)]
+    return {
+        name: CutCount(
+            false=removed.get(f"{_CUT}{name}:false", 0),
+            unknown=removed.get(f"{_CUT}{name}:unknown", 0),
+        )
+        for name in dict.fromkeys([*names, *found])
+    }

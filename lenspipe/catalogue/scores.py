@@ -1,0 +1,53 @@
+"""The committed scores of a run as one SQL table, however many files and rows they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from lenspipe.run_directory import RunDirectory
+
+# What DuckDB may hold before it spills to disk; its default, most of the machine, would take
+# memory from the scorers that share it.
+MEMORY_LIMIT = "1GB"
+
+
+@contextmanager
+def connect(run: RunDirectory, parts: Sequence[str]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB connection with table `scores` over the part files; sorts spill to disk."""
+    with TemporaryDirectory(prefix="lenspipe-scores-") as scratch:
+        spill = str(Path(scratch, "duckdb"))
+        with duckdb.connect(
+            config={"temp_directory": spill, "memory_limit": MEMORY_LIMIT}
+        ) as connection:
+            connection.register("scores", _dataset(run, parts))
+            yield connection
+
+
+def schema(run: RunDirectory, parts: Sequence[str]) -> pa.Schema:
+    """Columns of the part files with their units and descriptions."""
+    return _dataset(run, parts[:1]).schema.remove_metadata()
+
+
+def fingerprint(parts: Sequence[str], *settings: object) -> str:
+    """Identity of what is made from these part files with these settings.
+
+    A part's name is never used twice, so that names stand for contents.
+    """
+    text = "\n".join([*sorted(parts), *map(repr, settings)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _dataset(run: RunDirectory, parts: Sequence[str]) -> pads.Dataset:
+    return pads.dataset(
+        [run.store.path(name) for name in parts],
+        filesystem=run.store.arrow_filesystem(),
+        format="parquet",
+    )
