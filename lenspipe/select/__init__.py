@@ -1,0 +1,1 @@
+"""Stage `select`: the catalogue, its cuts and the network on photometry."""

@@ -1,0 +1,1 @@
+"""Measurements behind `lenspipe bench`: each module has one `measure` function."""
