@@ -149,6 +149,13 @@ class RunDirectory:
             return None
         return pa.concat_tables([self.read_part(name, columns) for name in names])
 
+    def erase(self) -> None:
+        """Remove what runs write, and nothing else that lies in the folder; the lock stays."""
+        for folder in (*PART_FOLDERS, "shards", "plan", CATALOGUE, CANDIDATES, "report"):
+            self.store.delete_folder(folder)
+        for name in (RUN, FUNNEL, METRICS):
+            self.store.delete(name)
+
     def clean(self) -> list[str]:
         """Remove what no record names: files of killed attempts. Returns their names."""
         live = {

@@ -20,6 +20,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from lenspipe.contracts import Reason
 from lenspipe.errors import LenspipeError
+from lenspipe.slots import Machine
 
 ray: Any = _typed_ray  # its annotations leave out options that its documentation names
 T = TypeVar("T", bound=Hashable)
@@ -29,16 +30,8 @@ _START_TIMEOUT_S = 600.0
 _OBJECT_STORE_BYTES = 512 * 1024**2
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """What Ray has: CPU and GPU slots in all."""
-
-    cpus: float
-    gpus: float
-
-
 @contextmanager
-def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Cluster]:
+def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Machine]:
     """Join the cluster at `address`, or start Ray inside this process on `cpus` cores.
 
     A Ray that this process is already connected to is used and left running.
@@ -57,7 +50,7 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Clu
         ray.init(address=address or "local", log_to_driver=False, logging_level="error", **local)
     try:
         resources = ray.cluster_resources()
-        yield Cluster(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
+        yield Machine(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
     finally:
         if ours:
             ray.shutdown()

@@ -6,17 +6,21 @@ from dataclasses import dataclass
 
 from lenspipe.config import Runtime
 from lenspipe.errors import InputError
+from lenspipe.models.providers import ProviderName
 
 
 @dataclass(frozen=True)
 class Slots:
     """scorers: actors, each with `cpus` and `gpus` of the cluster. readers: reader tasks of one CPU
-    that the plan leaves room for; 0 where scorers read for themselves."""
+    that the plan leaves room for; 0 where scorers read for themselves. depth: shards that one
+    scorer holds at a time, the one it scores included."""
 
     scorers: int
     cpus: float
     gpus: float
     readers: int
+    depth: int
+    provider: ProviderName
 
     @property
     def threads(self) -> int:
@@ -24,13 +28,25 @@ class Slots:
         return max(1, int(self.cpus))
 
 
-def plan_slots(cpus: float, gpus: float, runtime: Runtime, provider: str) -> Slots:
+@dataclass(frozen=True)
+class Machine:
+    """CPU and GPU slots in all."""
+
+    cpus: float
+    gpus: float
+
+
+def plan_slots(machine: Machine, runtime: Runtime) -> Slots:
     """Fit scorers and readers into the cluster's slots.
 
-    cpus, gpus: what the cluster has. provider: `cpu`, or a GPU provider, already resolved.
-    InputError where what the survey file asks for cannot all run at once: a reader that waits for a
-    slot which an actor holds would wait for ever.
+    The provider `auto` is `cuda` where the cluster has GPUs, else `cpu`. InputError where what the
+    survey file asks for cannot all run at once: a reader that waits for a slot which an actor holds
+    would wait for ever.
     """
+    cpus, gpus = machine.cpus, machine.gpus
+    provider = runtime.provider
+    if provider == "auto":
+        provider = "cuda" if gpus > 0 else "cpu"
     on_gpu = provider != "cpu"
     if on_gpu and gpus <= 0:
         raise InputError("runtime.provider", "cpu, as the cluster has no GPU", provider)
@@ -52,4 +68,6 @@ def plan_slots(cpus: float, gpus: float, runtime: Runtime, provider: str) -> Slo
         cpus=per_scorer,
         gpus=runtime.gpus_per_scorer if on_gpu else 0.0,
         readers=runtime.readers,
+        depth=1 + max(runtime.read_ahead, -(-runtime.readers // scorers)),
+        provider=provider,
     )

@@ -1,0 +1,193 @@
+"""The command line: each command parses, calls one module, prints."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lenspipe import __version__
+from lenspipe.config import load_survey
+from lenspipe.errors import InputError, LenspipeError
+
+app = typer.Typer(
+    name="lenspipe",
+    help="Finds strong gravitational lenses in imaging surveys.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+models_app = typer.Typer(help="The shipped models and any other.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+SurveyFile = Annotated[Path, typer.Argument(metavar="SURVEY.yaml", help="The survey file.")]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run directory or its URL.")]
+
+
+@app.command()
+def check(survey: SurveyFile) -> None:
+    """Find every mistake that shows before a GPU starts: files, columns, bands, models, cost."""
+    from lenspipe.check import check_survey, describe
+
+    _print_fields(describe(check_survey(load_survey(survey))))
+
+
+@app.command()
+def run(
+    survey: SurveyFile,
+    output: Annotated[str | None, typer.Option(help="Run directory; default: the file's.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster; default: this machine.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; erases the run.")] = False,
+) -> None:
+    """Run a survey, or what is left of it."""
+    from lenspipe.events import Events
+    from lenspipe.job import run_survey
+    from lenspipe.metrics import RunMetrics
+    from lenspipe.progress import make_progress
+
+    loaded = load_survey(survey)
+    if output is not None:
+        loaded = loaded.model_copy(update={"output": str(_absolute(output))})
+    with make_progress() as progress:
+        metrics = RunMetrics(loaded.name)
+        if loaded.runtime.metrics_port is not None:
+            port = metrics.serve(loaded.runtime.metrics_port)
+            progress.message(f"metrics on http://127.0.0.1:{port}/metrics")
+        info = run_survey(loaded, Events(metrics, progress), address, fresh)
+    _print_fields(info.lines())
+
+
+@app.command()
+def score(
+    ensemble: Annotated[str, typer.Argument(help="A name in the zoo or a path.")],
+    cutouts: Annotated[str, typer.Argument(help="A file or folder of cutouts, or a reader YAML.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    catalogue: Annotated[Path | None, typer.Option(help="CSV or Parquet with a row each.")] = None,
+) -> None:
+    """Score cutouts with nothing of a survey around them."""
+    from lenspipe.score_cutouts import score_cutouts
+
+    _print_fields(score_cutouts(ensemble, cutouts, out, catalogue=catalogue).lines())
+
+
+@app.command()
+def status(run: RunFolder) -> None:
+    """How far a run is."""
+    from lenspipe.status import describe_status
+
+    _print_fields(describe_status(run))
+
+
+@app.command()
+def verify(run: RunFolder) -> None:
+    """Prove from the files that nothing was lost and nothing counted twice."""
+    from lenspipe.run_directory import RunDirectory
+    from lenspipe.verify import verify as find_faults
+
+    faults = find_faults(RunDirectory(run))
+    for fault in faults:
+        typer.echo(fault, err=True)
+    if faults:
+        raise typer.Exit(1)
+    typer.echo("verified: every source is accounted for, every file is what its record says")
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Write the run's page again."""
+    from lenspipe.report import write_report
+    from lenspipe.run_directory import REPORT, RunDirectory
+
+    directory = RunDirectory(run)
+    write_report(directory)
+    typer.echo(directory.store.path(REPORT))
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """The shipped models."""
+    from lenspipe.models.zoo import list_models
+
+    table = Table("name", "kind", "bands", "what it is")
+    for entry in list_models():
+        table.add_row(entry.name, entry.kind, " ".join(entry.bands), entry.description)
+    Console().print(table)
+
+
+@models_app.command("show")
+def models_show(model: str) -> None:
+    """A model's card, or an ensemble's file, as JSON."""
+    from lenspipe.models.zoo import show
+
+    typer.echo(json.dumps(show(model), indent=2))
+
+
+@models_app.command("verify")
+def models_verify(model: str) -> None:
+    """Check card, weights and that the network runs."""
+    from lenspipe.models.zoo import verify as verify_model
+
+    _print_fields(verify_model(model))
+
+
+@app.command()
+def bench(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    rows: Annotated[int, typer.Option(help="Catalogue rows of the select bench.")] = 2_000_000,
+    cutouts: Annotated[int, typer.Option(help="Cutouts of the score bench.")] = 8192,
+    rounds: Annotated[int, typer.Option(help="Rounds; the median is told.")] = 3,
+) -> None:
+    """Measure this machine: the job against the bare tools, as ratios."""
+    from lenspipe.bench import run_benches
+
+    found = run_benches(rows=rows, cutouts=cutouts, rounds=rounds)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for group, values in found.items():
+        _print_fields([(f"{group} {key}", _plain(value)) for key, value in values.items()])
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"lenspipe {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: an expected error is one line on stderr and its own exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        app()
+    except InputError as error:
+        _fail(error, "error")
+    except LenspipeError as error:
+        _fail(error, type(error).__name__)
+
+
+def _fail(error: LenspipeError, kind: str) -> None:
+    typer.echo(f"{kind}: {' '.join(str(error).split())}", err=True)
+    sys.exit(error.exit_status)
+
+
+def _print_fields(lines: list[tuple[str, str]]) -> None:
+    width = max((len(name) for name, _ in lines), default=0)
+    for name, text in lines:
+        typer.echo(f"{name:<{width}}  {text}")
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _absolute(path: str) -> str | Path:
+    return path if "://" in path else Path(path).absolute()

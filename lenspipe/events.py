@@ -1,0 +1,60 @@
+"""What happens in a run, told once to the metrics and once to the progress display."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lenspipe.metrics import RunMetrics
+from lenspipe.progress import Progress
+from lenspipe.run_directory import ShardRecord, Stage
+
+
+@dataclass(frozen=True)
+class Events:
+    """The listeners of one run."""
+
+    metrics: RunMetrics
+    progress: Progress
+
+    def stage_started(
+        self, stage: Stage, rows: int, shards: int, done: Sequence[ShardRecord]
+    ) -> None:
+        """A stage of so many rows and shards begins; `done` was committed by an earlier run."""
+        self.metrics.planned(stage, shards, rows)
+        self.metrics.started(stage)
+        for record in done:
+            self.metrics.committed(record, resumed=True)
+        self.progress.stage_started(stage, rows, sum(r.stop - r.start for r in done))
+
+    def committed(self, record: ShardRecord) -> None:
+        """A shard was committed."""
+        self.metrics.committed(record)
+        self.progress.committed(record)
+
+    def retried(self, stage: Stage, detail: str) -> None:
+        """A shard is tried again."""
+        self.metrics.retried(stage)
+        self.progress.retried(stage, detail)
+
+    def split(self, stage: Stage, detail: str) -> None:
+        """A shard that failed every time is divided."""
+        self.metrics.split(stage)
+        self.progress.split(stage, detail)
+
+    def actor_restarted(self) -> None:
+        """An actor died and was replaced."""
+        self.metrics.actor_restarted()
+
+    def queue(self, stage: Stage, depth: int) -> None:
+        """So many shards wait for a worker."""
+        self.metrics.queue(stage, depth)
+
+    def stage_finished(self, stage: Stage) -> None:
+        """A stage's last shard was committed."""
+        self.metrics.finished(stage)
+        self.progress.stage_finished(stage)
+
+    def message(self, text: str) -> None:
+        """Something that a person should read."""
+        self.progress.message(text)

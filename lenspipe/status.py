@@ -1,0 +1,47 @@
+"""How far a run is, read from its files; the run need not be alive or near."""
+
+from __future__ import annotations
+
+import time
+
+from lenspipe.errors import InputError
+from lenspipe.lock import is_alive, read_holder
+from lenspipe.planning import read_plan
+from lenspipe.run_directory import RUN, RunDirectory, Stage
+
+
+def describe_status(url: str) -> list[tuple[str, str]]:
+    """(field, text) lines; InputError where no run was begun."""
+    run = RunDirectory(url)
+    identity = run.read_json(RUN)
+    if identity is None:
+        raise InputError("run", f"a run directory (with {RUN})", url)
+    plan = read_plan(run)
+    lines = [
+        ("survey", str(identity["survey"]["name"])),
+        ("state", _state(run, str(identity["state"]))),
+        ("select", _progress(run, "select", identity["inputs"]["rows"])),
+    ]
+    if plan is not None:
+        lines.append(("score", _progress(run, "score", plan.rows)))
+    lines.append(("updated", str(identity["updated"])))
+    return lines
+
+
+def _state(run: RunDirectory, state: str) -> str:
+    holder = read_holder(run.store)
+    if holder is None:
+        return "interrupted: run the same command to go on" if state == "running" else state
+    where = f"process {holder.get('pid')} on {holder.get('host')}"
+    age = time.time() - float(holder.get("heartbeat", 0.0))
+    if is_alive(holder):
+        return f"running: {where}, last sign {age:.0f} s ago"
+    return f"dead: {where} left it; run the same command to go on"
+
+
+def _progress(run: RunDirectory, stage: Stage, total: int) -> str:
+    records = run.records(stage)
+    done = sum(record.stop - record.start for record in records)
+    failed = sum(record.rows_failed for record in records)
+    share = f" ({done / total:.1%})" if total else ""
+    return f"{done:,} of {total:,} rows{share} in {len(records)} commits, {failed:,} failed"
