@@ -50,7 +50,7 @@ def expected_logits(
     images: Float32[np.ndarray, "n band y x"], weights: np.ndarray, bias: float = 0.0
 ) -> Float32[np.ndarray, " n"]:
     """What the member of these weights must give, in float64 and then rounded."""
-    flat = images.reshape(len(images), -1).astype(np.float64)
+    flat = images.reshape(len(images), weights.size).astype(np.float64)
     return (flat @ weights.ravel().astype(np.float64) + bias).astype(np.float32)
 
 

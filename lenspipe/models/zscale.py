@@ -26,7 +26,8 @@ def scale(
     An image without one finite pixel comes back as NaN; one whose limits agree is not stretched
     (astropy: value minus limit, clipped).
     """
-    flat = images.reshape(images.shape[0] * images.shape[1], -1)
+    n, bands, height, width = images.shape
+    flat = images.reshape(n * bands, height * width)
     low, high = limits(flat, contrast=contrast, samples=samples)
     span = high - low
     shifted = flat - low[:, None].astype(flat.dtype)
