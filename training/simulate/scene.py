@@ -8,9 +8,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from lenstronomy.LensModel.lens_model import LensModel
 
 from training.simulate import shapes
+from training.simulate.deflection import shoot
 from training.simulate.shapes import Parameters
 
 if TYPE_CHECKING:
@@ -157,20 +157,6 @@ def _shape_image(
     return image
 
 
-@lru_cache(maxsize=16)
-def lens_model(names: tuple[str, ...]) -> LensModel:
-    """lenstronomy's lens model of a list of names; holds no state of one lens."""
-    return LensModel(list(names))
-
-
-def _shoot(
-    lens: Lens, x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"]
-) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    model = lens_model(tuple(name for name, _ in lens.mass))
-    bx, by = model.ray_shooting(x, y, [dict(keywords) for _, keywords in lens.mass])
-    return np.asarray(bx), np.asarray(by)
-
-
 def _near_source(
     lens: Lens, bx: Float64[np.ndarray, " n"], by: Float64[np.ndarray, " n"], margin: float
 ) -> Float64[np.ndarray, " n"]:
@@ -191,10 +177,10 @@ def _arcs(
     sampled finely. Surface brightness is kept by lensing."""
     xx, yy = (a.ravel() for a in np.meshgrid(grid.x, grid.y))
     centre = np.hypot(xx, yy) < 2.0 * grid.scale  # the deflection turns round within a pixel
-    chosen = np.flatnonzero(_near_source(lens, *_shoot(lens, xx, yy), grid.scale) | centre)
+    chosen = np.flatnonzero(_near_source(lens, *shoot(lens.mass, xx, yy), grid.scale) | centre)
     step = _offsets(_ARC_SAMPLES) * grid.scale
     sy, sx = (a.ravel() for a in np.meshgrid(step, step, indexing="ij"))
-    bx, by = _shoot(lens, (xx[chosen, None] + sx).ravel(), (yy[chosen, None] + sy).ravel())
+    bx, by = shoot(lens.mass, (xx[chosen, None] + sx).ravel(), (yy[chosen, None] + sy).ravel())
     image = np.zeros((len(bands), xx.size))
     for part in lens.source:
         light = shapes.surface_brightness(part.profile, part.parameters, bx, by)
