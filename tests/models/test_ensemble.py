@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lenspipe.contracts import InputSpec
+from lenspipe.errors import InputError, MemberError
+from lenspipe.models.card import Calibration, Threshold
+from lenspipe.models.ensemble import (
+    Ensemble,
+    cascaded_score,
+    describe_ensemble,
+    load_ensemble,
+)
+from lenspipe.models.ensemble_file import Cascade, merge_inputs
+from lenspipe.models.session import Member
+from tests import toy_models
+
+SHAPE = (3, 8, 8)
+
+
+def pixels(rows: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(rows, *SHAPE)).astype(np.float32)
+
+
+def member_logits(images: np.ndarray, members: int) -> np.ndarray:
+    weights = [toy_models.make_weights(SHAPE, seed) for seed in range(members)]
+    return np.stack([toy_models.expected_logits(images, w) for w in weights], axis=1)
+
+
+def load(path: Path, batch_size: int = 4) -> Ensemble:
+    return load_ensemble(str(path), provider="cpu", batch_size=batch_size)
+
+
+def assert_close(found: np.ndarray, wanted: np.ndarray) -> None:
+    """Float32 sums of 192 products in another order."""
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_scores_are_the_blend_of_the_members(tmp_path: Path) -> None:
+    blender = {"kind": "weighted_mean", "weights": [1.0, 3.0, 0.5]}
+    ensemble = load(toy_models.make_ensemble(tmp_path, members=3, blender=blender))
+    images = pixels(11)
+    found = ensemble.score({"image": images})
+    wanted = member_logits(images, 3)
+    assert ensemble.member_names == ("toy-a", "toy-b", "toy-c")
+    assert_close(found.members, wanted)
+    assert_close(found.score, np.average(wanted, axis=1, weights=[1.0, 3.0, 0.5]))
+    assert_close(found.probability, 1.0 / (1.0 + np.exp(-found.score)))
+    assert found.failed == {}
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    found = load(toy_models.make_ensemble(tmp_path)).score({"image": pixels(0)})
+    assert found.members.shape == (0, 2)
+    assert found.score.shape == found.probability.shape == (0,)
+
+
+def test_a_nan_stamp_gives_nan_alone(tmp_path: Path) -> None:
+    images = pixels(6)
+    images[3, 0, 0, 0] = np.nan
+    found = load(toy_models.make_ensemble(tmp_path)).score({"image": images})
+    for values in (found.score, found.probability, found.members[:, 1]):
+        assert np.flatnonzero(np.isnan(values)).tolist() == [3]
+    assert found.failed == {}
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sets(st.integers(0, 12), max_size=13), st.integers(1, 6))
+def test_rows_at_fault_are_isolated(
+    poisoned_ensemble: Path, rows: set[int], batch_size: int
+) -> None:
+    images = pixels(13)
+    wanted = member_logits(images, 2).mean(axis=1)
+    images[sorted(rows), 0, 0, 0] = 2 * toy_models.POISON
+    found = load(poisoned_ensemble, batch_size).score({"image": images})
+    good = sorted(set(range(13)) - rows)
+    assert set(found.failed) == rows
+    assert np.isnan(found.score[sorted(rows)]).all()
+    assert_close(found.score[good], wanted[good])
+
+
+@pytest.fixture(scope="module")
+def poisoned_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_models.make_ensemble(tmp_path_factory.mktemp("poison"), poison=True)
+
+
+def test_a_member_that_always_raises_is_no_fault_of_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensemble = load(toy_models.make_ensemble(tmp_path))
+
+    def broken(feed: object) -> np.ndarray:
+        raise RuntimeError("out of device memory")
+
+    monkeypatch.setattr(ensemble.members[1], "_runner", broken)
+    with pytest.raises(MemberError, match="toy-b: out of device memory"):
+        ensemble.score({"image": pixels(3)})
+
+
+@pytest.fixture(scope="module")
+def cascade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_models.make_ensemble(
+        tmp_path_factory.mktemp("cascade"),
+        members=3,
+        cascade={"first": "toy-b", "below": 0.3},
+    )
+
+
+def test_cascade_equals_the_full_ensemble_where_rows_pass(cascade: Path) -> None:
+    """Same members on the same rows in other batches: equal within float32 roundings."""
+    ensemble = load(cascade)
+    images = pixels(40)
+    full = ensemble.score({"image": images}, full=True)
+    found = ensemble.score({"image": images})
+    passed = full.members[:, 1] >= 0.3
+    assert 5 < passed.sum() < 35
+    assert_close(found.score[passed], full.score[passed])
+    assert_close(found.members[:, 1], full.members[:, 1])
+    assert np.isnan(found.members[~passed][:, [0, 2]]).all()
+    assert np.isfinite(found.score).all()
+
+
+def test_cascade_ranks_no_stopped_row_above_one_that_passed(cascade: Path) -> None:
+    found = load(cascade).score({"image": pixels(60) * 20})
+    passed = found.members[:, 1] >= 0.3
+    assert found.score[~passed].max() <= found.score[passed].min()
+    order = np.argsort(found.members[~passed, 1])
+    assert (np.diff(found.score[~passed][order]) >= 0).all()
+
+
+def test_cascade_asks_the_others_only_where_it_must(
+    cascade: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+    predict = Member.predict
+
+    def counted(self: Member, images: dict[str, np.ndarray]) -> np.ndarray:
+        asked.append((self.name, len(images["image"])))
+        return predict(self, images)
+
+    monkeypatch.setattr(Member, "predict", counted)
+    found = load(cascade).score({"image": pixels(40)})
+    passed = int((found.members[:, 1] >= 0.3).sum())
+    rows = {name: sum(n for who, n in asked if who == name) for name in ("toy-a", "toy-b")}
+    assert rows == {"toy-b": 40, "toy-a": passed}
+    assert sum(who == "toy-a" for who, _ in asked) == -(-passed // 4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(-1e4, 1e4, width=32), st.floats(-1e4, 1e4, width=32)), min_size=1),
+    st.floats(-50, 50, width=32),
+    st.floats(-50, 0, width=32),
+)
+def test_cascaded_score_by_its_rule(
+    logits: Sequence[tuple[float, float]], below: float, floor: float
+) -> None:
+    first, blended = np.asarray(logits, np.float32).T
+    asked = first >= np.float32(below)
+    rule = Cascade(first="a", below=below, floor=floor)
+    score = cascaded_score(first, blended, asked, rule)
+    assert (score[asked] >= np.float32(floor)).all()
+    assert (score[~asked] <= np.float32(floor)).all()
+    order = np.argsort(first[~asked])
+    assert (np.diff(score[~asked][order]) >= 0).all()
+    higher = asked & (blended > floor)
+    np.testing.assert_array_equal(score[higher], blended[higher])
+
+
+def spec(name: str, bands: tuple[str, ...] = ("g", "r"), size: int = 40) -> InputSpec:
+    return InputSpec(name, bands, size, 0.25)
+
+
+def test_equal_inputs_are_read_once_and_others_told_apart() -> None:
+    union, mappings = merge_inputs(
+        [
+            [spec("image")],
+            [spec("pixels")],
+            [spec("image", size=60)],
+            [spec("image", bands=("r", "g")), spec("wide", size=60)],
+        ]
+    )
+    assert union == (
+        spec("image"),
+        spec("image_2", size=60),
+        spec("image_3", bands=("r", "g")),
+    )
+    assert mappings == [
+        {"image": "image"},
+        {"pixels": "image"},
+        {"image": "image_2"},
+        {"image": "image_3", "wide": "image_2"},
+    ]
+
+
+def test_members_with_other_bands_see_their_own_pixels(tmp_path: Path) -> None:
+    toy_models.make_member(tmp_path / "a.onnx", seed=0)
+    toy_models.make_member(tmp_path / "b.onnx", seed=1, bands=("r", "i"), size=6)
+    path = tmp_path / "both.yaml"
+    path.write_text("name: both\nmembers: [a.onnx, b.onnx]\n", encoding="utf-8")
+    ensemble = load(path)
+    assert [i.name for i in ensemble.inputs] == ["image", "image_2"]
+    images = {"image": pixels(5), "image_2": np.ones((5, 2, 6, 6), np.float32)}
+    found = ensemble.score(images)
+    assert_close(found.members[:, 0], member_logits(images["image"], 1)[:, 0])
+    wanted = toy_models.expected_logits(images["image_2"], toy_models.make_weights((2, 6, 6), 1))
+    assert_close(found.members[:, 1], wanted)
+    with pytest.raises(InputError, match="input image_2"):
+        ensemble.score({"image": images["image"]})
+
+
+def test_description_is_that_of_the_loaded_ensemble(tmp_path: Path) -> None:
+    path = toy_models.make_ensemble(tmp_path)
+    described, loaded = describe_ensemble("toy.yaml", base=tmp_path), load(path)
+    assert described.model_hash == loaded.model_hash
+    assert described.inputs == loaded.inputs
+    assert described.member_names == loaded.member_names
+    assert len(described.model_hash) == 16
+    int(described.model_hash, 16)
+
+
+def change(path: Path, **keys: Any) -> Path:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump({**content, **keys}), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("keys", "same"),
+    [
+        ({"description": "said otherwise"}, True),
+        ({"blender": {"kind": "weighted_mean", "weights": [1.0, 2.0]}}, False),
+        ({"calibration": {"slope": 2.0}}, False),
+        ({"cascade": {"first": "toy-a", "below": 0.0}}, False),
+        ({"members": ["toy-b.onnx", "toy-a.onnx"]}, False),
+    ],
+)
+def test_hash_follows_what_a_result_depends_on(
+    tmp_path: Path, keys: dict[str, Any], same: bool
+) -> None:
+    path = toy_models.make_ensemble(tmp_path)
+    before = describe_ensemble(str(path)).model_hash
+    assert (describe_ensemble(str(change(path, **keys))).model_hash == before) is same
+
+
+def test_hash_follows_the_weights(tmp_path: Path) -> None:
+    path = toy_models.make_ensemble(tmp_path)
+    before = describe_ensemble(str(path)).model_hash
+    toy_models.make_member(tmp_path / "toy-a.onnx", seed=9)
+    assert describe_ensemble(str(path)).model_hash != before
+
+
+def test_one_network_is_an_ensemble_of_one(tmp_path: Path) -> None:
+    toy_models.make_member(
+        tmp_path / "one.onnx",
+        calibration=Calibration(slope=2.0),
+        thresholds=[Threshold(fpr=0.001, score=3.5, n_negatives=5000)],
+    )
+    ensemble = load(tmp_path / "one.onnx")
+    images = pixels(3)
+    found = ensemble.score({"image": images})
+    assert_close(found.score, member_logits(images, 1)[:, 0])
+    assert_close(found.probability, 1.0 / (1.0 + np.exp(-2.0 * found.score)))
+    assert ensemble.threshold(0.001).score == 3.5
+
+
+def test_threshold_is_a_listed_one_or_none(tmp_path: Path) -> None:
+    ensemble = load(toy_models.make_ensemble(tmp_path))
+    assert ensemble.threshold(1e-2).n_negatives == 10_000
+    with pytest.raises(InputError, match=r"one of toy's: 0.01, found 0\.001"):
+        ensemble.threshold(1e-3)
+
+
+@pytest.mark.parametrize(
+    ("keys", "field"),
+    [
+        ({"blend": "mean"}, "blend"),
+        ({"blender": {"kind": "median"}}, "blender.kind"),
+        ({"blender": {"kind": "weighted_mean", "weights": [1.0]}}, "blender.weights"),
+        ({"members": []}, "members"),
+        ({"members": ["toy-a.onnx", "toy-a.onnx"]}, "members"),
+        ({"members": ["nowhere.onnx"]}, "members"),
+        ({"members": ["nowhere"]}, "members"),
+        ({"cascade": {"first": "toy-z", "below": 0.0}}, "cascade.first"),
+        ({"cascade": {"first": "toy-a", "below": 0.0, "floor": 1.5}}, "thresholds"),
+        ({"calibration": {"slope": -1.0}}, "calibration.slope"),
+    ],
+)
+def test_refused(tmp_path: Path, keys: dict[str, Any], field: str) -> None:
+    path = change(toy_models.make_ensemble(tmp_path), **keys)
+    with pytest.raises(InputError) as refused:
+        describe_ensemble(str(path))
+    assert field in refused.value.field
+    assert "\n" not in str(refused.value)
+
+
+def test_a_photometry_network_is_no_member(tmp_path: Path) -> None:
+    from lenspipe.models.card import Feature
+
+    features = [Feature(kind="magnitude", a="g")]
+    toy_models.make_photometry(tmp_path / "p.onnx", features=features, weights=[1.0])
+    with pytest.raises(InputError, match="networks that take images"):
+        describe_ensemble(str(tmp_path / "p.onnx"))
