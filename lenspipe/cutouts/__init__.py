@@ -9,7 +9,20 @@ from lenspipe import registry
 from lenspipe.cutouts.base import Reader, ReaderOptions
 
 # Modules of this package that are no readers.
-HELPERS = ("base", "quality", "photometric", "geometry", "sparse")
+HELPERS = (
+    "assemble",
+    "base",
+    "checks",
+    "cutting",
+    "fitsfile",
+    "geometry",
+    "paths",
+    "photometric",
+    "quality",
+    "sparse",
+    "stacks",
+    "skywcs",
+)
 
 
 def names() -> list[str]:

@@ -1,0 +1,216 @@
+"""From the pixels that a reader gathered to a CutoutBatch: the part all readers share.
+
+A reader makes a `Collector`, fills its planes (one per input and band) for the rows it finds,
+reports the rows it cannot read, and calls `finish`. What is never filled is a missing band; a row
+with no band at all is NOT_FOUND.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float32, Float64, Int64
+
+from lenspipe.contracts import CutoutBatch, Failure, Flag, InputSpec, Reason
+from lenspipe.cutouts.base import ReaderOptions
+from lenspipe.cutouts.geometry import Window, resample, window
+from lenspipe.cutouts.photometric import factors, zero_points
+from lenspipe.cutouts.quality import repair, rows_with_bad
+
+Plane3D = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Plane:
+    """One band of one input for every row asked for.
+
+    pixels: (n, side, side), only defined where `present`. outside and masked: the same shape,
+    made on first use. cards: value of the FITS card that the zero point comes from.
+    """
+
+    def __init__(self, band: str, win: Window, pixels: Plane3D) -> None:
+        n = len(pixels)
+        self.band, self.window, self.pixels = band, win, pixels
+        self.present = np.zeros(n, bool)
+        self.cards = np.full(n, np.nan)
+        self.outside: np.ndarray[Any, np.dtype[np.bool_]] | None = None
+        self.masked: np.ndarray[Any, np.dtype[np.bool_]] | None = None
+
+    def need_outside(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Pixels that lie outside the image."""
+        if self.outside is None:
+            self.outside = np.zeros(self.pixels.shape, bool)
+        return self.outside
+
+    def need_masked(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Pixels that a mask rejects."""
+        if self.masked is None:
+            self.masked = np.zeros(self.pixels.shape, bool)
+        return self.masked
+
+
+class Collector:
+    """The pixels and the failures of one call of `read`, while they are gathered."""
+
+    def __init__(
+        self, requested: int, inputs: Sequence[InputSpec], native_arcsec: Mapping[str, float]
+    ) -> None:
+        self.requested = requested
+        self.inputs = tuple(inputs)
+        self.bytes_read = 0
+        self.flags = np.zeros(requested, np.uint32)
+        self.failures: dict[int, Failure] = {}
+        self.images = {spec.name: np.empty((requested, *spec.shape), np.float32) for spec in inputs}
+        self.planes = {spec.name: self._planes(spec, native_arcsec) for spec in inputs}
+
+    def _planes(self, spec: InputSpec, native_arcsec: Mapping[str, float]) -> tuple[Plane, ...]:
+        """Planes that are views of the final array wherever nothing is interpolated."""
+        planes = []
+        for index, band in enumerate(spec.bands):
+            win = window(spec.size_pixels, spec.pixel_scale_arcsec, native_arcsec[band])
+            pixels = self.images[spec.name][:, index]
+            if win.resampled:
+                pixels = np.empty((self.requested, win.side, win.side), np.float32)
+            planes.append(Plane(band, win, pixels))
+        return tuple(planes)
+
+    def planes_of(self, band: str) -> tuple[Plane, ...]:
+        """The planes, of any input, that take a band."""
+        return tuple(p for planes in self.planes.values() for p in planes if p.band == band)
+
+    def bands(self) -> tuple[str, ...]:
+        """Every band that an input takes, once."""
+        return tuple(dict.fromkeys(band for spec in self.inputs for band in spec.bands))
+
+    def fail(self, rows: Iterable[int], reason: Reason, detail: str) -> None:
+        """These rows have no image; what was said first of a row stands."""
+        text = " ".join(detail.split())[:300]
+        for row in rows:
+            self.failures.setdefault(int(row), Failure(int(row), reason, text))
+
+    def mark(self, rows: Int64[np.ndarray, " k"], flag: Flag) -> None:
+        """Set a quality bit of these rows."""
+        self.flags[rows] |= np.uint32(flag)
+
+    def alive(self) -> Int64[np.ndarray, " k"]:
+        """Rows without a failure so far."""
+        mask = np.ones(self.requested, bool)
+        mask[list(self.failures)] = False
+        return np.flatnonzero(mask)
+
+
+def finish(collector: Collector, options: ReaderOptions, sources: pa.Table) -> CutoutBatch:
+    """Apply missing-band, mask, zero-point, resampling and quality rules, and pack the result."""
+    _missing_bands(collector, options)
+    for spec in collector.inputs:
+        for index, plane in enumerate(collector.planes[spec.name]):
+            rows = collector.alive()
+            rows = rows[plane.present[rows]]
+            _flag_and_blank(collector, plane, rows, options.mask.values)
+            if spec.zero_point_mag is not None and options.zero_point is not None:
+                found = zero_points(options.zero_point, plane.band, sources, plane.cards)
+                _calibrate(collector, plane, rows, spec.zero_point_mag, found)
+            target = collector.images[spec.name][:, index]
+            if plane.window.resampled:
+                target[rows] = resample(plane.pixels[rows], plane.window)
+                collector.mark(rows, Flag.RESAMPLED)
+            _judge(collector, plane, rows, target, options.max_bad_fraction)
+    return _pack(collector)
+
+
+def _missing_bands(collector: Collector, options: ReaderOptions) -> None:
+    """Rows that lack a band fail or get zeros there; rows that lack every band fail."""
+    planes = [(name, i, p) for name, ps in collector.planes.items() for i, p in enumerate(ps)]
+    some = np.zeros(collector.requested, bool)
+    for _, _, plane in planes:
+        some |= plane.present
+    collector.fail(np.flatnonzero(~some), Reason.NOT_FOUND, "no pixels of this source")
+    for name, index, plane in planes:
+        missing = np.flatnonzero(~plane.present & some)
+        if not len(missing):
+            continue
+        if options.missing_band == "fail":
+            collector.fail(missing, Reason.MISSING_BAND, f"band {plane.band}")
+        else:
+            collector.images[name][missing, index] = 0.0
+            collector.mark(missing, Flag.MISSING_BAND)
+
+
+def _flag_and_blank(
+    collector: Collector,
+    plane: Plane,
+    rows: Int64[np.ndarray, " k"],
+    mask_values: tuple[float, ...],
+) -> None:
+    """Say why pixels are bad, and make every bad pixel NaN."""
+    pixels = plane.pixels
+    for value in mask_values:
+        hit = rows[(pixels[rows] == np.float32(value)).any(axis=(1, 2))]
+        if len(hit):
+            plane.need_masked()[hit] |= pixels[hit] == np.float32(value)
+    suspects, _ = rows_with_bad(pixels if len(rows) == len(pixels) else pixels[rows])
+    collector.mark(rows[suspects], Flag.NAN_FILLED)
+    for bad, flag in ((plane.outside, Flag.EDGE), (plane.masked, Flag.MASKED)):
+        if bad is None:
+            continue
+        hit = rows[bad[rows].any(axis=(1, 2))]
+        collector.mark(hit, flag)
+        pixels[hit] = np.where(bad[hit], np.float32(np.nan), pixels[hit])
+
+
+def _calibrate(
+    collector: Collector,
+    plane: Plane,
+    rows: Int64[np.ndarray, " k"],
+    target_mag: float,
+    found: Float64[np.ndarray, " n"],
+) -> None:
+    """Bring the pixels of zero points `found` (mag, NaN where unknown) to `target_mag`."""
+    bad = rows[~np.isfinite(found[rows])]
+    collector.fail(bad, Reason.BAD_METADATA, f"band {plane.band}: zero point missing or absurd")
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = np.nan_to_num(factors(found, target_mag), nan=1.0).astype(np.float32)
+        if np.any(scale[rows] != 1.0):
+            scale[~plane.present] = 1.0
+            np.multiply(plane.pixels, scale[:, None, None], out=plane.pixels)
+
+
+def _judge(
+    collector: Collector,
+    plane: Plane,
+    rows: Int64[np.ndarray, " k"],
+    target: Plane3D,
+    max_bad_fraction: float,
+) -> None:
+    """Fill what may be filled; rows that may not be used become failures."""
+    every = len(rows) == len(target)
+    stamps: Float32[np.ndarray, "k y x"] = target if every else target[rows]
+    verdict = repair(stamps, max_bad_fraction)
+    if not every:
+        target[rows] = stamps
+    for row, fraction in zip(
+        rows[verdict.bad_pixels].tolist(), verdict.fraction.tolist(), strict=True
+    ):
+        collector.fail(
+            [row], Reason.BAD_PIXELS, f"band {plane.band}: {100 * fraction:.0f}% of pixels are bad"
+        )
+    collector.fail(
+        rows[verdict.constant], Reason.CONSTANT_IMAGE, f"band {plane.band}: all pixels are equal"
+    )
+
+
+def _pack(collector: Collector) -> CutoutBatch:
+    rows, flags = collector.alive(), collector.flags
+    if len(rows) < collector.requested:
+        collector.images = {name: array[rows] for name, array in collector.images.items()}
+        flags = flags[rows]
+    return CutoutBatch(
+        requested=collector.requested,
+        rows=rows.astype(np.int64),
+        images=collector.images,
+        flags=flags,
+        failures=tuple(collector.failures[row] for row in sorted(collector.failures)),
+        bytes_read=collector.bytes_read,
+    )

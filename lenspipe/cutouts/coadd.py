@@ -1,0 +1,308 @@
+"""Cutouts from coadd tiles: FITS images with a celestial WCS, one file per band or one HDU each.
+
+    cutouts:
+      reader: coadd
+      tiles: tiles/*.fits*                             # path or URL, a glob
+      bands: {g: "{tile}_g.fits", r: "{tile}_r.fits"}  # or {g: {file: "{tile}.fits", hdu: G}}
+
+A tile is what `{tile}` stands for in the names of the files that `tiles` matches: each band's
+template is compared with the end of each path (as many folders as the template has), `*` stands
+for any characters of one name, and a template fits the compressed form of a file (`.fits.fz`,
+`.fits.gz`) too. Files that fit no template are left alone; two files for one band of one tile are
+refused. A source is cut from the tile where it is farthest from the edges (in pixels of the
+tile's first band; ties go to the first tile by name). Bands of a tile may have grids of their own.
+
+`mask.file` is a name such as `{tile}_{band}_mask.fits` beside the tile; `mask.hdu` an HDU of the
+band's own file. Stamps follow the tile's pixel grid: nothing is shifted by parts of a pixel and
+nothing rotated. The pixel that a source falls on is defined in `geometry`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float64, Int64
+from pydantic import Field
+
+from lenspipe.config import is_url, resolve
+from lenspipe.contracts import CutoutBatch, InputSpec, Reason
+from lenspipe.cutouts.assemble import Collector, Plane, finish
+from lenspipe.cutouts.base import BandInfo, Block, Reader, ReaderOptions
+from lenspipe.cutouts.checks import check_inputs, native_scale, require_bands
+from lenspipe.cutouts.cutting import Broken, Place, cut
+from lenspipe.cutouts.fitsfile import FitsFile, Image, UnreadableError, card_number, open_fits
+from lenspipe.cutouts.geometry import (
+    SkyBuckets,
+    group_rows,
+    interior_distance,
+    same_scale,
+    stamp_origin,
+)
+from lenspipe.cutouts.paths import Tile, expand, sizes, tiles_of
+from lenspipe.cutouts.photometric import catalogue_columns, column_values, header_card
+from lenspipe.cutouts.quality import mask_rejects
+from lenspipe.cutouts.skywcs import SkyWcs, sky_wcs
+from lenspipe.cutouts.sparse import LOCAL_REQUEST_BYTES, REMOTE_REQUEST_BYTES
+from lenspipe.errors import InputError
+
+
+class BandImage(Block):
+    """Where a band's image is. hdu: index or EXTNAME; none: the first two-dimensional image."""
+
+    file: str = "{tile}.fits"
+    hdu: int | str | None = None
+
+
+class Options(ReaderOptions):
+    """See the module."""
+
+    tiles: str
+    bands: dict[str, str | BandImage] = Field(min_length=1)
+
+    def images(self) -> dict[str, BandImage]:
+        """Every band's file and HDU, the short form written out."""
+        return {
+            band: BandImage(file=image) if isinstance(image, str) else image
+            for band, image in self.bands.items()
+        }
+
+
+class CoaddReader:
+    """See `Reader`. Tiles are listed once; a tile's header is read when it is first needed."""
+
+    def __init__(self, options: Options, base: str) -> None:
+        self._options, self._images = options, options.images()
+        found = expand(options.tiles, base)
+        self._tiles = tiles_of(found, {band: i.file for band, i in self._images.items()})
+        self._listed = len(found)
+        self._request_bytes = (
+            REMOTE_REQUEST_BYTES if is_url(resolve(options.tiles, base)) else LOCAL_REQUEST_BYTES
+        )
+        self._lock = threading.Lock()
+        self._footprints: dict[int, SkyWcs | None] = {}
+        self._scales: dict[str, float] = {}
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Catalogue columns of the zero points."""
+        return catalogue_columns(self._options.zero_point, tuple(self._images))
+
+    def describe(self) -> Mapping[str, BandInfo]:
+        """Band -> scale, files, bytes; see `Reader`."""
+        if not self._tiles:
+            raise InputError(
+                "cutouts.tiles",
+                "FITS files that fit a band's template",
+                f"{self._listed} files, none that fits",
+            )
+        return {band: self._describe_band(band) for band in self._images}
+
+    def _describe_band(self, band: str) -> BandInfo:
+        paths = [tile.files[band] for tile in self._tiles if band in tile.files]
+        if not paths:
+            raise InputError(
+                f"cutouts.bands.{band}",
+                f"a file like {self._images[band].file}",
+                f"none among {self._listed} files of {self._options.tiles}",
+            )
+        return BandInfo(self._band_scale(band), None, len(paths), sizes(paths))
+
+    def check(self, inputs: Sequence[InputSpec]) -> None:
+        """See `Reader`."""
+        check_inputs(self._options, self.describe(), inputs)
+
+    def _band_scale(self, band: str) -> float:
+        """Pixel scale of the first tile of a band that can be read."""
+        if band in self._scales:
+            return self._scales[band]
+        problem = "no tile"
+        for tile in self._tiles:
+            if band not in tile.files:
+                continue
+            try:
+                self._scales[band] = self._wcs(tile.files[band], band).pixel_scale_arcsec
+                return self._scales[band]
+            except (OSError, UnreadableError) as error:
+                problem = f"{tile.files[band]}: {error}"
+        raise InputError(f"cutouts.bands.{band}", "a readable image", problem)
+
+    def _wcs(self, path: str, band: str) -> SkyWcs:
+        with open_fits(path) as file:
+            return sky_wcs(file.image(self._images[band].hdu).hdu)
+
+    def _footprint(self, number: int) -> SkyWcs | None:
+        """The WCS of a tile's first band that has one; None where no band can be read."""
+        if number in self._footprints:
+            return self._footprints[number]
+        found = None
+        for band, path in self._tiles[number].files.items():
+            try:
+                found = self._wcs(path, band)
+                break
+            except (OSError, UnreadableError):
+                continue
+        with self._lock:
+            return self._footprints.setdefault(number, found)
+
+    def locality(self, sources: pa.Table) -> Int64[np.ndarray, " n"]:
+        """Number of the tile where each source is most interior, -1 where it is on none."""
+        ra, dec = column_values(sources, "ra"), column_values(sources, "dec")
+        best = np.full(len(ra), -1, np.int64)
+        depth = np.full(len(ra), 0.0)
+        footprints = {i: self._footprint(i) for i in range(len(self._tiles))}
+        radii = [tile.radius_deg for tile in footprints.values() if tile is not None]
+        buckets = SkyBuckets(ra, dec, max(radii, default=1.0))
+        for number, tile in footprints.items():
+            if tile is None:
+                continue
+            rows = buckets.near(*tile.centre_deg, tile.radius_deg)
+            inside = interior_distance(*tile.pixels(ra[rows], dec[rows]), tile.shape)
+            better = (inside > depth[rows]) | ((inside >= 0) & (best[rows] < 0))
+            best[rows[better]], depth[rows[better]] = number, inside[better]
+        return best
+
+    def read(self, sources: pa.Table, inputs: Sequence[InputSpec]) -> CutoutBatch:
+        """See `Reader`. Each tile is opened once."""
+        require_bands(inputs, tuple(self._images))
+        native = {
+            band: native_scale(self._options, band, self._scale_or(band, inputs))
+            for spec in inputs
+            for band in spec.bands
+        }
+        collector = Collector(sources.num_rows, inputs, native)
+        if sources.num_rows:
+            self._collect(collector, sources, native)
+        return finish(collector, self._options, sources)
+
+    def _scale_or(self, band: str, inputs: Sequence[InputSpec]) -> float:
+        """A band's scale; where no tile of it can be read every row fails, whatever it is."""
+        try:
+            return self._band_scale(band)
+        except InputError:
+            assumed = next(spec.pixel_scale_arcsec for spec in inputs if band in spec.bands)
+            return self._options.pixel_scale_arcsec or assumed
+
+    def _collect(
+        self, collector: Collector, sources: pa.Table, native: Mapping[str, float]
+    ) -> None:
+        ra, dec = column_values(sources, "ra"), column_values(sources, "dec")
+        nowhere = np.flatnonzero(~(np.isfinite(ra) & (np.abs(dec) <= 90.0)))
+        collector.fail(nowhere, Reason.BAD_METADATA, "position is missing or absurd")
+        tiles = self.locality(sources)
+        self._fail_lost(collector, np.flatnonzero(tiles < 0))
+        for number, rows in group_rows(tiles):
+            for band in collector.bands():
+                self._collect_band(
+                    collector,
+                    self._tiles[number],
+                    band,
+                    native=native[band],
+                    rows=rows,
+                    ra=ra[rows],
+                    dec=dec[rows],
+                )
+
+    def _fail_lost(self, collector: Collector, rows: Int64[np.ndarray, " k"]) -> None:
+        """Rows on no tile that was read may be on one that cannot be read."""
+        broken = [self._tiles[i].name for i, found in self._footprints.items() if found is None]
+        if broken:
+            detail = f"on no readable tile; headers cannot be read of {', '.join(broken[:5])}"
+            collector.fail(rows, Reason.UNREADABLE, detail)
+        collector.fail(rows, Reason.NOT_FOUND, "on no tile")
+
+    def _collect_band(
+        self,
+        collector: Collector,
+        tile: Tile,
+        band: str,
+        *,
+        native: float,
+        rows: Int64[np.ndarray, " k"],
+        ra: Float64[np.ndarray, " k"],
+        dec: Float64[np.ndarray, " k"],
+    ) -> None:
+        """Cut all stamps of one band of one tile, for every input that takes the band."""
+        path = tile.files.get(band)
+        if path is None:
+            return
+        try:
+            with open_fits(path) as file, self._open_mask(file, tile, band) as mask:
+                image = file.image(self._images[band].hdu)
+                wcs = sky_wcs(image.hdu)
+                if not same_scale(wcs.pixel_scale_arcsec, native):
+                    detail = (
+                        f"{path}: {wcs.pixel_scale_arcsec:.5g} arcsec per pixel, not {native:.5g}"
+                    )
+                    collector.fail(rows, Reason.BAD_METADATA, detail)
+                    return
+                x, y = wcs.pixels(ra, dec)
+                for plane in collector.planes_of(band):
+                    self._cut_plane(collector, plane, image, mask, rows=rows, x=x, y=y)
+        except FileNotFoundError:
+            collector.fail(rows, Reason.UNREADABLE, f"{path}: gone since it was listed")
+        except (OSError, UnreadableError) as error:
+            collector.fail(rows, Reason.UNREADABLE, f"{path}: {error}")
+
+    @contextmanager
+    def _open_mask(self, file: FitsFile, tile: Tile, band: str) -> Iterator[Image | None]:
+        """The mask image of a band, if the survey has masks."""
+        mask = self._options.mask
+        if mask.file is not None:
+            name = mask.file.replace("{tile}", tile.stem).replace("{band}", band)
+            with open_fits(f"{tile.folder}/{name}") as other:
+                yield other.image(mask.hdu)
+        else:
+            yield None if mask.hdu is None else file.image(mask.hdu)
+
+    def _cut_plane(
+        self,
+        collector: Collector,
+        plane: Plane,
+        image: Image,
+        mask: Image | None,
+        *,
+        rows: Int64[np.ndarray, " k"],
+        x: Float64[np.ndarray, " k"],
+        y: Float64[np.ndarray, " k"],
+    ) -> None:
+        card = header_card(self._options.zero_point)
+        if card is not None:
+            plane.cards[rows] = card_number(image.hdu, card)
+        on_sky = np.isfinite(x) & np.isfinite(y)
+        collector.fail(rows[~on_sky], Reason.NOT_FOUND, f"not on the grid of band {plane.band}")
+        side = plane.window.side
+        place = Place(rows[on_sky], stamp_origin(x[on_sky], side), stamp_origin(y[on_sky], side))
+        total, broken = cut(image, place, plane.pixels, self._request_bytes)
+        collector.bytes_read += total
+        edge = place.part(place.leaving(side, image.shape))
+        if len(edge.rows):
+            plane.need_outside()[edge.rows] = edge.outside(side, image.shape)
+        if mask is not None:
+            broken += self._cut_mask(collector, plane, image, mask, place)
+        for part in broken:
+            collector.fail(part.rows, Reason.UNREADABLE, f"band {plane.band}: {part.error}")
+        plane.present[place.rows] = True
+
+    def _cut_mask(
+        self, collector: Collector, plane: Plane, image: Image, mask: Image, place: Place
+    ) -> tuple[Broken, ...]:
+        if mask.shape != image.shape:
+            raise UnreadableError(f"mask of {mask.shape} pixels for an image of {image.shape}")
+        side = plane.window.side
+        stamps = np.zeros((len(place.rows), side, side), np.int64)
+        into = Place(np.arange(len(place.rows)), place.x0, place.y0)
+        total, broken = cut(mask, into, stamps, self._request_bytes)
+        collector.bytes_read += total
+        plane.need_masked()[place.rows] = mask_rejects(stamps, self._options.mask.bits)
+        return tuple(Broken(place.rows[part.rows], f"mask: {part.error}") for part in broken)
+
+
+def open_reader(options: ReaderOptions, base: str) -> Reader:
+    """The reader of this module."""
+    if not isinstance(options, Options):
+        raise TypeError(f"expected {Options.__qualname__}, found {type(options).__qualname__}")
+    return CoaddReader(options, base)

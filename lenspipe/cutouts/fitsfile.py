@@ -1,0 +1,359 @@
+"""FITS images without a full parse: cards by key, pixels straight from the file's bytes.
+
+Plain images are views of the file (memory-mapped, or the bytes of a small file); compressed ones
+(`.fz`) go through astropy. Files that end too early are refused before a pixel is read.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import mmap
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+from astropy.io import fits
+
+BLOCK = 2880
+CARD = 80
+_MAX_HEADER_BLOCKS = 4096
+_REMOTE_HEAD = 64 * 1024  # one request holds the headers of nearly every file
+_DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+_COMMENTARY = frozenset(("", "COMMENT", "HISTORY", "CONTINUE", "HIERARCH"))
+
+Fetch = Callable[[int, int], bytes]
+
+
+class UnreadableError(Exception):
+    """A file is there, but its header or pixels cannot be read; the text says why."""
+
+
+# What reading and decoding damaged files raises, beside FileNotFoundError.
+READ_ERRORS = (
+    UnreadableError,
+    OSError,
+    EOFError,
+    zlib.error,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+)
+
+
+def card_value(card: bytes) -> str | int | float | bool | None:
+    """Value of one 80-byte card (FITS standard 4.0, section 4.2); None where it has none."""
+    if card[8:10] != b"= ":
+        return None
+    text = card[10:].decode("ascii", "replace").strip()
+    if text.startswith("'"):
+        return _string_value(text)
+    text = text.split("/", 1)[0].strip()
+    if text in ("T", "F"):
+        return text == "T"
+    for kind in (int, float):
+        try:
+            return kind(text.upper().replace("D", "E"))
+        except ValueError:
+            continue
+    return None
+
+
+def _string_value(text: str) -> str:
+    parts: list[str] = []
+    rest = text[1:]
+    while True:
+        head, _, rest = rest.partition("'")
+        parts.append(head)
+        if not rest.startswith("'"):
+            return "'".join(parts).rstrip()
+        rest = rest[1:]
+
+
+@dataclass(frozen=True)
+class Hdu:
+    """One header-data unit. cards: keyword -> its 80 bytes; offset: of the data, in bytes."""
+
+    cards: dict[str, bytes]
+    offset: int
+
+    def value(self, key: str) -> str | int | float | bool | None:
+        """Value of a card; None where the header lacks it."""
+        card = self.cards.get(key.upper())
+        return None if card is None else card_value(card)
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A numeric card. UnreadableError where it is missing (without default) or no number."""
+        value = self.value(key)
+        if value is None and key not in self.cards and default is not None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UnreadableError(f"card {key}: expected a number, found {value!r}")
+        return value
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        """A card that holds a whole number; see `number`."""
+        value = self.number(key, default)
+        if value != int(value):
+            raise UnreadableError(f"card {key}: expected a whole number, found {value!r}")
+        return int(value)
+
+    @property
+    def name(self) -> str:
+        """EXTNAME, upper case."""
+        return str(self.value("EXTNAME") or "").upper()
+
+    @property
+    def compressed(self) -> bool:
+        """Whether a tile-compressed image is stored in this binary table."""
+        return self.value("ZIMAGE") is True
+
+    @property
+    def bitpix(self) -> int:
+        """Type code of the image's pixels as stored."""
+        return self.integer("BITPIX")
+
+    @property
+    def data_bytes(self) -> int:
+        """Length of the data, without padding."""
+        axes = self._axes("NAXIS")
+        if not axes:
+            return 0
+        count = self.integer("GCOUNT", 1) * (self.integer("PCOUNT", 0) + int(np.prod(axes)))
+        return abs(self.bitpix) // 8 * count
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """(y, x) of a two-dimensional image (outer axes of length one allowed), else None."""
+        prefix = "ZNAXIS" if self.compressed else "NAXIS"
+        if not self.compressed and "XTENSION" in self.cards and self.value("XTENSION") != "IMAGE":
+            return None
+        axes = self._axes(prefix)
+        if len(axes) < 2 or any(n != 1 for n in axes[2:]) or min(axes[:2]) < 1:
+            return None
+        return axes[1], axes[0]
+
+    def _axes(self, prefix: str) -> tuple[int, ...]:
+        count = self.integer(prefix)
+        if not 0 <= count <= 999:
+            raise UnreadableError(f"card {prefix}: expected 0 to 999, found {count}")
+        axes = tuple(self.integer(f"{prefix}{i}") for i in range(1, count + 1))
+        if any(not 0 <= n < 2**40 for n in axes):
+            raise UnreadableError(f"card {prefix}n: expected lengths of axes, found {axes}")
+        return axes
+
+
+def _read_header(fetch: Fetch, offset: int) -> tuple[dict[str, bytes], int]:
+    cards: dict[str, bytes] = {}
+    for _ in range(_MAX_HEADER_BLOCKS):
+        block = fetch(offset, BLOCK)
+        offset += BLOCK
+        if len(block) < BLOCK:
+            raise UnreadableError("the file ends inside a header")
+        for start in range(0, BLOCK, CARD):
+            card = block[start : start + CARD]
+            key = card[:8].rstrip().decode("ascii", "replace")
+            if key == "END":
+                return cards, offset
+            if key not in _COMMENTARY:
+                cards.setdefault(key, card)
+    raise UnreadableError("no END card")
+
+
+def scan(fetch: Fetch, size: int) -> Iterator[Hdu]:
+    """The units of a file of `size` bytes, one after the other; `fetch(offset, n)` reads it.
+
+    UnreadableError where it is no FITS file, or ends inside a header or before the next one.
+    """
+    if fetch(0, 9) != b"SIMPLE  =":
+        raise UnreadableError("not a FITS file")
+    offset = 0
+    while offset < size:
+        if offset and fetch(offset, 8) != b"XTENSION":
+            return  # the standard allows special records after the last unit
+        cards, data = _read_header(fetch, offset)
+        hdu = Hdu(cards, data)
+        yield hdu
+        check_length(hdu, size)
+        offset = data + -(-hdu.data_bytes // BLOCK) * BLOCK
+
+
+def card_number(hdu: Hdu, key: str) -> float:
+    """A numeric card, NaN where it is missing or no number: a bad value of one file is a failure
+    of its rows, not of the file."""
+    try:
+        return hdu.number(key)
+    except UnreadableError:
+        return float("nan")
+
+
+def check_length(hdu: Hdu, size: int) -> None:
+    """UnreadableError where a file of `size` bytes ends inside the data of `hdu`."""
+    end = hdu.offset + hdu.data_bytes
+    if end > size:
+        raise UnreadableError(f"truncated: {size} bytes, {end} expected")
+
+
+class Image:
+    """The pixels of one image unit, read by strips of rows."""
+
+    def __init__(self, file: FitsFile, hdu: Hdu, index: int, shape: tuple[int, int]) -> None:
+        self.hdu = hdu
+        self.shape = shape
+        self._file = file
+        self._index = index
+
+    @property
+    def mapped(self) -> bool:
+        """Whether `rows` is a free view, of which only the pages that are used are read."""
+        return self._file.buffer is not None and not self.hdu.compressed and not self._scaled
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of pixels before compression."""
+        bitpix = self.hdu.integer("ZBITPIX") if self.hdu.compressed else self.hdu.bitpix
+        return self.shape[1] * abs(bitpix) // 8
+
+    def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Physical values of rows [start, stop). UnreadableError where the file is too short."""
+        check_length(self.hdu, self._file.size)
+        if self.hdu.compressed:
+            return self._file.decompress(self._index, start, stop)
+        dtype = _DTYPES.get(self.hdu.bitpix)
+        if dtype is None:
+            raise UnreadableError(f"card BITPIX: expected a FITS type, found {self.hdu.bitpix}")
+        offset = self.hdu.offset + start * self.row_bytes
+        buffer = self._file.view(offset, (stop - start) * self.row_bytes)
+        stored = np.frombuffer(buffer, dtype).reshape(stop - start, self.shape[1])
+        return self._physical(stored) if self._scaled else stored
+
+    def _physical(self, stored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        values: np.ndarray[Any, Any] = stored.astype(np.float64)
+        values = values * self.hdu.number("BSCALE", 1.0) + self.hdu.number("BZERO", 0.0)
+        if self._has_blank:
+            values[stored == self.hdu.integer("BLANK")] = np.nan
+        return values
+
+    @property
+    def _has_blank(self) -> bool:
+        return self.hdu.bitpix > 0 and "BLANK" in self.hdu.cards
+
+    @property
+    def _scaled(self) -> bool:
+        """Whether BSCALE, BZERO or BLANK change the stored values."""
+        scaling = (self.hdu.number("BSCALE", 1.0), self.hdu.number("BZERO", 0.0))
+        return scaling != (1.0, 0.0) or self._has_blank
+
+
+class FitsFile:
+    """An open FITS file: a local one memory-mapped, a remote one read by ranges."""
+
+    def __init__(self, fetch: Fetch, size: int, buffer: Any, reopen: Callable[[], Any]) -> None:
+        self.buffer = buffer
+        self.size = size
+        self._fetch = fetch
+        self._reopen = reopen
+        self._astropy: fits.HDUList | None = None
+        self._scan = scan(fetch, size)
+        self._hdus: list[Hdu] = []
+
+    def image(self, selector: int | str | None) -> Image:
+        """The unit of that index or EXTNAME; None: the first with a two-dimensional image."""
+        for index, hdu in enumerate(self._units()):
+            wanted = {None: hdu.shape is not None, index: True, hdu.name: bool(hdu.name)}
+            key = selector.upper() if isinstance(selector, str) else selector
+            if not wanted.get(key, False):
+                continue
+            if hdu.shape is None:
+                raise UnreadableError(f"HDU {selector}: expected a two-dimensional image")
+            return Image(self, hdu, index, hdu.shape)
+        raise UnreadableError(f"HDU {selector}: none such" if selector is not None else "no image")
+
+    def _units(self) -> Iterator[Hdu]:
+        yield from self._hdus
+        for hdu in self._scan:
+            self._hdus.append(hdu)
+            yield hdu
+
+    def view(self, offset: int, length: int) -> Any:
+        """`length` bytes from `offset`. UnreadableError where the file is shorter."""
+        if self.buffer is not None:
+            return memoryview(self.buffer)[offset : offset + length]
+        data = self._fetch(offset, length)
+        if len(data) < length:
+            raise UnreadableError("the file ends inside its pixels")
+        return data
+
+    def decompress(self, index: int, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Rows of a compressed image; astropy decodes only the tiles that they touch."""
+        if self._astropy is None:
+            self._astropy = fits.open(self._reopen(), memmap=False, lazy_load_hdus=True)
+        unit = self._astropy[index]
+        block = unit.section[..., start:stop, :]
+        return np.asarray(block).reshape(stop - start, -1)
+
+    def close(self) -> None:
+        """Let astropy's handle go; the mapping goes with its last view."""
+        if self._astropy is not None:
+            self._astropy.close()
+
+
+def _from_bytes(data: bytes) -> FitsFile:
+    return FitsFile(lambda o, n: data[o : o + n], len(data), data, lambda: io.BytesIO(data))
+
+
+def _open_local(path: str, whole: bool) -> FitsFile:
+    if path.endswith(".gz"):
+        return _from_bytes(gzip.decompress(Path(path).read_bytes()))
+    if whole:
+        return _from_bytes(Path(path).read_bytes())
+    with Path(path).open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        if size == 0:
+            raise UnreadableError("empty file")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return FitsFile(lambda o, n: mapped[o : o + n], size, mapped, lambda: Path(path).open("rb"))
+
+
+def _open_remote(url: str, whole: bool) -> FitsFile:
+    fs, path = fsspec.core.url_to_fs(url)
+    if url.endswith(".gz"):
+        return _from_bytes(gzip.decompress(fs.cat_file(path)))
+    if whole:
+        return _from_bytes(fs.cat_file(path))
+    size = int(fs.size(path))
+    head = fs.cat_file(path, start=0, end=min(_REMOTE_HEAD, size))
+
+    def fetch(offset: int, length: int) -> bytes:
+        stop = min(offset + length, size)
+        if stop <= len(head) or offset >= size:
+            return bytes(head[offset:stop])
+        return bytes(fs.cat_file(path, start=offset, end=stop))
+
+    return FitsFile(fetch, size, None, lambda: fs.open(path, "rb"))
+
+
+@contextmanager
+def open_fits(path: str, whole: bool = False) -> Iterator[FitsFile]:
+    """Open a local path or URL. whole: read it in one go, which suits small files.
+
+    FileNotFoundError where it is missing; every other fault of the file, while the block runs,
+    becomes an UnreadableError.
+    """
+    file: FitsFile | None = None
+    try:
+        file = _open_remote(path, whole) if "://" in path else _open_local(path, whole)
+        yield file
+    except (FileNotFoundError, UnreadableError):
+        raise
+    except READ_ERRORS as error:
+        raise UnreadableError(f"{type(error).__name__}: {error}") from error
+    finally:
+        if file is not None:
+            file.close()

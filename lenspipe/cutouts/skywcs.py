@@ -1,0 +1,101 @@
+"""World coordinates of an image from its header cards, through astropy, safe among threads."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS
+from jaxtyping import Float64
+
+from lenspipe.cutouts.fitsfile import Hdu, UnreadableError
+from lenspipe.cutouts.geometry import separation_deg
+
+_WCS_CARD = re.compile(
+    r"(WCSAXES|NAXIS[12]?|C(TYPE|RVAL|RPIX|DELT|UNIT|ROTA)[12]|CD[12]_[12]|PC[12]_[12]|"
+    r"PC00[12]00[12]|P[VS]\d_\d+|[AB]P?_(\d_\d|ORDER)|LONPOLE|LATPOLE|EQUINOX|RADESYS|RADECSYS)$"
+)
+
+
+@dataclass(frozen=True)
+class SkyWcs:
+    """Where an image lies on the sky. shape: (y, x); pixel_scale_arcsec: geometric mean of the
+    two axes; centre_deg: (ra, dec) of the middle; radius_deg: from there to the farthest corner."""
+
+    wcs: Any
+    shape: tuple[int, int]
+    pixel_scale_arcsec: float
+    centre_deg: tuple[float, float]
+    radius_deg: float
+    lock: threading.Lock
+
+    def pixels(
+        self, ra_deg: Float64[np.ndarray, " n"], dec_deg: Float64[np.ndarray, " n"]
+    ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+        """(x, y) from 0 at the centre of the first pixel; NaN where the projection has none."""
+        with self.lock:  # wcslib's structures are not safe among threads
+            x, y = self.wcs.all_world2pix(ra_deg, dec_deg, 0, ra_dec_order=True, quiet=True)
+        return np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+
+
+def sky_wcs(hdu: Hdu) -> SkyWcs:
+    """The celestial WCS of an image. UnreadableError where the header has none."""
+    shape = hdu.shape
+    if shape is None:
+        raise UnreadableError("no two-dimensional image")
+    wcs = celestial(hdu)
+    y = np.array([(shape[0] - 1) / 2, -0.5, -0.5, shape[0] - 0.5, shape[0] - 0.5])
+    x = np.array([(shape[1] - 1) / 2, -0.5, shape[1] - 0.5, -0.5, shape[1] - 0.5])
+    ra, dec = wcs.all_pix2world(x, y, 0, ra_dec_order=True)
+    if not (np.isfinite(ra).all() and np.isfinite(dec).all()):
+        raise UnreadableError("the WCS puts no position on the corners of the image")
+    radius = float(separation_deg(ra[1:], dec[1:], ra[0], dec[0]).max())
+    centre = (float(ra[0]), float(dec[0]))
+    return SkyWcs(wcs, shape, pixel_scale(hdu), centre, radius, threading.Lock())
+
+
+def celestial(hdu: Hdu) -> Any:
+    """astropy's WCS of the two image axes; only the cards that it needs are parsed."""
+    cards = [_astropy_card(key, card) for key, card in hdu.cards.items() if _WCS_CARD.match(key)]
+    if hdu.compressed:
+        cards = [card for card in cards if not card.startswith(b"NAXIS")]
+    try:
+        wcs = WCS(fits.Header.fromstring(b"".join(cards)), fix=False, naxis=2)
+        wcs.wcs.set()
+        if not wcs.has_celestial or wcs.wcs.lngtyp != "RA":
+            raise UnreadableError("the header has no WCS in RA and DEC")
+    except UnreadableError:
+        raise
+    except Exception as error:  # astropy and wcslib raise a dozen unrelated types on bad cards
+        raise UnreadableError(f"WCS: {error}") from error
+    return wcs
+
+
+def _astropy_card(key: str, card: bytes) -> bytes:
+    """RADECSYS is the old name of RADESYS, which astropy would warn of."""
+    return b"RADESYS " + card[8:] if key == "RADECSYS" else card
+
+
+def pixel_scale(hdu: Hdu) -> float:
+    """Arcsec per pixel at the reference point: square root of the area of a pixel."""
+    if any(f"CD{i}_{j}" in hdu.cards for i in (1, 2) for j in (1, 2)):
+        (a, b), (c, d) = [[hdu.number(f"CD{i}_{j}", 0.0) for j in (1, 2)] for i in (1, 2)]
+    else:
+        (a, b), (c, d) = [
+            [hdu.number(f"CDELT{i}") * _pc(hdu, i, j) for j in (1, 2)] for i in (1, 2)
+        ]
+    scale = math.sqrt(abs(a * d - b * c)) * 3600.0
+    if not 0.0 < scale < 3.6e5:
+        raise UnreadableError(f"pixel scale: expected a positive number, found {scale}")
+    return scale
+
+
+def _pc(hdu: Hdu, i: int, j: int) -> float:
+    old = f"PC{i:03d}{j:03d}"
+    key = old if old in hdu.cards else f"PC{i}_{j}"
+    return hdu.number(key, 1.0 if i == j else 0.0)

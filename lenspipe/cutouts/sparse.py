@@ -1,0 +1,93 @@
+"""Which bytes to read for a few of many objects: pure planning, executed by the readers.
+
+Objects lie one after the other. The smallest part that storage hands out by itself is a granule
+(one object of a contiguous array, a chunk, an inner chunk of a shard); a request may span granules
+of the same file or shard, never two of them. A request costs its bytes plus a fixed price, given
+as the number of bytes that could be read in the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How objects lie in storage. total: objects; granule: objects per smallest readable part;
+    group: objects per file or shard; object_bytes: bytes of one object as stored."""
+
+    total: int
+    granule: int
+    group: int
+    object_bytes: float
+
+    def __post_init__(self) -> None:
+        if self.granule < 1 or self.group < 1 or self.group % self.granule:
+            raise ValueError(f"group {self.group} is no multiple of granule {self.granule}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Objects [start, stop) in one request."""
+
+    start: int
+    stop: int
+
+
+# A request for a local file costs about 20 microseconds, in which a disk or the page cache hands
+# out some 64 KiB; an object store's 20 ms are worth about 2 MiB of its bandwidth.
+LOCAL_REQUEST_BYTES = 64 * 1024
+REMOTE_REQUEST_BYTES = 2 * 1024 * 1024
+
+
+def plan_runs(
+    wanted: Int64[np.ndarray, " k"], layout: Layout, request_bytes: float
+) -> tuple[Run, ...]:
+    """The cheapest requests that hold all of `wanted` (any order, repeats allowed).
+
+    Two neighbouring granules of a group share a request where the gap between them costs less
+    than a request. Gaps are independent of one another, so this is the optimum.
+    """
+    granules = np.unique(np.asarray(wanted, dtype=np.int64) // layout.granule)
+    if not len(granules):
+        return ()
+    per_group = layout.group // layout.granule
+    gap_bytes = (np.diff(granules) - 1) * layout.granule * layout.object_bytes
+    same_group = np.diff(granules // per_group) == 0
+    breaks = np.flatnonzero(~(same_group & (gap_bytes <= request_bytes))) + 1
+    firsts = granules[np.r_[0, breaks]] * layout.granule
+    lasts = (granules[np.r_[breaks - 1, len(granules) - 1]] + 1) * layout.granule
+    stops = np.minimum(lasts, layout.total)
+    return tuple(Run(a, b) for a, b in zip(firsts.tolist(), stops.tolist(), strict=True))
+
+
+def plan_cost(runs: Sequence[Run], layout: Layout, request_bytes: float) -> float:
+    """Price of a plan in bytes."""
+    return sum(request_bytes + (run.stop - run.start) * layout.object_bytes for run in runs)
+
+
+def plan_strips(
+    starts: Int64[np.ndarray, " k"],
+    stops: Int64[np.ndarray, " k"],
+    rows: int,
+    row_bytes: float,
+    request_bytes: float,
+) -> tuple[Run, ...]:
+    """The cheapest strips of image rows that hold every stamp [start, stop), clipped to the image.
+
+    Stamps that overlap, or lie so close that the rows between cost less than a request, share one.
+    """
+    low, high = np.clip(starts, 0, rows), np.clip(stops, 0, rows)
+    order = np.argsort(low, kind="stable")
+    order = order[high[order] > low[order]]
+    strips: list[Run] = []
+    for start, stop in zip(low[order].tolist(), high[order].tolist(), strict=True):
+        if strips and (start - strips[-1].stop) * row_bytes <= request_bytes:
+            strips[-1] = Run(strips[-1].start, max(strips[-1].stop, stop))
+        else:
+            strips.append(Run(start, stop))
+    return tuple(strips)

@@ -1,0 +1,338 @@
+"""What `hdf5` and `zarr` share: objects of equal size in arrays (n, band, y, x), found by row or
+by identifier, read by a plan."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Int64
+from pydantic import Field, model_validator
+
+from lenspipe.contracts import CutoutBatch, Flag, InputSpec, Reason
+from lenspipe.cutouts.assemble import Collector, Plane, finish
+from lenspipe.cutouts.base import BandInfo, ReaderOptions
+from lenspipe.cutouts.checks import (
+    check_inputs,
+    native_scale,
+    refuse_fits_options,
+    require_bands,
+)
+from lenspipe.cutouts.fitsfile import UnreadableError
+from lenspipe.cutouts.geometry import crop_origin
+from lenspipe.cutouts.photometric import catalogue_columns
+from lenspipe.cutouts.sparse import Layout
+from lenspipe.errors import InputError
+
+# What h5py, zarr and their codecs raise on damaged files.
+STORAGE_ERRORS = (OSError, ValueError, KeyError, RuntimeError, TypeError, EOFError, UnreadableError)
+
+# A locality is at most this large, so that a contiguous file can be shared out among shards.
+_LOCALITY_BYTES = 4 * 1024 * 1024
+
+
+class StackOptions(ReaderOptions):
+    """How a source finds its object; exactly one of `row` and `ids`.
+
+    row: catalogue column with the object's position (from 0, counted through all files in the
+    order of their names). ids: array of identifiers beside the pixels, matched to the catalogue
+    column `id_column` as text.
+    """
+
+    bands: tuple[str, ...] = Field(min_length=1)
+    row: str | None = None
+    ids: str | None = None
+    id_column: str = "object_id"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> StackOptions:
+        if (self.row is None) == (self.ids is None):
+            raise ValueError("expected exactly one of row, ids")
+        if len(set(self.bands)) < len(self.bands):
+            raise ValueError("expected each band once")
+        return self
+
+
+@dataclass(frozen=True)
+class Region:
+    """What to read of each object: positions of bands in the file, and a square of pixels."""
+
+    bands: tuple[int, ...]
+    y: slice
+    x: slice
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Objects `wanted[start:stop]` of a request. pixels: (k, band, y, x), or what went wrong."""
+
+    start: int
+    stop: int
+    pixels: np.ndarray[Any, Any] | Exception
+    bytes_read: int
+
+
+class Stack(Protocol):
+    """One file of objects."""
+
+    path: str
+    layout: Layout
+    shape: tuple[int, int, int, int]
+    pixel_scale_arcsec: float | None
+    stored_bytes: int
+
+    def read_ids(self, name: str) -> list[Any]:
+        """The array of identifiers."""
+        ...
+
+    def pieces(self, wanted: Int64[np.ndarray, " k"], region: Region) -> Iterator[Piece]:
+        """Pixels of the objects `wanted` (sorted, unique), each in exactly one piece."""
+        ...
+
+
+@dataclass(frozen=True)
+class Index:
+    """All files of a reader. starts: position of each file's first object; broken: what was
+    wrong with each file that does not open; lost_from: positions from here on are unknown."""
+
+    stacks: tuple[Stack, ...]
+    starts: Int64[np.ndarray, " f"]
+    broken: tuple[str, ...]
+    lost_from: int | None
+    ids: Mapping[str, int]
+
+
+class StackReader:
+    """A cutout reader over stacks. open_all: the paths, and what opens one."""
+
+    def __init__(
+        self, options: StackOptions, paths: Sequence[str], open_stack: Callable[[str], Stack]
+    ) -> None:
+        refuse_fits_options(options)
+        self._options, self._paths, self._open = options, tuple(paths), open_stack
+        self._lock = threading.Lock()
+        self._index: Index | None = None
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Catalogue columns that find the object and its zero point."""
+        found = self._options.row or self._options.id_column
+        return (catalogue_columns(self._options.zero_point, self._options.bands) | {found}) - {
+            "object_id"
+        }
+
+    def describe(self) -> Mapping[str, BandInfo]:
+        """Band -> scale, size, files, bytes; see `Reader`."""
+        stacks = self._stacks().stacks
+        if not stacks:
+            raise InputError("cutouts.path", "a readable file", "; ".join(self._stacks().broken))
+        first = stacks[0]
+        for stack in stacks:
+            if stack.shape[1:] != first.shape[1:]:
+                raise InputError(
+                    f"cutouts.path: {stack.path}", f"objects {first.shape[1:]}", stack.shape[1:]
+                )
+        total = sum(stack.stored_bytes for stack in stacks)
+        share = total // len(self._options.bands)
+        info = BandInfo(first.pixel_scale_arcsec, first.shape[2:], len(stacks), share)
+        return dict.fromkeys(self._options.bands, info)
+
+    def check(self, inputs: Sequence[InputSpec]) -> None:
+        """See `Reader`."""
+        check_inputs(self._options, self.describe(), inputs)
+
+    def locality(self, sources: pa.Table) -> Int64[np.ndarray, " n"]:
+        """Number of the storage group (chunk, shard or 4 MiB of a file) of each object."""
+        index = self._stacks()
+        position, _ = self._positions(sources, index)
+        out = np.full(len(position), -1, np.int64)
+        offset = 0
+        for stack, start in zip(index.stacks, index.starts.tolist(), strict=True):
+            group = _locality_rows(stack.layout)
+            local = position - start
+            inside = (position >= 0) & (local >= 0) & (local < stack.layout.total)
+            out[inside] = offset + local[inside] // group
+            offset += -(-stack.layout.total // group)
+        return out
+
+    def read(self, sources: pa.Table, inputs: Sequence[InputSpec]) -> CutoutBatch:
+        """See `Reader`."""
+        index = self._stacks()
+        scale = index.stacks[0].pixel_scale_arcsec if index.stacks else None
+        require_bands(inputs, self._options.bands)
+        bands = {band for spec in inputs for band in spec.bands}
+        assumed = scale if index.stacks else (scale or inputs[0].pixel_scale_arcsec)
+        native = {band: native_scale(self._options, band, assumed) for band in bands}
+        collector = Collector(sources.num_rows, inputs, native)
+        position, twice = self._positions(sources, index)
+        collector.fail(np.flatnonzero(twice), Reason.DUPLICATE_ID, "the file has this id twice")
+        self._fail_lost(collector, position, index)
+        for stack, start in zip(index.stacks, index.starts.tolist(), strict=True):
+            inside = (position >= start) & (position < start + stack.layout.total) & ~twice
+            rows = np.flatnonzero(inside)
+            if len(rows):
+                self._read_stack(collector, stack, rows, position[rows] - start)
+        return finish(collector, self._options, sources)
+
+    def _read_stack(
+        self,
+        collector: Collector,
+        stack: Stack,
+        rows: Int64[np.ndarray, " k"],
+        local: Int64[np.ndarray, " k"],
+    ) -> None:
+        used = collector.bands()
+        planes = [plane for band in used for plane in collector.planes_of(band)]
+        side = max(plane.window.side for plane in planes)
+        height, width = stack.shape[2:]
+        if min(height, width) < side:
+            detail = f"{stack.path}: stamps of {height} x {width} pixels, {side} needed"
+            collector.fail(rows, Reason.BAD_METADATA, detail)
+            return
+        top, left = crop_origin(height, side), crop_origin(width, side)
+        region = Region(
+            tuple(self._options.bands.index(band) for band in used),
+            slice(top, top + side),
+            slice(left, left + side),
+        )
+        if max(height, width) > min(plane.window.side for plane in planes):
+            collector.mark(rows, Flag.CROPPED)
+        order = np.argsort(local, kind="stable")
+        wanted, inverse = np.unique(local, return_inverse=True)
+        bounds = np.r_[0, np.cumsum(np.bincount(inverse, minlength=len(wanted)))]
+        for piece in _guarded(stack, wanted, region):
+            mine = order[bounds[piece.start] : bounds[piece.stop]]
+            collector.bytes_read += piece.bytes_read
+            if isinstance(piece.pixels, Exception):
+                collector.fail(rows[mine], Reason.UNREADABLE, f"{stack.path}: {piece.pixels}")
+                continue
+            take = as_slice(inverse[mine] - piece.start)
+            for plane in planes:
+                _store(plane, rows[mine], piece.pixels[take, used.index(plane.band)])
+
+    def _fail_lost(
+        self, collector: Collector, position: Int64[np.ndarray, " n"], index: Index
+    ) -> None:
+        """Rows that may lie in a file that does not open are unreadable, not absent."""
+        if not index.broken:
+            return
+        lost = position == -1
+        if index.lost_from is not None:
+            lost = position >= index.lost_from
+        collector.fail(np.flatnonzero(lost), Reason.UNREADABLE, "; ".join(index.broken))
+
+    def _positions(
+        self, sources: pa.Table, index: Index
+    ) -> tuple[Int64[np.ndarray, " n"], np.ndarray[Any, np.dtype[np.bool_]]]:
+        """Position of each source through all files, -1 where none; and whether its id is double
+        there."""
+        options = self._options
+        name = options.row or options.id_column
+        if name not in sources.column_names:
+            field = "cutouts.row" if options.row else "cutouts.id_column"
+            raise InputError(field, f"a catalogue column {name}", "no such column")
+        if options.row:
+            kind = sources[name].type
+            if not pa.types.is_integer(kind):
+                raise InputError("cutouts.row", f"whole numbers in column {name}", kind)
+            column = pc.fill_null(pc.cast(sources[name], pa.int64()), -1)
+            position = np.maximum(np.asarray(column.to_numpy(), dtype=np.int64), -1)
+        else:
+            keys = pc.cast(sources[name], pa.string()).to_pylist()
+            position = np.array([index.ids.get(key, -1) for key in keys], np.int64)
+        return np.where(position == _TWICE, -1, position), position == _TWICE
+
+    def _stacks(self) -> Index:
+        with self._lock:
+            if self._index is None:
+                self._index = self._open_all()
+            return self._index
+
+    def _open_all(self) -> Index:
+        stacks: list[Stack] = []
+        starts: list[int] = []
+        broken: list[str] = []
+        ids: dict[str, int] = {}
+        lost_from: int | None = None
+        total = 0
+        for path in self._paths:
+            try:
+                stack = self._open(path)
+                names = stack.read_ids(self._options.ids) if self._options.ids else []
+            except STORAGE_ERRORS as error:
+                broken.append(f"{path}: {error}")
+                if self._options.row and lost_from is None:
+                    lost_from = total
+                continue
+            if self._options.ids and len(names) != stack.layout.total:
+                raise InputError(
+                    f"cutouts.ids: {path}", f"{stack.layout.total} identifiers", len(names)
+                )
+            for number, name in enumerate(names):
+                key = id_text(name)
+                ids[key] = _TWICE if key in ids else total + number
+            if lost_from is None:
+                stacks.append(stack)
+                starts.append(total)
+                total += stack.layout.total
+        return Index(tuple(stacks), np.array(starts, np.int64), tuple(broken), lost_from, ids)
+
+
+_TWICE = -2
+
+
+def _guarded(stack: Stack, wanted: Int64[np.ndarray, " k"], region: Region) -> Iterator[Piece]:
+    """The pieces of a stack; what is left when its file fails as a whole is one broken piece."""
+    left = np.ones(len(wanted), bool)
+    try:
+        for piece in stack.pieces(wanted, region):
+            left[piece.start : piece.stop] = False
+            yield piece
+    except STORAGE_ERRORS as error:
+        for number in np.flatnonzero(left).tolist():
+            yield Piece(number, number + 1, error, 0)
+
+
+def stated_bands(attribute: Any) -> tuple[str, ...] | None:
+    """Band order that a file states about itself: a list of names, or one letter per band."""
+    if attribute is None:
+        return None
+    if isinstance(attribute, bytes):
+        attribute = attribute.decode("utf-8", "replace")
+    if isinstance(attribute, str):
+        return tuple(attribute.split(",")) if "," in attribute else tuple(attribute)
+    return tuple(id_text(name) for name in attribute)
+
+
+def id_text(value: Any) -> str:
+    """An identifier as text, so that 7, "7" and b"7" are the same one."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _locality_rows(layout: Layout) -> int:
+    """Objects per locality: the group, or whole granules of about 4 MiB of a larger one."""
+    per_granule = max(1.0, layout.granule * layout.object_bytes)
+    granules = max(1, int(_LOCALITY_BYTES / per_granule))
+    return min(layout.group, granules * layout.granule)
+
+
+def as_slice(index: Int64[np.ndarray, " k"]) -> Any:
+    """The same positions as a slice where they follow one another, which numpy need not copy."""
+    if len(index) and index[-1] - index[0] == len(index) - 1 and bool(np.all(np.diff(index) == 1)):
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index
+
+
+def _store(plane: Plane, rows: Int64[np.ndarray, " k"], pixels: np.ndarray[Any, Any]) -> None:
+    """Crop the square that was read to the plane's own window and keep it."""
+    side = plane.window.side
+    start = crop_origin(pixels.shape[1], side)
+    square = pixels[:, start : start + side, start : start + side]
+    with np.errstate(over="ignore", invalid="ignore"):
+        plane.pixels[as_slice(rows)] = square
+    plane.present[rows] = True
