@@ -1,0 +1,121 @@
+"""Convolutions equivariant under the eight rotations and mirrorings of the square (p4m).
+
+A lens seen in a mirror is as good a lens; the logit of this network is the same for all eight
+views by construction. Source: Cohen & Welling 2016, arXiv:1602.07576, equations 10 and 11.
+
+A feature map over the group has channels (field, element); element e = 4 m + k stands for
+"mirror in x if m, then rotate by k quarter turns". A filter of the group convolution is turned by
+the element of the output, and its elements of the input are permuted accordingly.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lenspipe.cutouts.base import Block
+from training.architectures.layers import check_size
+
+INPUT: Literal["images"] = "images"
+ELEMENTS = 8
+
+
+class Parameters(Block):
+    """lifting: side of the first filters (pixels, odd); fields: feature fields of each layer.
+
+    A field is eight channels. Each layer but the last is followed by a halving.
+    """
+
+    lifting: PositiveInt = 5
+    fields: tuple[PositiveInt, ...] = Field(default=(5, 6, 8, 12), min_length=2)
+    dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
+
+
+def turn(image: Tensor, element: int) -> Tensor:
+    """`image` (..., y, x) under one element of the group."""
+    mirrored = image.flip(-1) if element >= 4 else image
+    return torch.rot90(mirrored, element % 4, dims=(-2, -1))
+
+
+def multiply(first: int, second: int) -> int:
+    """The element that does `second`, then `first`: a mirror turns a rotation round."""
+    mirror1, quarter1 = divmod(first, 4)
+    mirror2, quarter2 = divmod(second, 4)
+    sign = -1 if mirror1 else 1
+    return 4 * (mirror1 ^ mirror2) + (quarter1 + sign * quarter2) % 4
+
+
+def source_elements(element: int) -> Int64[Tensor, " 8"]:
+    """For each input element g, the index of element⁻¹ g: where the untransformed filter has it."""
+    found = torch.empty(ELEMENTS, dtype=torch.int64)
+    for g in range(ELEMENTS):
+        found[multiply(element, g)] = g
+    return found
+
+
+class GroupConvolution(nn.Module):
+    """Same-size convolution, batch normalisation per field, ReLU.
+
+    Input channels: bands (lifting) or fields × 8; output channels: fields × 8.
+    """
+
+    def __init__(self, inputs: int, fields: int, side: int, lifting: bool) -> None:
+        super().__init__()
+        elements = 1 if lifting else ELEMENTS
+        self.weight = nn.Parameter(torch.empty(fields, inputs, elements, side, side))
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        self.norm = nn.BatchNorm2d(fields)
+        self.fields, self.side, self.lifting = fields, side, lifting
+
+    def filters(self) -> Float[Tensor, "out in side side"]:
+        """The filters of an ordinary convolution: every filter in its eight positions."""
+        turned = []
+        for element in range(ELEMENTS):
+            weight = turn(self.weight, element)
+            if not self.lifting:
+                weight = weight[:, :, source_elements(element)]
+            turned.append(weight)
+        stacked = torch.stack(turned, dim=1)  # (field, element, input, input element, side, side)
+        return stacked.reshape(self.fields * ELEMENTS, -1, self.side, self.side)
+
+    def forward(self, x: Float[Tensor, "b c y x"]) -> Float[Tensor, "b out y x"]:
+        """Fields over the group, not negative."""
+        out = functional.conv2d(x, self.filters(), padding=self.side // 2)
+        batch, _, rows, columns = out.shape
+        by_field = out.reshape(batch, self.fields, ELEMENTS * rows, columns)
+        return functional.relu(self.norm(by_field)).reshape(batch, -1, rows, columns)
+
+
+class GroupCNN(nn.Module):
+    """(batch, band, y, x) normalised pixels to logits (batch,), the same for all eight views."""
+
+    def __init__(self, p: Parameters, bands: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [GroupConvolution(bands, p.fields[0], p.lifting, lifting=True)]
+        for before, after in zip(p.fields, p.fields[1:], strict=False):
+            layers += [nn.AvgPool2d(2), GroupConvolution(before, after, 3, lifting=False)]
+        self.features = nn.Sequential(*layers)
+        self.fields = p.fields[-1]
+        self.head = nn.Sequential(
+            nn.Linear(2 * self.fields, 32), nn.ReLU(), nn.Dropout(p.dropout), nn.Linear(32, 1)
+        )
+
+    def forward(self, x: Float[Tensor, "b band y x"]) -> Float[Tensor, " b"]:
+        """Logits from each field's mean and maximum over the group and the stamp."""
+        fields = self.features(x).flatten(2).reshape(x.shape[0], self.fields, -1)
+        pooled = torch.cat([fields.mean(dim=2), fields.amax(dim=2)], dim=1)
+        logits: Tensor = self.head(pooled)
+        return logits.squeeze(1)
+
+
+def build(parameters: Parameters, shape: tuple[int, ...]) -> nn.Module:
+    """Network for stamps of `shape` (band, y, x). The halvings must leave no remainder: with one,
+    the grid has a preferred corner, and the symmetry is lost."""
+    divisor: int = 2 ** (len(parameters.fields) - 1)
+    check_size(shape, divisor, smallest=2 * divisor)
+    return GroupCNN(parameters, shape[0])

@@ -1,0 +1,38 @@
+"""Fits of blenders by file name; what a fit gives are the options of the same file in
+`lenspipe.blenders`, where the one definition of each blend is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from pydantic import ValidationError
+
+from lenspipe import blenders, registry
+from training.problems import first_problem
+
+HELPERS = ("calibration", "logistic_fit")
+
+
+def names() -> list[str]:
+    """Every blender that can be fitted."""
+    return registry.names(sys.modules[__name__], HELPERS)
+
+
+def fit(
+    name: str,
+    parameters: Mapping[str, Any],
+    logits: Float[np.ndarray, "n member"],
+    positive: Bool[np.ndarray, " n"],
+) -> blenders.BlenderOptions:
+    """Fit blender `name` to the members' logits on a set that none of them was trained on."""
+    module = registry.load(sys.modules[__name__], name, "blender.name", HELPERS)
+    try:
+        parsed = module.Parameters.model_validate(dict(parameters))
+    except ValidationError as error:
+        raise first_problem(error, "blender.parameters") from error
+    options = module.fit(parsed, logits.astype(np.float64), positive)
+    return blenders.parse({"kind": name, **options}, logits.shape[1])

@@ -1,0 +1,29 @@
+"""A mean whose weights are not negative and sum to one, by logistic regression."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64
+from pydantic import NonNegativeFloat
+
+from lenspipe.cutouts.base import Block
+from training.blend.logistic_fit import logistic_fit
+
+
+class Parameters(Block):
+    """ridge: strength of the pull towards equal weights."""
+
+    ridge: NonNegativeFloat = 1e-3
+
+
+def fit(
+    p: Parameters, logits: Float64[np.ndarray, "n member"], positive: Bool[np.ndarray, " n"]
+) -> dict[str, Any]:
+    """Options of the blender."""
+    weights, _ = logistic_fit(logits, positive, p.ridge, lowest=0.0)
+    total = weights.sum()
+    if total <= 0.0:  # no member ranks lenses above the others: none is better than another
+        weights, total = np.ones(len(weights)), float(len(weights))
+    return {"weights": (weights / total).tolist()}

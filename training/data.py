@@ -1,0 +1,123 @@
+"""The sets that `training.simulate` writes, as arrays in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float32, UInt8
+
+from lenspipe.contracts import InputSpec
+from lenspipe.errors import InputError
+from lenspipe.models.card import Feature, file_sha256
+from lenspipe.select.photometry import feature_columns, feature_matrix
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs with their labels.
+
+    inputs: (n, band, y, x) flux or (n, feature). labels: 1 for a lens. kinds: class of each source
+    (`lens`, `spiral` …). truth: parameters of the simulation by name, NaN where there are none.
+    spec: what the pixels are; None for features. name, sha256: identity of the file.
+    """
+
+    inputs: Float32[np.ndarray, "n ..."]
+    labels: UInt8[np.ndarray, " n"]
+    kinds: np.ndarray
+    name: str
+    sha256: str
+    truth: dict[str, np.ndarray] = field(default_factory=dict)
+    spec: InputSpec | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def positive(self) -> Bool[np.ndarray, " n"]:
+        """Which are lenses."""
+        return self.labels.astype(bool)
+
+
+def load_images(path: str | Path) -> Examples:
+    """A simulated set of stamps (HDF5)."""
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"training set {path}", "a readable HDF5 file", error) from error
+    with file:
+        for name in ("images", "label"):
+            if name not in file:
+                raise InputError(f"training set {path}", f"a dataset `{name}`", "none")
+        images = file["images"][:].astype(np.float32, copy=False)
+        labels = file["label"][:].astype(np.uint8)
+        kinds = file["kind"].asstr()[:] if "kind" in file else labels.astype(str)
+        truth = {key: column[:] for key, column in file.get("truth", {}).items()}
+        spec = InputSpec(
+            name="image",
+            bands=tuple(_text(band) for band in file.attrs["bands"]),
+            size_pixels=int(images.shape[-1]),
+            pixel_scale_arcsec=float(file.attrs["pixel_scale_arcsec"]),
+            zero_point_mag=float(file.attrs["zero_point_mag"]),
+        )
+    if not np.isfinite(images).all():
+        raise InputError(f"training set {path}: images", "finite pixels", "NaN or infinity")
+    _need_both(path, labels)
+    return Examples(
+        images, labels, np.asarray(kinds, str), Path(path).stem, file_sha256(path), truth, spec
+    )
+
+
+def load_table(path: str | Path, features: Sequence[Feature]) -> Examples:
+    """A simulated set of photometry (Parquet), standardised by `features`."""
+    table = _read_table(path, features)
+    labels = np.asarray(table["label"].to_numpy(), np.uint8)
+    kinds = table["kind"].to_pylist() if "kind" in table.column_names else labels
+    _need_both(path, labels)
+    return Examples(
+        inputs=feature_matrix(features, table),
+        labels=labels,
+        kinds=np.asarray(kinds, str),
+        name=Path(path).stem,
+        sha256=file_sha256(path),
+    )
+
+
+def measure_features(path: str | Path, features: Sequence[Feature]) -> tuple[Feature, ...]:
+    """`features` with the mean and scale of their measured values; flags stay 0 and 1."""
+    table = _read_table(path, features)
+    plain = [f.model_copy(update={"mean": 0.0, "scale": 1.0, "fill": np.nan}) for f in features]
+    columns = feature_matrix(plain, table).T
+    return tuple(map(_measured, features, columns))
+
+
+def _measured(feature: Feature, column: Float32[np.ndarray, " n"]) -> Feature:
+    values = column[np.isfinite(column)].astype(np.float64)
+    if feature.kind == "missing":
+        return feature
+    if not len(values):
+        raise InputError(f"features.{feature.a}", "a column with measured values", "none")
+    mean, scale = float(values.mean()), float(values.std())
+    return feature.model_copy(update={"mean": mean, "scale": scale if scale > 0 else 1.0})
+
+
+def _read_table(path: str | Path, features: Sequence[Feature]) -> pa.Table:
+    table = pq.read_table(path)
+    for name in (*feature_columns(features), "label"):
+        if name not in table.column_names:
+            raise InputError(f"training set {path}", f"a column `{name}`", table.column_names)
+    return table
+
+
+def _need_both(path: str | Path, labels: UInt8[np.ndarray, " n"]) -> None:
+    if set(np.unique(labels).tolist()) != {0, 1}:
+        raise InputError(f"training set {path}: label", "both 0 and 1", np.unique(labels))
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,91 @@
+"""All recipes of a folder, from the simulation to the shipped models, in one go.
+
+    python -m training.pipeline RECIPES --work WORK --zoo ZOO
+
+Each stage keeps what it made in WORK: the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lenspipe.errors import InputError
+from training import stages
+from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, load_member, load_recipe
+from training.stages import Workspace
+
+logger = logging.getLogger(__name__)
+
+
+def make_all(recipes: Sequence[Recipe], work: Workspace, zoo: Path) -> None:
+    """Simulate every set, train every member, then blend, judge and export."""
+    members = {r.name: r for r in recipes if isinstance(r, MemberRecipe)}
+    ensembles = [r for r in recipes if isinstance(r, EnsembleRecipe)]
+    for ensemble in ensembles:
+        stages.check_unseen(ensemble, members_of(ensemble, members))
+    for recipe in recipes:
+        for split in recipe.splits.given():
+            stages.simulate(recipe, split, work)
+    for member in members.values():
+        stages.train(member, work)
+    for member in members.values():
+        card = stages.export_member(member, work, zoo)
+        logger.info("%s: %s", card.name, card.metrics)
+    for ensemble in ensembles:
+        make_ensemble(ensemble, members_of(ensemble, members), work, zoo)
+
+
+def make_ensemble(
+    recipe: EnsembleRecipe, members: Sequence[MemberRecipe], work: Workspace, zoo: Path
+) -> Path:
+    """Blend, judge and write one ensemble of trained members."""
+    blended = stages.fit_blend(recipe, members, work)
+    metrics = stages.judge_ensemble(recipe, members, blended, work)
+    logger.info("%s: %s", recipe.name, metrics)
+    return stages.export_ensemble(recipe, blended, metrics, zoo)
+
+
+def members_of(recipe: EnsembleRecipe, known: dict[str, MemberRecipe]) -> tuple[MemberRecipe, ...]:
+    """The recipes of an ensemble's members; InputError names one that is not there."""
+    for name in recipe.members:
+        if name not in known:
+            there = ", ".join(sorted(known)) or "none"
+            raise InputError(f"{recipe.name}: members", f"recipes of {there}", repr(name))
+    return tuple(known[name] for name in recipe.members)
+
+
+def members_beside(path: Path, recipe: EnsembleRecipe) -> tuple[MemberRecipe, ...]:
+    """The members' recipes, which lie in the ensemble recipe's folder under the members' names."""
+    return tuple(load_member(path.parent / f"{name}.yaml") for name in recipe.members)
+
+
+def load_folder(folder: Path) -> tuple[Recipe, ...]:
+    """Every recipe of a folder (`*.yaml`); a name that occurs twice is refused."""
+    recipes = tuple(load_recipe(path) for path in sorted(folder.glob("*.yaml")))
+    names = [recipe.name for recipe in recipes]
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"recipes {folder}", "recipes with different names", names or "none")
+    return recipes
+
+
+def main(
+    recipes: Annotated[Path, typer.Argument(help="folder of recipes (*.yaml)")],
+    work: Annotated[Path, typer.Option(help="folder for intermediate files")],
+    zoo: Annotated[Path, typer.Option(help="folder that the models go into")],
+    device: Annotated[str | None, typer.Option(help="cpu, cuda; default: a GPU if any")] = None,
+    workers: Annotated[int, typer.Option(help="simulation processes")] = os.cpu_count() or 1,
+) -> None:
+    """Make every model of a folder of recipes; goes on where it was stopped."""
+    make_all(load_folder(recipes), Workspace(work, device, workers), zoo)
+
+
+if __name__ == "__main__":
+    from training.cli import run
+
+    run(main)

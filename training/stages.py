@@ -1,0 +1,241 @@
+"""The stages from a recipe to a shipped model. Each keeps what it made, and is not done twice.
+
+A file's name holds the hash of what made it: a changed recipe makes new files and leaves the old.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from jaxtyping import Float
+
+from lenspipe import blenders
+from lenspipe.errors import InputError
+from lenspipe.models.card import Calibration, Feature, Metric, ModelCard, Threshold
+from training import blend, fit
+from training.blend.calibration import calibrate
+from training.data import Examples, load_images, load_table, measure_features
+from training.evaluate import card_metrics, evaluate, thresholds_of, write_report
+from training.export import (
+    card_of,
+    check_parity,
+    export_graph,
+    onnx_logits,
+    ship,
+)
+from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, digest
+
+logger = logging.getLogger(__name__)
+# Stamps that torch and ONNX are compared on at every export.
+PARITY_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where intermediate files lie, and what the machine has.
+
+    device: of the training, None for a GPU where there is one. workers: simulation processes.
+    """
+
+    root: Path
+    device: str | None = None
+    workers: int = 1
+
+    def data(self, recipe: Recipe, split: str) -> Path:
+        """File of one set: two recipes with the same simulate block share it."""
+        table = isinstance(recipe, MemberRecipe) and recipe.task == "photometry"
+        block = recipe.simulate_block(split)
+        stem = f"seed{block['seed']}-{digest(block)[:12]}"
+        return self.root / "data" / (f"{stem}.parquet" if table else f"{stem}.h5")
+
+    def member(self, recipe: MemberRecipe) -> Path:
+        """Folder of one network's training."""
+        return self.root / "members" / f"{recipe.name}-{recipe.sha256()[:12]}"
+
+    def graph(self, recipe: MemberRecipe) -> Path:
+        """The exported network, not yet with its card."""
+        return self.member(recipe) / "graph.onnx"
+
+    def report(self, recipe: Recipe) -> Path:
+        """Folder of the evaluation page."""
+        return self.root / "reports" / recipe.name
+
+
+def simulate(recipe: Recipe, split: str, work: Workspace) -> Path:
+    """The file of one set, simulated unless it is there."""
+    path = work.data(recipe, split)
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logger.info("%s: simulate %s into %s", recipe.name, split, path.name)
+    aside = path.with_name(f"part-{path.name}")
+    aside.unlink(missing_ok=True)
+    if path.suffix == ".parquet":
+        from training.simulate.photometry import make_photometry
+
+        make_photometry(recipe.simulate_block(split), aside)
+    else:
+        from training.simulate import dataset
+
+        dataset.simulate(recipe.simulate_block(split), aside, work.workers)
+    aside.replace(path)
+    return path
+
+
+def examples(recipe: Recipe, split: str, work: Workspace) -> Examples:
+    """One set in memory; InputError where it was not simulated."""
+    path = work.data(recipe, split)
+    if not path.exists():
+        raise InputError(f"{recipe.name}: set {split}", f"a simulated file {path}", "none")
+    if isinstance(recipe, MemberRecipe) and recipe.task == "photometry":
+        return load_table(path, features(recipe, work))
+    return load_images(path)
+
+
+def features(recipe: MemberRecipe, work: Workspace) -> tuple[Feature, ...]:
+    """The photometry network's features with the training set's means and scales."""
+    chosen = [Feature(**choice.model_dump()) for choice in recipe.features]
+    return measure_features(work.data(recipe, "train"), chosen) if chosen else ()
+
+
+def train(recipe: MemberRecipe, work: Workspace) -> Path:
+    """Train, or go on training; export the best network, compared with torch. Its ONNX file."""
+    graph = work.graph(recipe)
+    if graph.exists():
+        return graph
+    folder = work.member(recipe)
+    training = examples(recipe, "train", work)
+    validation = examples(recipe, "validation", work)
+    fitted = fit.fit(recipe, training, validation, folder, device=work.device)
+    aside = folder / "part-graph.onnx"
+    export_graph(fitted.model, validation, aside)
+    difference = check_parity(fitted.model, aside, validation.inputs[:PARITY_ROWS])
+    logger.info("%s: epoch %d kept; ONNX within %.1e", recipe.name, fitted.epoch, difference)
+    aside.replace(graph)
+    return graph
+
+
+def logits(
+    member: MemberRecipe, recipe: Recipe, split: str, work: Workspace
+) -> Float[np.ndarray, " n"]:
+    """Logits of `member`'s exported network on a set of `recipe`, kept for the next call."""
+    graph, data = work.graph(member), work.data(recipe, split)
+    if not graph.exists():
+        raise InputError(f"{member.name}", "a trained network (python -m training train)", "none")
+    kept = work.member(member) / f"logits-{data.stem}.npy"
+    if not kept.exists():
+        found = onnx_logits(graph, examples(recipe, split, work).inputs)
+        aside = kept.with_name(f"part-{kept.name}")
+        np.save(aside, found)
+        aside.replace(kept)
+    values: Float[np.ndarray, " n"] = np.load(kept, allow_pickle=False)
+    return values
+
+
+def judge_member(
+    recipe: MemberRecipe, work: Workspace
+) -> tuple[tuple[Threshold, ...], dict[str, Metric]]:
+    """Thresholds from the calibration set; figures, and a page of them, from the test set."""
+    calibration, test = examples(recipe, "calibration", work), examples(recipe, "test", work)
+    scores = logits(recipe, recipe, "calibration", work)
+    thresholds = thresholds_of(scores, calibration.positive, recipe.fprs)
+    scores = logits(recipe, recipe, "test", work)
+    found = evaluate(scores, test, thresholds)
+    write_report(work.report(recipe), test, {recipe.name: scores}, {recipe.name: found})
+    return thresholds, card_metrics(found)
+
+
+def export_member(recipe: MemberRecipe, work: Workspace, zoo: Path) -> ModelCard:
+    """The trained network with its card, figures in it, as `zoo/NAME.onnx`."""
+    thresholds, metrics = judge_member(recipe, work)
+    training = examples(recipe, "train", work)
+    card = card_of(recipe, training, features(recipe, work), thresholds, metrics)
+    zoo.mkdir(parents=True, exist_ok=True)
+    return ship(work.graph(recipe), card, zoo / f"{recipe.name}.onnx")
+
+
+@dataclass(frozen=True)
+class Blended:
+    """An ensemble, fitted."""
+
+    blender: blenders.BlenderOptions
+    calibration: Calibration
+    thresholds: tuple[Threshold, ...]
+
+
+def fit_blend(recipe: EnsembleRecipe, members: Sequence[MemberRecipe], work: Workspace) -> Blended:
+    """Blender, calibration and thresholds from the calibration set."""
+    check_unseen(recipe, members)
+    positive = examples(recipe, "calibration", work).positive
+    columns = _columns(recipe, members, "calibration", work)
+    blender = blend.fit(recipe.blender.name, recipe.blender.parameters, columns, positive)
+    scores = blenders.blend(columns, blender)
+    return Blended(
+        blender,
+        calibrate(recipe.calibration, scores, positive),
+        thresholds_of(scores, positive, recipe.fprs),
+    )
+
+
+def judge_ensemble(
+    recipe: EnsembleRecipe, members: Sequence[MemberRecipe], blended: Blended, work: Workspace
+) -> dict[str, Metric]:
+    """Figures of the ensemble, and a page with its members beside it, from the test set."""
+    test = examples(recipe, "test", work)
+    columns = _columns(recipe, members, "test", work)
+    scores = {recipe.name: blenders.blend(columns, blended.blender)}
+    reports = {recipe.name: evaluate(scores[recipe.name], test, blended.thresholds)}
+    for member in members:
+        scores[member.name] = logits(member, recipe, "test", work)
+        held = logits(member, recipe, "calibration", work)
+        positive = examples(recipe, "calibration", work).positive
+        thresholds = thresholds_of(held, positive, recipe.fprs)
+        reports[member.name] = evaluate(scores[member.name], test, thresholds)
+    write_report(work.report(recipe), test, scores, reports)
+    return card_metrics(reports[recipe.name])
+
+
+def export_ensemble(
+    recipe: EnsembleRecipe,
+    blended: Blended,
+    metrics: Mapping[str, Metric],
+    zoo: Path,
+) -> Path:
+    """`zoo/NAME.yaml`, which `lenspipe.models.ensemble` reads; its members lie beside it."""
+    content = {
+        "name": recipe.name,
+        "description": recipe.description,
+        "members": [f"{member}.onnx" for member in recipe.members],
+        "blender": blended.blender.model_dump(mode="json"),
+        "calibration": blended.calibration.model_dump(mode="json", exclude_defaults=True),
+        "thresholds": [t.model_dump(mode="json") for t in blended.thresholds],
+        "metrics": {name: metric.model_dump(mode="json") for name, metric in metrics.items()},
+    }
+    path = zoo / f"{recipe.name}.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False, width=100), encoding="utf-8")
+    return path
+
+
+def check_unseen(recipe: EnsembleRecipe, members: Sequence[MemberRecipe]) -> None:
+    """InputError where a member was trained on a set that the ensemble is fitted or judged on."""
+    for member in members:
+        for split in ("train", "validation"):
+            seed = member.simulate_block(split)["seed"]
+            for own, changes in recipe.splits.given().items():
+                if changes["seed"] == seed:
+                    raise InputError(
+                        f"{recipe.name}: splits.{own}.seed",
+                        "a seed that no member was trained on",
+                        f"{seed}, which is {member.name}'s {split}",
+                    )
+
+
+def _columns(
+    recipe: EnsembleRecipe, members: Sequence[MemberRecipe], split: str, work: Workspace
+) -> Float[np.ndarray, "n member"]:
+    return np.stack([logits(member, recipe, split, work) for member in members], axis=1)
