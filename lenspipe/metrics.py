@@ -1,0 +1,199 @@
+"""What a run tells Prometheus: every name and help text, and the exporter."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    start_http_server,
+)
+
+from lenspipe import __version__
+from lenspipe.catalogue.funnel import count
+from lenspipe.run_directory import ShardRecord, Stage
+from lenspipe.throughput import Throughput
+
+# From a shard of cheap rows to one that waits for a slow store (s).
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+STATES = ("planned", "running", "done", "retried", "split")
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """A metrics endpoint that is being served. port: the one that was taken."""
+
+    port: int
+    stop: Callable[[], None]
+
+
+class RunMetrics:
+    """The metrics of one run on a registry of their own.
+
+    Counters include what an earlier attempt of the same run committed, so that they end at the
+    counts of the funnel; throughput and seconds are of this process. clock: monotonic seconds.
+    """
+
+    def __init__(self, run_name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.registry = CollectorRegistry()
+        self._clock = clock
+        self._speed: dict[Stage, Throughput] = {}
+        self._define()
+        self._build.labels(__version__, platform.python_version()).set(1)
+        self._run.labels(run_name).set(1)
+
+    def _define(self) -> None:
+        registry = self.registry
+        self._sources = Counter(
+            "lenspipe_sources",
+            "Sources that left a stage, by outcome.",
+            ("stage", "outcome"),
+            registry=registry,
+        )
+        self._shards = Gauge(
+            "lenspipe_shards", "Shards by state.", ("stage", "state"), registry=registry
+        )
+        self._seconds = Histogram(
+            "lenspipe_stage_seconds",
+            "Seconds that one shard spent in each step.",
+            ("stage", "step"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._cutouts = Counter(
+            "lenspipe_cutouts_read", "Cutouts read from storage.", registry=registry
+        )
+        self._bytes = Counter(
+            "lenspipe_cutout_bytes_read",
+            "Bytes read from storage for cutouts.",
+            registry=registry,
+        )
+        self._batches = Counter(
+            "lenspipe_batches", "Batches that the ensemble scored.", registry=registry
+        )
+        self._queue = Gauge(
+            "lenspipe_queue_depth",
+            "Shards that wait for a worker.",
+            ("stage",),
+            registry=registry,
+        )
+        self._restarts = Counter(
+            "lenspipe_actor_restarts", "Actors that died and were replaced.", registry=registry
+        )
+        self._retries = Counter(
+            "lenspipe_retries", "Shards that were tried again.", ("stage",), registry=registry
+        )
+        self._throughput = Gauge(
+            "lenspipe_throughput",
+            "Sources per second over the last two minutes; after the stage, over all of it.",
+            ("stage",),
+            registry=registry,
+        )
+        self._eta = Gauge(
+            "lenspipe_eta_seconds",
+            "Seconds until the stage ends at the present speed.",
+            ("stage",),
+            registry=registry,
+        )
+        self._build = Gauge(
+            "lenspipe_build_info",
+            "Versions of lenspipe and Python; always 1.",
+            ("version", "python_version"),
+            registry=registry,
+        )
+        self._run = Gauge(
+            "lenspipe_run_info", "Name of the run; always 1.", ("run",), registry=registry
+        )
+
+    def planned(self, stage: Stage, shards: int, rows: int) -> None:
+        """A stage will have so many shards and rows."""
+        for state in STATES:
+            self._shards.labels(stage, state).set(0)
+        self._shards.labels(stage, "planned").set(shards)
+        self._retries.labels(stage)
+        self._queue.labels(stage).set(0)
+        self._track(stage, rows)
+
+    def started(self, stage: Stage) -> None:
+        """A stage begins: its clock runs from here."""
+        self._track(stage, self._speed[stage].total if stage in self._speed else 0)
+
+    def committed(self, record: ShardRecord, resumed: bool = False) -> None:
+        """A shard was committed; resumed: by an earlier attempt of this run."""
+        self._shards.labels(record.stage, "done").inc()
+        for outcome, rows in _outcomes(record).items():
+            self._sources.labels(record.stage, outcome).inc(rows)
+        self._cutouts.inc(record.cutouts)
+        self._bytes.inc(record.bytes_read)
+        self._batches.inc(record.batches)
+        speed = self._speed[record.stage]
+        if resumed:
+            speed.resumed(record.rows_in)
+            return
+        speed.add(record.rows_in)
+        for step, seconds in record.seconds.items():
+            self._seconds.labels(record.stage, step).observe(seconds)
+
+    def retried(self, stage: Stage) -> None:
+        """A shard is tried again."""
+        self._shards.labels(stage, "retried").inc()
+        self._retries.labels(stage).inc()
+
+    def split(self, stage: Stage) -> None:
+        """A shard that failed every time was divided."""
+        self._shards.labels(stage, "split").inc()
+
+    def actor_restarted(self) -> None:
+        """An actor died and was replaced."""
+        self._restarts.inc()
+
+    def queue(self, stage: Stage, depth: int, running: int | None = None) -> None:
+        """So many shards wait for a worker; running: so many are with one."""
+        self._queue.labels(stage).set(depth)
+        if running is not None:
+            self._shards.labels(stage, "running").set(running)
+
+    def finished(self, stage: Stage) -> None:
+        """A stage's last shard was committed."""
+        self._speed[stage].finish()
+        self.queue(stage, 0, 0)
+
+    def serve(self, port: int = 0, host: str = "127.0.0.1") -> Exporter:
+        """Serve /metrics; port 0 takes a free one. OSError where the port is taken."""
+        server, thread = start_http_server(port, addr=host, registry=self.registry)
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return Exporter(port=server.server_port, stop=stop)
+
+    def text(self) -> bytes:
+        """The present state in the text format, for `metrics.prom`."""
+        return generate_latest(self.registry)
+
+    def _track(self, stage: Stage, rows: int) -> None:
+        speed = self._speed[stage] = Throughput(rows, clock=self._clock)
+        self._throughput.labels(stage).set_function(speed.per_second)
+        self._eta.labels(stage).set_function(speed.seconds_left)
+
+
+def _outcomes(record: ShardRecord) -> dict[str, int]:
+    """Rows by where they went, in the funnel's words; outcomes that have none are told too."""
+    if record.stage == "score":
+        return {"scored": record.rows_out, "failed": record.rows_failed}
+    went = count([record], [])
+    return {
+        "cut": went.cut,
+        "rejected": went.rejected,
+        "selected": went.selected,
+        "failed": went.failures,
+    }

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import subprocess
+import urllib.error
+import urllib.request
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from lenspipe.metrics import RunMetrics
+from lenspipe.run_directory import ShardRecord
+from tests.tools import require_tool
+
+SELECT = ShardRecord(
+    stage="select",
+    start=0,
+    stop=100,
+    rows_in=100,
+    rows_out=20,
+    rows_failed=3,
+    removed={"cut:red:false": 40, "cut:red:unknown": 7, "network": 30},
+    reasons={"bad_metadata": 3},
+    seconds={"query": 0.4},
+)
+SCORE = ShardRecord(
+    stage="score",
+    start=0,
+    stop=20,
+    rows_in=20,
+    rows_out=18,
+    rows_failed=2,
+    reasons={"not_found": 2},
+    seconds={"read": 2.0, "score": 0.5},
+    cutouts=18,
+    batches=2,
+    bytes_read=4096,
+)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def busy(clock: Clock | None = None) -> RunMetrics:
+    clock = clock or Clock()
+    metrics = RunMetrics("demo", clock=clock)
+    metrics.planned("select", 1, 100)
+    metrics.planned("score", 3, 60)
+    metrics.started("select")
+    clock.now += 10
+    metrics.committed(SELECT)
+    metrics.finished("select")
+    metrics.started("score")
+    metrics.committed(SCORE, resumed=True)
+    metrics.queue("score", 1, running=1)
+    clock.now += 4
+    metrics.retried("score")
+    metrics.split("score")
+    metrics.actor_restarted()
+    metrics.committed(SCORE)
+    return metrics
+
+
+def values(text: bytes) -> dict[str, float]:
+    found = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            labels = ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return found
+
+
+def test_every_event_is_told() -> None:
+    found = values(busy().text())
+    assert found["lenspipe_sources_total{outcome=cut,stage=select}"] == 47
+    assert found["lenspipe_sources_total{outcome=rejected,stage=select}"] == 30
+    assert found["lenspipe_sources_total{outcome=selected,stage=select}"] == 20
+    assert found["lenspipe_sources_total{outcome=failed,stage=select}"] == 3
+    assert found["lenspipe_sources_total{outcome=scored,stage=score}"] == 36
+    assert found["lenspipe_shards{stage=score,state=planned}"] == 3
+    assert found["lenspipe_shards{stage=score,state=running}"] == 1
+    assert found["lenspipe_shards{stage=score,state=done}"] == 2
+    assert found["lenspipe_shards{stage=score,state=retried}"] == 1
+    assert found["lenspipe_shards{stage=score,state=split}"] == 1
+    assert found["lenspipe_cutouts_read_total"] == 36
+    assert found["lenspipe_cutout_bytes_read_total"] == 8192
+    assert found["lenspipe_batches_total"] == 4
+    assert found["lenspipe_queue_depth{stage=score}"] == 1
+    assert found["lenspipe_actor_restarts_total"] == 1
+    assert found["lenspipe_retries_total{stage=score}"] == 1
+    assert found["lenspipe_retries_total{stage=select}"] == 0
+    assert found["lenspipe_run_info{run=demo}"] == 1
+
+
+def test_seconds_are_of_this_process_alone() -> None:
+    found = values(busy().text())
+    assert found["lenspipe_stage_seconds_count{stage=score,step=read}"] == 1
+    assert found["lenspipe_stage_seconds_sum{stage=score,step=read}"] == 2.0
+
+
+def test_throughput_and_eta_follow_the_clock() -> None:
+    clock = Clock()
+    metrics = busy(clock)
+    found = values(metrics.text())
+    assert found["lenspipe_throughput{stage=select}"] == pytest.approx(10)
+    assert found["lenspipe_eta_seconds{stage=select}"] == 0
+    assert found["lenspipe_throughput{stage=score}"] == pytest.approx(5)
+    assert found["lenspipe_eta_seconds{stage=score}"] == pytest.approx(4)
+    clock.now += 4
+    assert values(metrics.text())["lenspipe_eta_seconds{stage=score}"] == pytest.approx(8)
+    metrics.finished("score")
+    found = values(metrics.text())
+    assert found["lenspipe_queue_depth{stage=score}"] == 0
+    assert found["lenspipe_shards{stage=score,state=running}"] == 0
+
+
+def test_two_runs_in_one_process_do_not_meet() -> None:
+    assert values(RunMetrics("b").text()).keys().isdisjoint({"lenspipe_run_info{run=demo}"})
+    busy()
+
+
+def test_it_is_served_on_a_free_port_until_stopped() -> None:
+    metrics = busy()
+    exporter = metrics.serve(0)
+    url = f"http://127.0.0.1:{exporter.port}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        served = values(answer.read())
+    assert served["lenspipe_sources_total{outcome=scored,stage=score}"] == 36
+    exporter.stop()
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(url, timeout=10)
+
+
+@pytest.mark.tool
+def test_promtool_has_nothing_to_say() -> None:
+    promtool = require_tool("promtool")
+    checked = subprocess.run(
+        [promtool, "check", "metrics"], input=busy().text(), capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+@pytest.mark.tool
+def test_promtool_refuses_what_is_no_metric() -> None:
+    promtool = require_tool("promtool")
+    spoilt = busy().text() + b"lenspipe bad line\n"
+    checked = subprocess.run(
+        [promtool, "check", "metrics"], input=spoilt, capture_output=True, check=False
+    )
+    assert checked.returncode != 0

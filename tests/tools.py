@@ -1,0 +1,21 @@
+"""External programs that tests run the real thing with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+REQUIRE = "LENSPIPE_REQUIRE_TOOLS"
+
+
+def require_tool(name: str) -> str:
+    """Path of a program; skips the test where it is missing, or fails it where REQUIRE is set."""
+    found = shutil.which(name)
+    if found:
+        return found
+    reason = f"{name} is not installed (see .ci/debian-packages.txt)"
+    if os.environ.get(REQUIRE) == "1":
+        pytest.fail(f"{reason} and {REQUIRE}=1")
+    pytest.skip(reason)
