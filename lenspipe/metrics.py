@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
     CollectorRegistry,
@@ -26,14 +27,6 @@ _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 30
 STATES = ("planned", "running", "done", "retried", "split")
 
 
-@dataclass(frozen=True)
-class Exporter:
-    """A metrics endpoint that is being served. port: the one that was taken."""
-
-    port: int
-    stop: Callable[[], None]
-
-
 class RunMetrics:
     """The metrics of one run on a registry of their own.
 
@@ -45,6 +38,7 @@ class RunMetrics:
         self.registry = CollectorRegistry()
         self._clock = clock
         self._speed: dict[Stage, Throughput] = {}
+        self._server: tuple[WSGIServer, Thread] | None = None
         self._define()
         self._build.labels(__version__, platform.python_version()).set(1)
         self._run.labels(run_name).set(1)
@@ -165,16 +159,24 @@ class RunMetrics:
         self._speed[stage].finish()
         self.queue(stage, 0, 0)
 
-    def serve(self, port: int = 0, host: str = "127.0.0.1") -> Exporter:
-        """Serve /metrics; port 0 takes a free one. OSError where the port is taken."""
+    def serve(self, port: int = 0, host: str = "127.0.0.1") -> int:
+        """Serve /metrics until `stop`; returns the port, a free one where 0 was asked for.
+
+        OSError where the port is taken.
+        """
         server, thread = start_http_server(port, addr=host, registry=self.registry)
+        self._server = server, thread
+        return server.server_port
 
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return Exporter(port=server.server_port, stop=stop)
+    def stop(self) -> None:
+        """End what `serve` began; nothing where nothing is served."""
+        if self._server is None:
+            return
+        server, thread = self._server
+        self._server = None
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
     def text(self) -> bytes:
         """The present state in the text format, for `metrics.prom`."""
@@ -195,5 +197,5 @@ def _outcomes(record: ShardRecord) -> dict[str, int]:
         "cut": went.cut,
         "rejected": went.rejected,
         "selected": went.selected,
-        "failed": went.failures,
+        "failed": went.failed,
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol, TextIO
 
@@ -59,10 +60,15 @@ class Progress(Protocol):
         ...
 
 
-def make_progress(stream: TextIO | None = None) -> Progress:
-    """Bars where standard error is a terminal, JSON lines where it is not."""
+@contextmanager
+def make_progress(stream: TextIO | None = None) -> Iterator[Progress]:
+    """Bars where standard error is a terminal, JSON lines where it is not; closed at the end."""
     out = stream or sys.stderr
-    return BarProgress(out) if out.isatty() else JsonProgress(out)
+    progress = BarProgress(out) if out.isatty() else JsonProgress(out)
+    try:
+        yield progress
+    finally:
+        progress.close()
 
 
 class BarProgress:

@@ -124,12 +124,12 @@ def test_two_runs_in_one_process_do_not_meet() -> None:
 
 def test_it_is_served_on_a_free_port_until_stopped() -> None:
     metrics = busy()
-    exporter = metrics.serve(0)
-    url = f"http://127.0.0.1:{exporter.port}/metrics"
+    url = f"http://127.0.0.1:{metrics.serve(0)}/metrics"
     with urllib.request.urlopen(url, timeout=10) as answer:
         served = values(answer.read())
     assert served["lenspipe_sources_total{outcome=scored,stage=score}"] == 36
-    exporter.stop()
+    metrics.stop()
+    metrics.stop()
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url, timeout=10)
 

@@ -11,7 +11,6 @@ from lenspipe.progress import (
     LINE_INTERVAL_S,
     BarProgress,
     JsonProgress,
-    Progress,
     make_progress,
 )
 from lenspipe.run_directory import ShardRecord
@@ -130,5 +129,16 @@ def test_bars_tell_rows_rate_and_failures(
 
 
 def test_a_terminal_gets_bars_and_a_log_gets_lines() -> None:
-    made: list[Progress] = [make_progress(Terminal()), make_progress(io.StringIO())]
-    assert [type(progress) for progress in made] == [BarProgress, JsonProgress]
+    for stream, kind in ((Terminal(), BarProgress), (io.StringIO(), JsonProgress)):
+        with make_progress(stream) as progress:
+            assert type(progress) is kind
+
+
+def test_an_error_leaves_nothing_untold() -> None:
+    stream = io.StringIO()
+    with pytest.raises(KeyboardInterrupt), make_progress(stream) as progress:
+        progress.stage_started("score", 30, 0)
+        progress.committed(record(0))
+        progress.committed(record(10))
+        raise KeyboardInterrupt
+    assert lines(stream)[-1]["done_rows"] == 20

@@ -31,7 +31,7 @@ class Funnel(BaseModel):
     """Counts of sources after each step; `accounted` says whether each left exactly once.
 
     cuts: by name, in the order in which they are applied. rejected: by the photometry network.
-    selected: survivors of both. failed: by reason, over both stages.
+    selected: survivors of both. reasons: failures of both stages by reason.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,7 +40,7 @@ class Funnel(BaseModel):
     rejected: int
     selected: int
     scored: int
-    failed: dict[str, int]
+    reasons: dict[str, int]
     candidates: int = 0
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's own way; mypy cannot stack them
@@ -51,15 +51,15 @@ class Funnel(BaseModel):
 
     @computed_field  # type: ignore[prop-decorator]  # likewise
     @property
-    def failures(self) -> int:
+    def failed(self) -> int:
         """Sources that failed, for whatever reason."""
-        return sum(self.failed.values())
+        return sum(self.reasons.values())
 
     @computed_field  # type: ignore[prop-decorator]  # likewise
     @property
     def accounted(self) -> bool:
         """Whether sources_in = cut + rejected + scored + failed."""
-        return self.sources_in == self.cut + self.rejected + self.scored + self.failures
+        return self.sources_in == self.cut + self.rejected + self.scored + self.failed
 
 
 def funnel(run: RunDirectory, candidates: int = 0, cuts: Iterable[str] = ()) -> Funnel:
@@ -75,23 +75,23 @@ def count(
 ) -> Funnel:
     """The same from records already read; each is passed over once."""
     removed: Counter[str] = Counter()
-    failed: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     sources_in = selected = scored = 0
     for record in select:
         sources_in += record.rows_in
         selected += record.rows_out
         removed.update(record.removed)
-        failed.update(_reasons(record))
+        reasons.update(_reasons(record))
     for record in score:
         scored += record.rows_out
-        failed.update(_reasons(record))
+        reasons.update(_reasons(record))
     return Funnel(
         sources_in=sources_in,
         cuts=_cuts(removed, cuts),
         rejected=removed[_NETWORK],
         selected=selected,
         scored=scored,
-        failed=dict(failed.most_common()),
+        reasons=dict(reasons.most_common()),
         candidates=candidates,
     )
 

@@ -1,4 +1,4 @@
-"""The committed scores of a run as one SQL table, however many files and rows they are."""
+"""The committed scores or failures of a run as one SQL table, however many files they are."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ MEMORY_LIMIT = "1GB"
 
 
 @contextmanager
-def connect(run: RunDirectory, parts: Sequence[str]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection with table `scores` over the part files; sorts spill to disk."""
+def connect(
+    run: RunDirectory, parts: Sequence[str], table: str = "scores"
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB connection with `table` over the part files; sorts spill to disk."""
     with TemporaryDirectory(prefix="lenspipe-scores-") as scratch:
         spill = str(Path(scratch, "duckdb"))
         with duckdb.connect(
             config={"temp_directory": spill, "memory_limit": MEMORY_LIMIT}
         ) as connection:
-            connection.register("scores", _dataset(run, parts))
+            connection.register(table, _dataset(run, parts))
             yield connection
 
 

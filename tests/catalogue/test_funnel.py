@@ -30,8 +30,8 @@ def test_every_source_is_counted_where_it_left(tmp_path: Path) -> None:
     assert counted.cuts["bright"] == CutCount(false=4, unknown=2)
     assert counted.cuts["idle"].removed == 0
     assert (counted.cut, counted.rejected, counted.selected, counted.scored) == (11, 10, 42, 39)
-    assert counted.failed == {"not_found": 2, "bad_metadata": 1, "duplicate_id": 1}
-    assert (counted.failures, counted.candidates, counted.accounted) == (4, 3, True)
+    assert counted.reasons == {"not_found": 2, "bad_metadata": 1, "duplicate_id": 1}
+    assert (counted.failed, counted.candidates, counted.accounted) == (4, 3, True)
 
 
 def test_a_source_that_got_lost_is_seen(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_it_survives_json(tmp_path: Path) -> None:
     counted = funnel(run)
     content = json.loads(counted.model_dump_json())
     assert content["accounted"] is True
-    assert content["failures"] == 4
+    assert content["failed"] == 4
     assert Funnel.model_validate(content) == counted
 
 
