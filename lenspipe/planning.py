@@ -102,7 +102,7 @@ def _sorted_files(
     order = "locality, healpix_29, object_id, ra, dec"
     with duckdb.connect(config={"temp_directory": str(Path(scratch, "duckdb"))}) as connection:
         connection.register("selected", dataset)
-        batches: pa.RecordBatchReader = connection.execute(
+        batches: pa.RecordBatchReader = connection.sql(
             f"""SELECT *, row_number() OVER (
                     PARTITION BY object_id ORDER BY locality < 0, healpix_29, ra, dec
                 ) > 1 AS {DUPLICATE}

@@ -1,0 +1,28 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lenspipe.runtime import connect
+from lenspipe.slots import Machine
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Machine]:
+    """One Ray for the whole test session; a job that connects meets it and leaves it running."""
+    with connect(cpus=2) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real survey data; the test skips where it is absent."""
+    if not DATA.is_dir():
+        pytest.skip("real survey data (../shared/data) is not here")
+    return DATA

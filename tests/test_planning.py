@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lenspipe import planning
+from lenspipe.contracts import selected_schema
+from lenspipe.planning import make_plan, read_plan, read_rows
+from lenspipe.run_directory import RunDirectory
+
+
+def selected(ids: list[int], localities: list[int], seed: int = 0) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    rows = len(ids)
+    columns = {
+        "object_id": pa.array(ids, pa.int64()),
+        "ra": rng.uniform(0, 360, rows),
+        "dec": rng.uniform(-90, 90, rows),
+        "healpix_29": rng.integers(0, 1 << 60, rows),
+        "photometry_score": rng.normal(size=rows).astype(np.float32),
+        "locality": pa.array(localities, pa.int64()),
+    }
+    return pa.table(columns, schema=selected_schema(pa.int64()))
+
+
+def write(run: RunDirectory, tables: list[pa.Table]) -> list[str]:
+    return [run.write_part("select", k, k + 1, table).name for k, table in enumerate(tables)]
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(-1, 5)), min_size=1, max_size=120),
+    st.integers(1, 40),
+)
+def test_every_row_is_planned_once_and_repeats_are_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[tuple[int, int]], shard: int
+) -> None:
+    monkeypatch.setattr(planning, "PLAN_FILE_ROWS", 32)
+    monkeypatch.setattr(planning, "ROW_GROUP_ROWS", 8)
+    monkeypatch.setattr(planning, "MIN_SHARD_ROWS", shard)
+    run = RunDirectory(str(tmp_path / str(abs(hash((tuple(rows), shard))))))
+    ids, localities = [row[0] for row in rows], [row[1] for row in rows]
+    middle = len(rows) // 2
+    table = selected(ids, localities)
+    parts = [piece for piece in (table[:middle], table[middle:]) if piece.num_rows]
+    plan = make_plan(run, write(run, parts), shard, workers=2)
+    assert read_plan(run) == plan
+    assert plan.rows == len(rows)
+    pieces = [read_rows(run, interval) for interval in plan.shards]
+    assert all(0 < piece.num_rows <= shard for piece in pieces)
+    found = pa.concat_tables(pieces)
+    assert Counter(found["object_id"].to_pylist()) == Counter(ids)
+    assert found["locality"].to_pylist() == sorted(localities)
+    first = found.filter(pa.array(~found["duplicate"].to_numpy()))
+    assert sorted(first["object_id"].to_pylist()) == sorted(set(ids))
+    assert plan.duplicates == len(ids) - len(set(ids))
+
+
+def test_of_two_rows_with_one_id_the_one_with_pixels_is_scored(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    plan = make_plan(run, write(run, [selected([7, 7], [-1, 3])]), 10, workers=1)
+    found = read_rows(run, (0, plan.rows)).to_pydict()
+    assert dict(zip(found["locality"], found["duplicate"], strict=True)) == {-1: True, 3: False}
+
+
+def test_the_same_selection_in_other_parts_gives_the_same_plan(tmp_path: Path) -> None:
+    table = selected(list(range(500)) * 2, [k % 7 for k in range(1000)], seed=3)
+    plans, rows = [], []
+    for name, cuts in (("a", [0, 1000]), ("b", [0, 17, 400, 1000])):
+        run = RunDirectory(str(tmp_path / name))
+        tables = [
+            table[start:stop]
+            for start, stop in zip(cuts[:-1], cuts[1:], strict=True)  # noqa: RUF007
+        ]
+        plans.append(make_plan(run, write(run, tables), 256, workers=1))
+        rows.append(read_rows(run, (0, 1000)))
+    assert plans[0] == plans[1]
+    assert rows[0].equals(rows[1])
+
+
+def test_a_survey_that_selects_nothing_has_an_empty_plan(tmp_path: Path) -> None:
+    plan = make_plan(RunDirectory(str(tmp_path)), [], 100, workers=2)
+    assert (plan.rows, plan.shards) == (0, [])
+
+
+def test_a_small_run_is_divided_so_that_every_worker_has_work(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    rows = 8 * planning.MIN_SHARD_ROWS
+    plan = make_plan(run, write(run, [selected(list(range(rows)), [0] * rows)]), 8192, workers=2)
+    assert len(plan.shards) == 8

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from lenspipe.errors import CorruptRunError
+from lenspipe.run_directory import RunDirectory, ShardRecord
+
+
+def record(run: RunDirectory, start: int, stop: int) -> ShardRecord:
+    rows = stop - start
+    part = run.write_part("scores", start, stop, pa.table({"x": list(range(rows))}))
+    return ShardRecord(
+        stage="score",
+        start=start,
+        stop=stop,
+        rows_in=rows,
+        rows_out=rows,
+        rows_failed=0,
+        parts={"scores": part},
+    )
+
+
+def test_only_what_a_record_names_exists(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    committed = record(run, 0, 4)
+    run.commit(committed)
+    abandoned = record(run, 4, 9)
+    again = record(run, 0, 4)  # another attempt at the same rows
+    assert run.records("score") == [committed]
+    assert run.part_names("scores", run.records("score")) == [committed.parts["scores"].name]
+    assert set(run.clean()) == {abandoned.parts["scores"].name, again.parts["scores"].name}
+    found = run.read_folder("scores", ["score"])
+    assert found is not None
+    assert found["x"].to_pylist() == [0, 1, 2, 3]
+
+
+def test_a_record_that_does_not_balance_is_not_committed(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    with pytest.raises(CorruptRunError, match="rows in and out differ"):
+        run.commit(record(run, 0, 4).model_copy(update={"rows_in": 5}))
+    assert run.records("score") == []
+
+
+def test_a_broken_record_is_named(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    kept = record(run, 0, 4)
+    run.commit(kept)
+    run.store.write(kept.name, b'{"stage": "score"')
+    with pytest.raises(CorruptRunError, match="score-000000000000-000000000004"):
+        run.records("score")
+
+
+def test_erasing_a_run_leaves_what_is_not_its_own(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    run.commit(record(run, 0, 4))
+    run.write_json("run.json", {})
+    run.store.write("notes.txt", b"mine")
+    run.erase()
+    assert run.store.names() == ["notes.txt"]

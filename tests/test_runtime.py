@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lenspipe.contracts import Reason
+from lenspipe.errors import InputError
+from lenspipe.runtime import Outcome, Pool, PoolEvents, PoolOptions
+from lenspipe.slots import Machine
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@dataclass(frozen=True)
+class Factory:
+    """Builds the callable that a test's pool applies."""
+
+    call: Callable[..., object]
+
+    def __call__(self) -> Callable[..., object]:
+        return self.call
+
+
+def outcomes(
+    call: Callable[..., object], items: list[int], **options: object
+) -> list[Outcome[int, object]]:
+    settings = PoolOptions(workers=2, **options)  # type: ignore[arg-type]  # a test's shorthand
+    with Pool(Factory(call), settings) as pool:
+        return list(pool.run(deque(items)))
+
+
+def test_every_item_comes_out_once() -> None:
+    found = outcomes(lambda item: item * item, list(range(50)), depth=2)
+    assert {o.item: o.value for o in found} == {k: k * k for k in range(50)}
+    assert len(found) == 50
+
+
+def test_an_item_that_raises_is_tried_again_and_then_told() -> None:
+    def call(item: int) -> int:
+        if item == 3:
+            raise ValueError("three is not to be had")
+        return item
+
+    found = {o.item: o for o in outcomes(call, [1, 2, 3, 4], attempts=2)}
+    assert found[3].reason is Reason.MEMBER_ERROR
+    assert found[3].attempt == 2
+    assert found[3].detail == "ValueError: three is not to be had"
+    assert [found[k].value for k in (1, 2, 4)] == [1, 2, 4]
+
+
+def test_the_item_that_kills_is_told_from_those_beside_it() -> None:
+    def call(item: int) -> int:
+        if item == 5:
+            os._exit(9)
+        time.sleep(0.05)
+        return item
+
+    found = {o.item: o for o in outcomes(call, list(range(12)), depth=3, attempts=2)}
+    assert found[5].reason is Reason.WORKER_DIED
+    assert sorted(o.item for o in found.values() if o.value is not None) == [
+        k for k in range(12) if k != 5
+    ]
+
+
+def test_an_item_that_never_ends_is_killed_and_told() -> None:
+    def call(item: int) -> int:
+        if item == 1:
+            time.sleep(60)
+        return item
+
+    found = {o.item: o for o in outcomes(call, [0, 1, 2], attempts=1, timeout_s=1.5)}
+    assert found[1].reason is Reason.TIMED_OUT
+    assert (found[0].value, found[2].value) == (0, 2)
+
+
+def test_a_passing_fault_costs_a_retry_and_no_item(tmp_path: Path) -> None:
+    def call(item: int) -> int:
+        mark = tmp_path / str(item)
+        if item == 2 and not mark.exists():
+            mark.touch()
+            os._exit(1)
+        return item
+
+    told: Counter[str] = Counter()
+    events = PoolEvents(
+        retried=lambda _detail: told.update(["retried"]),
+        restarted=lambda: told.update(["restarted"]),
+    )
+    with Pool(Factory(call), PoolOptions(workers=1), events) as pool:
+        found = list(pool.run(deque([0, 1, 2, 3])))
+    assert sorted(o.item for o in found if o.value == o.item) == [0, 1, 2, 3]
+    assert (told["restarted"], told["retried"]) == (1, 1)
+
+
+def test_the_caller_may_add_work_meanwhile() -> None:
+    queue = deque([8])
+    with Pool(Factory(lambda item: item), PoolOptions(workers=2)) as pool:
+        seen = []
+        for outcome in pool.run(queue):
+            seen.append(outcome.item)
+            if outcome.item > 1:
+                queue.extend([outcome.item // 2])
+    assert seen == [8, 4, 2, 1]
+
+
+def test_what_a_feed_reads_is_handed_over() -> None:
+    with Pool(
+        Factory(lambda item, fed: (item, fed)),
+        PoolOptions(workers=1, cpus=1),
+        feed=lambda item: item * 10,
+    ) as pool:
+        found = sorted(o.value for o in pool.run(deque([1, 2, 3])) if o.value)
+    assert found == [(1, 10), (2, 20), (3, 30)]
+
+
+def test_a_worker_that_cannot_start_says_why() -> None:
+    def refuse() -> Callable[..., object]:
+        raise InputError("ensemble", "a file", "none")
+
+    with pytest.raises(InputError, match="ensemble: expected a file, found none"):
+        Pool(refuse, PoolOptions(workers=1))
+
+
+def test_the_window_is_bounded() -> None:
+    counts: list[int] = []
+    with Pool(
+        Factory(lambda item: item),
+        PoolOptions(workers=2, depth=2),
+        PoolEvents(in_flight=counts.append),
+    ) as pool:
+        assert len(list(pool.run(deque(range(40))))) == 40
+    assert max(counts) <= 4
+
+
+def test_the_session_has_two_cpus(ray_cluster: Machine) -> None:
+    assert ray_cluster.cpus == 2

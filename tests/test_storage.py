@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from lenspipe.storage import Store
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """The same code on a disk and on an object store."""
+    if request.param == "local":
+        return Store(str(tmp_path / "run"))
+    fsspec.filesystem("memory").store.clear()
+    return Store(f"memory://{tmp_path.name}/run")
+
+
+def test_what_is_written_is_read(store: Store) -> None:
+    store.write("a/b.bin", b"one")
+    store.write("a/b.bin", b"two")
+    assert store.read("a/b.bin") == b"two"
+    assert store.size("a/b.bin") == 3
+    assert store.names() == ["a/b.bin"]
+    assert pickle.loads(pickle.dumps(store)).read("a/b.bin") == b"two"  # noqa: S301  # our own
+
+
+def test_a_large_file_becomes_visible_when_it_is_whole(store: Store) -> None:
+    with store.writing("big") as path:
+        path.write_bytes(b"half")
+        assert not store.exists("big")
+        path.write_bytes(b"whole")
+    assert store.read("big") == b"whole"
+
+
+def test_a_failed_write_leaves_nothing(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.writing("big") as path:
+        path.write_bytes(b"half")
+        raise RuntimeError
+    assert not store.exists("big")
+    assert store.names() == []
+
+
+def test_create_takes_a_name_once(store: Store) -> None:
+    assert store.create("lock", b"mine")
+    assert not store.create("lock", b"yours")
+    assert store.read("lock") == b"mine"
+
+
+def test_deleting_what_is_not_there_is_no_error(store: Store) -> None:
+    store.delete("nothing")
+    store.delete_folder("nothing")
+    assert store.names("nothing") == []
+
+
+def test_files_of_a_killed_writer_are_not_seen_and_are_removed(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write("select/whole", b"1")
+    (tmp_path / "select" / ".tmp-0123-part").write_bytes(b"half")
+    assert store.names() == ["select/whole"]
+    assert store.delete_unfinished() == 1
+    assert os.listdir(tmp_path / "select") == ["whole"]  # noqa: PTH208  # hidden files too
