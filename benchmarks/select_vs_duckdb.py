@@ -1,4 +1,4 @@
-"""Stage `select` over a bare DuckDB query: `python benchmarks/select_vs_duckdb.py --rows 20000000`."""
+"""Stage `select` over a bare DuckDB query with the same cuts, threads and file."""
 
 from __future__ import annotations
 

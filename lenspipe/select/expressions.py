@@ -195,9 +195,10 @@ def _substitute(template: Node, value: Node) -> Node:
 
 
 def _walk(tree: Node) -> Iterator[Node]:
-    yield tree
+    """Every node, the innermost first: what is wrong inside explains what is wrong around it."""
     for child in children(tree):
         yield from _walk(child)
+    yield tree
 
 
 def _compared(node: Node) -> list[Node]:

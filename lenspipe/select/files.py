@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -131,8 +132,9 @@ def _file(path: str, info: dict[str, Any], relative: str) -> CatalogueFile:
 def _stamp(info: dict[str, Any]) -> str:
     """ETag where the store has one, else the time of the last change."""
     for key in ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "created"):
-        if info.get(key):
-            return str(info[key])
+        value = info.get(key)
+        if value:  # some filesystems list a time as datetime and give it alone as a number
+            return str(value.timestamp() if isinstance(value, datetime) else value)
     return ""
 
 

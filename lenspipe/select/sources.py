@@ -131,7 +131,8 @@ def list_parts(
 def group_slices(files: Sequence[FileSlice], part_rows: int) -> tuple[SourcePart, ...]:
     """Parts of at most `part_rows` rows (more only where one row group is larger).
 
-    files: whole files. Row groups keep their order, so a part is a run of consecutive ones.
+    files: whole files, or the slices of a part that is to be planned anew. Row groups keep their
+    order, so a part is a run of consecutive ones.
     """
     parts: list[tuple[FileSlice, ...]] = []
     current: list[FileSlice] = []
@@ -188,18 +189,23 @@ def groups_holding(
 
 
 def _cut_file(file: FileSlice, part_rows: int) -> Iterator[FileSlice]:
-    """A file as slices of at most `part_rows` rows; empty files give none."""
+    """A file, or a slice of one, as slices of at most `part_rows` rows; empty ones give none."""
     if not file.rows:
         return
     share = file.size_bytes / file.rows
+
+    def piece(start: int, stop: int, rows: int) -> FileSlice:
+        groups = file.group_rows[start:stop]
+        return FileSlice(file.file, file.first_group + start, groups, round(share * rows))
+
     first, held = 0, 0
     for k, rows in enumerate(file.group_rows):
         if held and held + rows > part_rows:
-            yield FileSlice(file.file, first, file.group_rows[first:k], round(share * held))
+            yield piece(first, k, held)
             first, held = k, 0
         held += rows
     if held:
-        yield FileSlice(file.file, first, file.group_rows[first:], round(share * held))
+        yield piece(first, len(file.group_rows), held)
 
 
 def _read_slice(
