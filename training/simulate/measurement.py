@@ -88,6 +88,13 @@ def flux_error(
     return np.asarray(np.sqrt(background + true_flux * flux(depth.gain_mag)))
 
 
+def magnitude_error(
+    signal: Float64[np.ndarray, " n"], sigma: Float64[np.ndarray, " n"]
+) -> Float64[np.ndarray, " n"]:
+    """Error in magnitudes of a flux, the calibration's own included."""
+    return np.asarray(np.hypot(2.5 / np.log(10) * sigma / signal, CALIBRATION_MAG))
+
+
 def kron(
     rng: np.random.Generator,
     magnitude: Float64[np.ndarray, " n"],
@@ -102,8 +109,7 @@ def kron(
     calibration = CALIBRATION_MAG * rng.standard_normal(n)
     seen = measured > MIN_SIGNAL_TO_NOISE * sigma
     signal = np.where(seen, measured, np.nan)
-    error = np.hypot(2.5 / np.log(10) * sigma / signal, CALIBRATION_MAG)
-    return -2.5 * np.log10(signal) + calibration, error
+    return -2.5 * np.log10(signal) + calibration, magnitude_error(signal, sigma)
 
 
 def psf_minus_kron(

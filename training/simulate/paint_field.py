@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from training.simulate import shapes
 from training.simulate.observe import Instrument, convolve, load_instrument, signal_to_noise
 from training.simulate.population import draw
 from training.simulate.scene import Scene, point_fluxes, render_arcs, render_onto
@@ -24,6 +25,7 @@ from training.simulate.tiles import Mosaic, Tile, header, write_tile
 SCENES, OBSERVATIONS, PIXELS, CATALOGUE, FIELD = range(5)
 
 _ARC_STAMP_PIXELS = 65
+SMOOTH_ARCSEC = 0.5
 
 
 def generator(seed: int, *stream: int) -> np.random.Generator:
@@ -88,10 +90,19 @@ def _lay(
         centre,
         pixel_scale_arcsec=scale,
         zero_point_mag=zero_point,
+        supersampling=_supersampling(scene),
         max_size_pixels=2 * MARGIN_PIXELS + 1,
     )
     for x, y, fluxes in point_fluxes(scene, instrument.bands, scale, zero_point, centre):
         lay_point(flux, (x, y), fluxes)
+
+
+def _supersampling(scene: Scene) -> int:
+    """One sample per pixel does for large smooth profiles, whose cusps `scene` samples finely:
+    after the PSF it differs from six per side by under 0.2% of the peak, below 1.5 sigma of the
+    noise in the sum over all pixels. Arms and rings have structure everywhere."""
+    smooth = all(c.profile not in shapes.OWN for c in scene.components)
+    return 1 if smooth and scene.half_light_radius_arcsec > SMOOTH_ARCSEC else 2
 
 
 def describe(

@@ -39,7 +39,7 @@ def truth_table(mosaic: Mosaic, parts: Sequence[Part], painted: Sequence[Painted
 
 
 def write_catalogue(
-    out: Path, seed: int, rows: int, mosaic: Mosaic, instrument: Instrument, truth: pa.Table
+    out: Path, truth: pa.Table, *, seed: int, rows: int, mosaic: Mosaic, instrument: Instrument
 ) -> None:
     """`catalogue/` with `rows` rows, those of `truth` among them, and `truth.parquet`."""
     rng = generator(seed, CATALOGUE)

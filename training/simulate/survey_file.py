@@ -37,6 +37,6 @@ def survey_file(bands: Sequence[str]) -> str:
     """`survey.yaml`: paths are relative to the sky's folder, where it lies."""
     return _TEXT.format(
         missing=NOT_MEASURED,
-        bands=", ".join(f'{band}: "{{tile}}_{band}.fits*"' for band in bands),
+        bands=", ".join(f'{band}: "{{tile}}_{band}.fits"' for band in bands),
         bits=", ".join(str(bit) for bit in BAD_BITS),
     )

@@ -1,0 +1,241 @@
+"""The training set of the photometry network: magnitudes with their errors, lens or not.
+
+The same population and the same noise as the simulated sky, without pixels; and real luminous red
+galaxies as they are (label 0) and with the light of lensed sources added (label 1). Only rows that
+a survey's cuts would let through are kept, since the network sees no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float64
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from lenspipe.errors import InputError
+from lenspipe.healpix import healpix_29
+from training.problems import first_problem
+from training.simulate.catalogue import JITTER_COLOUR, JITTER_MAG
+from training.simulate.measurement import (
+    Depth,
+    depth,
+    flux,
+    flux_error,
+    kron,
+    magnitude_error,
+    psf_minus_kron,
+)
+from training.simulate.observe import Instrument, draw_conditions, load_instrument
+from training.simulate.population import assign_kinds, draw
+
+LRG_TABLE = "catalogues/sdss_lrg_ps1_gri_150k.parquet"
+# Positions are put into one half by cells of this order: 0.86 arcmin.
+CELL_ORDER = 12
+# Share of a lensed source's light that a PSF-like magnitude of its host takes in.
+ARC_SHARE = (0.3, 1.0)
+# PS1 magnitudes beyond this are fits to nothing.
+FAINTEST_REAL_MAG = 25.0
+IMAGES = 64
+
+Columns = dict[str, Any]
+
+
+class PhotometryBlock(BaseModel):
+    """What a recipe says of the set.
+
+    sources: simulated non-lenses before cuts; lenses: simulated lenses before cuts, jittered
+    copies of `drawn_lenses` distinct ones. data: folder of the real data; none: simulation only.
+    lrg_rows: real galaxies taken at most (each also once as a lens); half: which of them.
+    i_mag_below, colour (g - i): the survey's cuts, with a little room.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    seed: int = Field(ge=0)
+    instrument: str = "ps1"
+    sources: PositiveInt = 120_000
+    lenses: PositiveInt = 20_000
+    drawn_lenses: PositiveInt = 600
+    data: str | None = "../shared/data"
+    lrg_rows: int = Field(default=20_000, ge=0)
+    half: Literal["training", "held_out"] = "training"
+    i_mag_below: float = 21.7
+    colour: tuple[float, float] = (1.1, 3.7)
+    psf_minus_kron_above: float = 0.03
+
+
+def make_photometry(recipe_block: Mapping[str, Any], out: Path) -> Path:
+    """Write the set as Parquet: `{band}_mag`, `{band}_mag_err` (NaN: not measured), `label`,
+    `kind`, `origin` (simulated or sdss_lrg). InputError names a key that is wrong."""
+    try:
+        block = PhotometryBlock.model_validate(dict(recipe_block))
+    except ValidationError as error:
+        raise first_problem(error, "simulate") from error
+    instrument = load_instrument(block.instrument)
+    tables = [simulated(block, instrument)]
+    path = Path(block.data, LRG_TABLE) if block.data is not None else None
+    if path is not None and path.is_file() and block.lrg_rows:
+        tables.append(real(block, instrument, pq.read_table(path)))
+    table = pa.concat_tables(tables)
+    order = np.random.default_rng([block.seed, 9]).permutation(len(table))
+    pq.write_table(table.take(order), out, compression="zstd")
+    return out
+
+
+def simulated(block: PhotometryBlock, instrument: Instrument) -> pa.Table:
+    """Rows of simulated sources that pass the cuts."""
+    rng = np.random.default_rng([block.seed, 1])
+    others = _true_values(block, instrument, assign_kinds(rng, block.sources, 0), stream=2)
+    lenses = _true_values(block, instrument, ["lens"] * block.drawn_lenses, stream=3)
+    copies = jittered(rng, lenses, block.lenses, instrument.bands)
+    true = {name: np.concatenate([others[name], copies[name]]) for name in others}
+    measured = measure(rng, instrument, true)
+    kind = np.asarray(true["kind"], dtype=str)
+    kept = within_cuts(block, measured) & (measured["extendedness"] > block.psf_minus_kron_above)
+    return _table(measured, instrument.bands, kind, "simulated", kept)
+
+
+def _true_values(
+    block: PhotometryBlock, instrument: Instrument, kinds: list[str], stream: int
+) -> Columns:
+    scenes = [
+        draw(np.random.default_rng([block.seed, stream, number]), kind, instrument)
+        for number, kind in enumerate(kinds)
+    ]
+    values: Columns = {
+        band: np.array([scene.magnitudes[band] for scene in scenes]) for band in instrument.bands
+    }
+    values["radius"] = np.array([scene.half_light_radius_arcsec for scene in scenes])
+    for band in instrument.bands:
+        values[f"arc_{band}"] = np.array(
+            [scene.truth.get(f"arc_mag_{band}", np.inf) for scene in scenes]
+        )
+    values["kind"] = np.array(kinds, dtype=object)
+    return values
+
+
+def jittered(
+    rng: np.random.Generator, values: Columns, count: int, bands: tuple[str, ...]
+) -> Columns:
+    """`count` rows like those of `values`, brightness and colours shifted a little."""
+    pick = rng.integers(0, len(values["kind"]), size=count)
+    copies = {name: column[pick] for name, column in values.items()}
+    grey = JITTER_MAG * rng.standard_normal(count)
+    for band in bands:
+        copies[band] = copies[band] + grey + JITTER_COLOUR * rng.standard_normal(count)
+    return copies
+
+
+def _depths(rng: np.random.Generator, instrument: Instrument, count: int) -> dict[str, Depth]:
+    conditions = [draw_conditions(rng, instrument) for _ in range(IMAGES)]
+    image = rng.integers(0, IMAGES, size=count)
+    return {
+        band: depth(instrument, conditions, k, image) for k, band in enumerate(instrument.bands)
+    }
+
+
+def measure(rng: np.random.Generator, instrument: Instrument, true: Columns) -> Columns:
+    """Kron-like magnitudes, errors, and PSF minus Kron magnitude (`extendedness`)."""
+    depths = _depths(rng, instrument, len(true["radius"]))
+    measured: Columns = {}
+    for band in instrument.bands:
+        magnitude, error = kron(rng, true[band], true["radius"], depths[band])
+        measured[f"{band}_mag"], measured[f"{band}_mag_err"] = magnitude, error
+    red = instrument.bands[-1]
+    measured["extendedness"] = psf_minus_kron(
+        rng, true["radius"], measured[f"{red}_mag_err"], depths[red]
+    )
+    return measured
+
+
+def within_cuts(block: PhotometryBlock, measured: Columns) -> Bool[np.ndarray, " n"]:
+    """Rows bright and red enough; False where a magnitude is missing."""
+    colour = measured["g_mag"] - measured["i_mag"]
+    low, high = block.colour
+    return np.asarray((measured["i_mag"] < block.i_mag_below) & (colour > low) & (colour < high))
+
+
+def held_out(
+    ra_deg: Float64[np.ndarray, " n"], dec_deg: Float64[np.ndarray, " n"]
+) -> Bool[np.ndarray, " n"]:
+    """Which real galaxies no training set may hold: a half of the sky's cells of `CELL_ORDER`, so
+    that rows that repeat a position stay together."""
+    cells = (healpix_29(ra_deg, dec_deg) >> (2 * (29 - CELL_ORDER))).astype(np.uint64)
+    # Multiplicative hash: neighbouring cells fall into either half.
+    mixed = cells * np.uint64(0x9E3779B97F4A7C15)
+    return np.asarray((mixed >> np.uint64(63)).astype(bool))
+
+
+def real(block: PhotometryBlock, instrument: Instrument, lrgs: pa.Table) -> pa.Table:
+    """Real luminous red galaxies as they are, and the same with lensed light added."""
+    if instrument.bands != ("g", "r", "i"):
+        raise InputError("simulate.instrument", "bands g, r, i for real galaxies", instrument.bands)
+    rng = np.random.default_rng([block.seed, 4])
+    chosen = held_out(lrgs["ra"].to_numpy(), lrgs["dec"].to_numpy()) == (block.half == "held_out")
+    rows = np.flatnonzero(chosen)
+    rows = np.sort(rng.permutation(rows)[: block.lrg_rows])
+    magnitudes = {
+        band: lrgs[f"ps1_{band}_mag"].to_numpy()[rows].astype(np.float64)
+        for band in instrument.bands
+    }
+    arcs = _true_values(block, instrument, ["lens"] * block.drawn_lenses, stream=3)
+    depths = _depths(rng, instrument, len(rows))
+    as_they_are = _real_columns(magnitudes, depths)
+    lensed = _real_columns(_with_arcs(rng, magnitudes, arcs), depths)
+    return pa.concat_tables(
+        _table(
+            measured,
+            instrument.bands,
+            np.full(len(rows), kind),
+            "sdss_lrg",
+            within_cuts(block, measured),
+        )
+        for measured, kind in ((as_they_are, "lrg"), (lensed, "lens"))
+    )
+
+
+def _with_arcs(rng: np.random.Generator, magnitudes: Columns, arcs: Columns) -> Columns:
+    count = len(magnitudes["g"])
+    pick = rng.integers(0, len(arcs["kind"]), size=count)
+    share = rng.uniform(*ARC_SHARE, size=count)
+    return {
+        band: -2.5 * np.log10(flux(magnitudes[band]) + share * flux(arcs[f"arc_{band}"][pick]))
+        for band in magnitudes
+    }
+
+
+def _real_columns(magnitudes: Columns, depths: Mapping[str, Depth]) -> Columns:
+    """The survey's own magnitudes, whose noise is in them, with errors of its depth."""
+    measured: Columns = {}
+    for band, values in magnitudes.items():
+        seen = np.where(values < FAINTEST_REAL_MAG, values, np.nan)
+        measured[f"{band}_mag"] = seen
+        measured[f"{band}_mag_err"] = error_of(seen, depths[band])
+    return measured
+
+
+def error_of(magnitude: Float64[np.ndarray, " n"], depths: Depth) -> Float64[np.ndarray, " n"]:
+    """Error that a point source of this magnitude is measured with."""
+    true_flux = flux(magnitude)
+    return magnitude_error(true_flux, flux_error(true_flux, np.zeros(len(magnitude)), depths))
+
+
+def _table(
+    measured: Columns,
+    bands: tuple[str, ...],
+    kind: np.ndarray,
+    origin: str,
+    kept: Bool[np.ndarray, " n"],
+) -> pa.Table:
+    columns = {
+        name: measured[name][kept].astype(np.float32)
+        for band in bands
+        for name in (f"{band}_mag", f"{band}_mag_err")
+    }
+    label = (kind[kept] == "lens").astype(np.uint8)
+    source = pa.array([origin] * int(kept.sum()), pa.string())
+    return pa.table({**columns, "label": label, "kind": kind[kept].tolist(), "origin": source})
