@@ -12,7 +12,7 @@ from training.simulate.observe import Instrument, typical_conditions
 from training.simulate.priors import Host
 from training.simulate.scene import Component, Point, Scene
 
-BRIGHT_I_MAG, FAINT_I_MAG = 15.5, 21.3
+BRIGHT_I_MAG, FAINT_I_MAG = 15.5, 21.0
 
 
 def _scene(kind: str, parts: list[Component], radius_arcsec: float, redshift: float) -> Scene:
@@ -35,7 +35,7 @@ def _polar(rng: np.random.Generator, low: float, high: float) -> tuple[float, fl
 
 def _i_mag(rng: np.random.Generator) -> float:
     # Flatter than the sky's counts, so that bright, well resolved examples are not rare.
-    return priors.counts(rng, BRIGHT_I_MAG, FAINT_I_MAG, slope=0.22)
+    return priors.counts(rng, BRIGHT_I_MAG, FAINT_I_MAG, slope=0.12)
 
 
 def _disc_radius(rng: np.random.Generator, i_mag: float) -> float:
@@ -108,9 +108,9 @@ def ring(rng: np.random.Generator) -> Scene:
     """Red core inside a blue ring, whole or broken: the nearest look-alike of an Einstein ring."""
     i_mag = _i_mag(rng)
     z = _disc_redshift(rng, i_mag)
-    radius = float(rng.uniform(1.0, 4.0))
+    radius = float(rng.uniform(1.2, 4.0))
     shape = priors.ellipticity(rng, 0.5, 1.0)
-    fraction = float(rng.uniform(0.12, 0.5))
+    fraction = float(rng.uniform(0.25, 0.65))
     core = priors.magnitudes(i_mag - 2.5 * np.log10(1 - fraction), priors.passive_colours(rng, z))
     blue = priors.magnitudes(i_mag - 2.5 * np.log10(fraction), priors.disc_colours(rng, z))
     parameters = {

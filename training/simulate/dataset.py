@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from lenspipe.errors import InputError
 from training.simulate import contaminants, paint, priors
-from training.simulate.lens import Visible, draw_lens
+from training.simulate.lens import SourceStamp, Visible, draw_lens
 from training.simulate.observe import (
     Conditions,
     Instrument,
@@ -28,14 +28,17 @@ from training.simulate.observe import (
     draw_conditions,
     load_instrument,
     saturate,
+    wide_psf,
 )
-from training.simulate.real import RealHost, load_hosts
+from training.simulate.real import RealHost, load_hosts, load_sources
 from training.simulate.scene import Point, Scene, point_fluxes, render, render_onto
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
 CHUNK_ROWS = 64
+# Stars brighter than this show beyond the 4 arcsec that the common PSF image reaches.
+_WINGS_MAG = 18.0
 # Numbers that are known of an example; one HDF5 data set each, NaN where one has no meaning.
 TRUTH = (
     "theta_e_arcsec",
@@ -68,8 +71,8 @@ class SimulateRecipe(BaseModel):
     n: examples; seed. lens_fraction: of all. negatives: kind -> weight among simulated negatives.
     painted_fraction: of lenses, arcs on real hosts; real_negative_fraction: of negatives, real
     stamps; both 0 in effect where `data` holds none. hosts: which side of the split the real ones
-    come from; `held_out` is for test sets alone. minimum_arc_snr in snr_band: see
-    `lens.Visible`. neighbours: mean number of chance neighbours in a simulated stamp.
+    come from; `held_out` is for test sets alone. minimum_arc_snr in snr_band and theta_e_arcsec:
+    which lenses count, see `lens.Visible`. neighbours: mean number by chance in a simulated stamp.
     bad_pixel_fraction: stamps with masked columns or an edge, filled as the cutout readers do.
     max_shift_pixels: how far the object may lie from the stamp's centre.
     """
@@ -88,6 +91,7 @@ class SimulateRecipe(BaseModel):
     negatives: dict[str, float] = Field(default_factory=lambda: dict(NEGATIVES))
     minimum_arc_snr: float = Field(default=10.0, gt=0.0)
     snr_band: str = "g"
+    theta_e_arcsec: tuple[float, float] = (0.6, 3.5)
     neighbours: float = Field(default=0.8, ge=0.0)
     bad_pixel_fraction: float = Field(default=0.04, ge=0.0, le=1.0)
     max_shift_pixels: int = Field(default=2, ge=0, le=8)
@@ -122,6 +126,7 @@ class Generator:
     recipe: SimulateRecipe
     instrument: Instrument
     hosts: tuple[RealHost, ...]
+    sources: tuple[SourceStamp, ...]
 
     @classmethod
     def of(cls, recipe: SimulateRecipe) -> Generator:
@@ -130,12 +135,15 @@ class Generator:
         if recipe.snr_band not in instrument.bands:
             raise InputError("snr_band", f"one of {instrument.bands}", repr(recipe.snr_band))
         data = Path(recipe.data) if recipe.data else None
-        return cls(recipe, instrument, load_hosts(data, instrument, recipe.hosts))
+        return cls(
+            recipe, instrument, load_hosts(data, instrument, recipe.hosts), load_sources(data)
+        )
 
     @property
     def visible(self) -> Visible:
         """Which arcs the recipe asks for."""
-        return Visible(self.recipe.minimum_arc_snr, self.recipe.snr_band)
+        recipe = self.recipe
+        return Visible(recipe.minimum_arc_snr, recipe.snr_band, recipe.theta_e_arcsec)
 
     def example(self, index: int) -> Example:
         """Example `index` of the set."""
@@ -160,6 +168,7 @@ class Generator:
             visible=self.visible,
             size_pixels=self.recipe.size_pixels,
             centre=centre,
+            stamps=self.sources,
         )
         return self._observed(rng, scene, light, seen)
 
@@ -172,6 +181,7 @@ class Generator:
             visible=self.visible,
             size_pixels=self.recipe.size_pixels,
             max_shift_pixels=self.recipe.max_shift_pixels,
+            stamps=self.sources,
         )
         if made is None:
             return None
@@ -215,8 +225,15 @@ class Generator:
         bands = self.instrument.bands
         sharp = render(scene, bands, self.recipe.size_pixels, step, zero, centre=centre)
         light = convolve(sharp, seen.psf) if scene.components else sharp
-        add_points(light, seen.psf, point_fluxes(scene, bands, step, zero, centre))
+        points = point_fluxes(scene, bands, step, zero, centre)
+        add_points(light, self._point_psf(scene, seen), points)
         return light
+
+    def _point_psf(self, scene: Scene, seen: Conditions) -> Float32[np.ndarray, "band y x"]:
+        """The PSF out to where a star's wings sink in the noise."""
+        if min(scene.magnitudes.values()) > _WINGS_MAG:
+            return seen.psf
+        return wide_psf(self.instrument, seen, 2 * self.recipe.size_pixels + 1)
 
     def _observed(
         self,
@@ -392,6 +409,7 @@ def _create(file: h5py.File, generator: Generator) -> None:
     file.attrs["recipe"] = yaml.safe_dump(recipe.model_dump(exclude={"data"}), sort_keys=True)
     file.attrs["seed"] = recipe.seed
     file.attrs["real_hosts"] = len(generator.hosts)
+    file.attrs["real_sources"] = len(generator.sources)
 
 
 def make_dataset(recipe: SimulateRecipe, out: Path, workers: int = 1) -> None:

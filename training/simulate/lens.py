@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,14 @@ from training.simulate.scene import Component, Lens, Scene, magnitude, render_ar
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64
 
-THETA_E_ARCSEC = (0.6, 3.5)
 SOURCE_REDSHIFT = (0.8, 3.0)
+# Einstein radii below this are thinned out by (theta_E / this)^2: most lenses of the sky are too
+# small for a ground-based survey to resolve, and would be most of the set.
+_RESOLVED_ARCSEC = 1.7
 # r magnitude of unlensed sources: the bright limit is where galaxies at z > 0.8 become rare.
 SOURCE_R_MAG = (21.8, 25.8)
 MAX_DRAWS = 400
+_SOURCES_PER_HOST = 10
 
 
 @dataclass(frozen=True)
@@ -36,26 +39,30 @@ class Arcs:
 
 @dataclass(frozen=True)
 class Visible:
-    """Which arcs count: S/N (see `observe.signal_to_noise`) of at least `minimum_snr` in `band`."""
+    """Which lenses count: arcs with S/N (see `observe.signal_to_noise`) of at least `minimum_snr`
+    in `band`, Einstein radius (arcsec) within theta_e_arcsec."""
 
     minimum_snr: float = 10.0
     band: str = "g"
+    theta_e_arcsec: tuple[float, float] = (0.6, 3.5)
 
 
 VISIBLE = Visible()
 
 
 def draw_mass(
-    rng: np.random.Generator, host: Host
+    rng: np.random.Generator, host: Host, theta_e_arcsec: tuple[float, float]
 ) -> tuple[tuple[tuple[str, dict[str, float]], ...], float, float] | None:
     """Elliptical power law and external shear of a host: (mass, theta_E, z_source).
 
-    None where the Einstein radius is outside `THETA_E_ARCSEC`. Slopes: Auger et al. 2010
-    (arXiv:1007.2880), gamma 2.08 with scatter 0.16; axis ratio and angle scatter about the light's.
+    None where the Einstein radius is outside theta_e_arcsec, or is thinned out. Slopes: Auger et
+    al. 2010 (arXiv:1007.2880), gamma 2.08 with scatter 0.16; axis ratio and angle scatter about
+    the light's.
     """
     z_source = priors.truncated_normal(rng, 1.6, 0.6, *SOURCE_REDSHIFT)
     theta_e = priors.theta_e_arcsec(host.sigma_km_s, host.redshift, z_source)
-    if not THETA_E_ARCSEC[0] < theta_e < THETA_E_ARCSEC[1]:
+    low, high = theta_e_arcsec
+    if not low < theta_e < high or rng.random() > (theta_e / _RESOLVED_ARCSEC) ** 2:
         return None
     modulus, angle = np.hypot(*host.shape), 0.5 * np.arctan2(host.shape[1], host.shape[0])
     q = np.clip((1 - modulus) / (1 + modulus) + rng.normal(0.0, 0.08), 0.5, 0.98)
@@ -67,27 +74,70 @@ def draw_mass(
     return (("EPL", epl), ("SHEAR", external)), theta_e, z_source
 
 
+@dataclass(frozen=True)
+class SourceStamp:
+    """A real galaxy as source light: image without noise or neighbours, its half-light radius in
+    its own pixels."""
+
+    image: Float32[np.ndarray, "y x"]
+    radius_pixels: float
+
+
 def draw_source(
-    rng: np.random.Generator, theta_e: float, z_source: float, r_mag: float
+    rng: np.random.Generator,
+    theta_e: float,
+    z_source: float,
+    r_mag: float,
+    stamps: Sequence[SourceStamp] = (),
 ) -> tuple[Component, ...]:
-    """A star-forming disc with up to three clumps, at a place that is strongly lensed."""
+    """A star-forming galaxy at a place that is strongly lensed.
+
+    A Sersic disc with up to three clumps, or, where there are `stamps`, in half of the cases a real
+    galaxy turned at random and scaled to the size that was drawn.
+    """
     radius = np.clip(
         2.2 * 10.0 ** rng.normal(0.0, 0.17) / priors.kpc_per_arcsec(z_source), 0.1, 0.6
     )
-    distance = 0.75 * theta_e * np.sqrt(rng.random())
-    angle = rng.uniform(0, 2 * np.pi)
-    x, y = distance * np.cos(angle), distance * np.sin(angle)
+    distance, angle = 0.75 * theta_e * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
+    at = (float(distance * np.cos(angle)), float(distance * np.sin(angle)))
     g_r, r_i = priors.source_colours(rng)
     total = priors.magnitudes(r_mag - r_i, (g_r, r_i))
-    shape = priors.ellipticity(rng, 0.35, 0.95)
-    parts = []
+    if stamps and rng.random() < 0.5:
+        return (
+            _real_source(rng, stamps[int(rng.integers(len(stamps)))], float(radius), at, total),
+        )
+    return _clumpy_source(rng, float(radius), at, total)
+
+
+def _real_source(
+    rng: np.random.Generator,
+    stamp: SourceStamp,
+    radius_arcsec: float,
+    at: tuple[float, float],
+    total: priors.Magnitudes,
+) -> Component:
+    parameters = {
+        "image": stamp.image,
+        "scale": radius_arcsec / stamp.radius_pixels,
+        "phi_G": float(rng.uniform(-np.pi, np.pi)),
+        "center_x": at[0],
+        "center_y": at[1],
+    }
+    return Component("STAMP", parameters, total)
+
+
+def _clumpy_source(
+    rng: np.random.Generator, radius: float, at: tuple[float, float], total: priors.Magnitudes
+) -> tuple[Component, ...]:
+    shape, index = priors.ellipticity(rng, 0.35, 0.95), float(rng.uniform(0.7, 1.8))
+    rest = total
+    clumps = []
     for _ in range(rng.integers(0, 4)):
-        clump, total = priors.split(total, float(rng.uniform(0.05, 0.25)))
+        clump, rest = priors.split(rest, float(rng.uniform(0.05, 0.25)))
         dx, dy = rng.normal(0.0, 0.8 * radius, size=2)
         size = float(radius * rng.uniform(0.15, 0.4))
-        parts.append(priors.sersic(clump, size, 1.0, (0.0, 0.0), (x + dx, y + dy)))
-    index = float(rng.uniform(0.7, 1.8))
-    return (priors.sersic(total, float(radius), index, shape, (x, y)), *parts)
+        clumps.append(priors.sersic(clump, size, 1.0, (0.0, 0.0), (at[0] + dx, at[1] + dy)))
+    return (priors.sersic(rest, radius, index, shape, at), *clumps)
 
 
 def dimmed(source: tuple[Component, ...], by_mag: float) -> tuple[Component, ...]:
@@ -158,21 +208,21 @@ def draw_arcs(
     *,
     visible: Visible,
     centre: tuple[float, float],
-    source: tuple[Component, ...] | None = None,
+    stamps: Sequence[SourceStamp] = (),
 ) -> Arcs | None:
     """Arcs of a random source behind `host`, drawn so that they can be seen on this image.
 
     light: the host convolved with the PSF, the noise of which the arcs must overcome; centre:
-    (x, y) of the host in pixels; source: shapes to use in place of drawn ones. Geometry is drawn
+    (x, y) of the host in pixels; stamps: see `draw_source`. Geometry is drawn
     first; the source's magnitude then follows number counts down to the faintest that is visible.
     None where no source of a plausible magnitude is visible, or the host is no lens.
     """
-    drawn = draw_mass(rng, host)
+    drawn = draw_mass(rng, host, visible.theta_e_arcsec)
     if drawn is None:
         return None
     mass, theta_e, z_source = drawn
     bright, faint = SOURCE_R_MAG
-    lens = Lens(mass, source or draw_source(rng, theta_e, z_source, bright))
+    lens = Lens(mass, draw_source(rng, theta_e, z_source, bright, stamps))
     sharp = render_arcs(
         lens,
         instrument.bands,
@@ -238,14 +288,17 @@ def draw_lens(
     visible: Visible = VISIBLE,
     size_pixels: int = 48,
     centre: tuple[float, float] | None = None,
+    stamps: Sequence[SourceStamp] = (),
 ) -> tuple[Scene, Float32[np.ndarray, "band y x"]]:
     """A lens with visible arcs, and its noiseless image under these conditions."""
     where = centre or ((size_pixels - 1) / 2, (size_pixels - 1) / 2)
     for _ in range(MAX_DRAWS):
         host = priors.draw_host(rng)
         light = host_light(host, instrument, seen.psf, size_pixels, where)
-        for _ in range(4):
-            arcs = draw_arcs(rng, host, light, instrument, seen, visible=visible, centre=where)
+        for _ in range(_SOURCES_PER_HOST):
+            arcs = draw_arcs(
+                rng, host, light, instrument, seen, visible=visible, centre=where, stamps=stamps
+            )
             if arcs is not None:
                 return lens_scene(host, arcs), light + arcs.blurred
     raise RuntimeError(f"no lens with {visible} in {MAX_DRAWS} hosts: the mix asks for too much")

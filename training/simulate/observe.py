@@ -111,6 +111,7 @@ class Conditions:
 
     psf: Float32[np.ndarray, "band y x"]
     fwhm_arcsec: Float64[np.ndarray, " band"]
+    ellipticity: Float64[np.ndarray, "band 2"]
     sky_rms: Float64[np.ndarray, " band"]
     background: Float64[np.ndarray, " band"]
     electrons: Float64[np.ndarray, " band"]
@@ -126,7 +127,7 @@ def psf_image(
     size_pixels: int = 33,
 ) -> Float32[np.ndarray, "y x"]:
     """A Moffat PSF that sums to 1 on an odd grid, integrated over each pixel."""
-    samples = 3
+    samples = 2
     half = size_pixels / 2
     axis = ((np.arange(size_pixels * samples) + 0.5) / samples - half) * pixel_scale_arcsec
     x, y = np.meshgrid(axis, axis)
@@ -153,15 +154,11 @@ def draw_conditions(rng: np.random.Generator, instrument: Instrument) -> Conditi
     )
     modulus = rng.uniform(0, [p.max_ellipticity for p in psfs])
     angle = rng.uniform(0, 2 * np.pi, size=n)
+    shape = np.stack([modulus * np.cos(angle), modulus * np.sin(angle)], axis=1)
+    step = instrument.pixel_scale_arcsec
     images = [
-        psf_image(
-            fwhm[k],
-            p.moffat_beta,
-            instrument.pixel_scale_arcsec,
-            e1=modulus[k] * np.cos(angle[k]),
-            e2=modulus[k] * np.sin(angle[k]),
-        )
-        for k, p in enumerate(psfs)
+        psf_image(width, p.moffat_beta, step, e1=e1, e2=e2)
+        for p, width, (e1, e2) in zip(psfs, fwhm, shape, strict=True)
     ]
     common = instrument.common_scatter_dex
     own = np.sqrt(np.maximum(np.array([q.scatter_dex for q in noises]) ** 2 - common**2, 0.0))
@@ -169,9 +166,31 @@ def draw_conditions(rng: np.random.Generator, instrument: Instrument) -> Conditi
     return Conditions(
         np.stack(images),
         fwhm,
+        shape,
         np.array([q.sky_rms for q in noises]) * 10.0**dex,
         rng.normal(size=n) * [q.background_rms for q in noises],
         np.array([q.electrons for q in noises]),
+    )
+
+
+def wide_psf(
+    instrument: Instrument, conditions: Conditions, size_pixels: int
+) -> Float32[np.ndarray, "band y x"]:
+    """The PSF of the same image on a larger grid, for bright stars; size odd."""
+    return np.stack(
+        [
+            psf_image(
+                fwhm,
+                instrument.psf[band].moffat_beta,
+                instrument.pixel_scale_arcsec,
+                e1=e1,
+                e2=e2,
+                size_pixels=size_pixels,
+            )
+            for band, fwhm, (e1, e2) in zip(
+                instrument.bands, conditions.fwhm_arcsec, conditions.ellipticity, strict=True
+            )
+        ]
     )
 
 
@@ -188,6 +207,7 @@ def typical_conditions(instrument_name: str) -> Conditions:
     return Conditions(
         np.stack(psf),
         fwhm,
+        np.zeros((len(bands), 2)),
         np.array([instrument.noise[band].sky_rms for band in bands]),
         np.zeros(len(bands)),
         np.array([instrument.noise[band].electrons for band in bands]),
@@ -319,11 +339,13 @@ def signal_to_noise(
 ) -> Float64[np.ndarray, " band"]:
     """S/N per band of a noiseless signal inside a noiseless image that contains it.
 
-    sqrt(sum signal^2 / variance) over the pixels whose signal exceeds half of the sky's rms, where
-    variance = sky_rms^2 + total / electrons: the matched-filter S/N of what stands out, with the
-    noise taken as uncorrelated (the stack's correlation lowers the true one by up to a third).
+    sqrt(sum signal^2 / variance) over the pixels where the signal exceeds half of the sky's rms and
+    a quarter of the other light, with variance = sky_rms^2 + total / electrons: the matched-filter
+    S/N of what stands out of noise and host, as if the noise were uncorrelated (the stack's
+    correlation lowers the true one by up to a third).
     """
     rms = conditions.sky_rms[:, None, None]
     variance = rms**2 + np.maximum(total, 0.0) / conditions.electrons[:, None, None]
-    terms = np.where(signal > 0.5 * rms, signal.astype(np.float64) ** 2 / variance, 0.0)
+    faintest = np.maximum(0.5 * rms, 0.25 * (total - signal))
+    terms = np.where(signal > faintest, signal.astype(np.float64) ** 2 / variance, 0.0)
     return np.asarray(np.sqrt(terms.sum(axis=(1, 2))))

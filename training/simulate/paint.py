@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from training.simulate import real
-from training.simulate.lens import Arcs, Visible, draw_arcs
+from training.simulate.lens import Arcs, SourceStamp, Visible, draw_arcs
 from training.simulate.observe import Conditions, Instrument, draw_conditions
 from training.simulate.real import RealHost
-from training.simulate.scene import Component
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Painted light below this part of the sky's rms is not painted: it could not be seen, and the
 # host's own pixels stay as they are.
 _FAINTEST_PAINT = 0.02
-_TRIES = 12
+_TRIES = 60
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def painted_lens(
     visible: Visible,
     size_pixels: int,
     max_shift_pixels: int,
-    source: tuple[Component, ...] | None = None,
+    stamps: Sequence[SourceStamp] = (),
 ) -> tuple[Float32[np.ndarray, "band y x"], Arcs, Conditions] | None:
-    """A real galaxy with simulated arcs; None where a dozen sources behind it stay invisible."""
+    """A real galaxy with simulated arcs; None where the sources drawn behind it stay invisible."""
     cut = crop(rng, host, host.centre, size_pixels, max_shift_pixels)
     seen = conditions_of(rng, host, instrument)
     for _ in range(_TRIES):
@@ -102,7 +102,7 @@ def painted_lens(
             seen,
             visible=visible,
             centre=cut.centre,
-            source=source,
+            stamps=stamps,
         )
         if arcs is not None:
             return paint(rng, cut.image, arcs.blurred, seen), arcs, seen

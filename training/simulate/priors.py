@@ -176,7 +176,7 @@ def draw_host(rng: np.random.Generator, *, massive: bool = True) -> Host:
     """
     while True:
         z = truncated_normal(rng, 0.36, 0.15, 0.1, 0.7)
-        mean, low = (255.0, 180.0) if massive else (200.0, 110.0)
+        mean, low = (280.0, 180.0) if massive else (200.0, 110.0)
         sigma = truncated_normal(rng, mean, 50.0, low, 380.0)
         absolute = M_I + M_SLOPE * np.log10(sigma / 220.0) + rng.normal(0.0, _M_SCATTER)
         i_mag = absolute + distance_modulus(z)

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Literal
 
 import h5py
 import numpy as np
-from scipy.ndimage import gaussian_filter, maximum_filter
+from astropy.io import fits
+from scipy.ndimage import gaussian_filter, label, maximum_filter
 
 from training.simulate import priors
+from training.simulate.lens import SourceStamp
 from training.simulate.observe import Instrument
 from training.simulate.priors import Host
 from training.simulate.scene import magnitude
@@ -27,7 +29,21 @@ Split = Literal["training", "held_out"]
 
 _FOLDER = "ps1_lenses"
 _GROUP = "unresolved_galaxy_lens"
+_SOURCES = (
+    (
+        "hst_cosmos/paltas/real_galaxy_images_23.5_n1.fits",
+        "hst_cosmos/paltas/real_galaxy_catalog_23.5.fits",
+    ),
+    (
+        "hst_cosmos/btk/real_galaxy_images_extension.fits",
+        "hst_cosmos/btk/real_galaxy_catalog_26_extension_example.fits",
+    ),
+)
 _APERTURE_ARCSEC = 4.0
+# A frame whose noise differs from the survey's median by more than this factor in any band is not
+# on the zero point that its exposure time says, or holds a defect.
+_NOISE_FACTOR = 1.7
+_FAINTEST_I_MAG = 20.8
 # Velocity dispersion from luminosity scatters by this much (dex) about the inverse relation.
 _SIGMA_SCATTER_DEX = 0.06
 
@@ -103,6 +119,10 @@ def _host(
     total = _aperture(frame, centre, instrument)
     if not np.isfinite(list(total.values())).all():
         return None
+    rms = sky_rms(frame)
+    expected = np.array([instrument.noise[band].sky_rms for band in instrument.bands])
+    if np.abs(np.log(rms / expected)).max() > np.log(_NOISE_FACTOR) or total["i"] > _FAINTEST_I_MAG:
+        return None
     gain = np.array([instrument.noise[band].gain for band in instrument.bands])
     return RealHost(
         row["name"],
@@ -113,7 +133,7 @@ def _host(
         radius,
         shape,
         float(row["z_lens"] or "nan"),
-        sky_rms(frame),
+        rms,
         exposure * gain,
     )
 
@@ -176,6 +196,58 @@ def _aperture(
         band: magnitude(float(frame[k][inside].sum()), instrument.zero_point_mag)
         for k, band in enumerate(instrument.bands)
     }
+
+
+def load_sources(data: Path | None) -> tuple[SourceStamp, ...]:
+    """HST COSMOS galaxies (F814W) as source light; empty where absent.
+
+    data: the folder that holds `hst_cosmos/`. Only those that stand out well of their noise.
+    """
+    if data is None:
+        return ()
+    found: list[SourceStamp] = []
+    for images, catalogue in _SOURCES:
+        if (data / images).is_file() and (data / catalogue).is_file():
+            found.extend(_stamps(data / images, data / catalogue))
+    return tuple(found)
+
+
+def _stamps(images: Path, catalogue: Path) -> list[SourceStamp]:
+    with fits.open(catalogue) as table, fits.open(images) as file:
+        rows = table[1].data
+        cleaned = [
+            clean_stamp(
+                np.asarray(file[int(row["GAL_HDU"])].data, dtype=np.float32),
+                float(row["NOISE_VARIANCE"]),
+            )
+            for row in rows
+        ]
+    return [stamp for stamp in cleaned if stamp is not None]
+
+
+def clean_stamp(image: Float32[np.ndarray, "y x"], noise_variance: float) -> SourceStamp | None:
+    """The central galaxy alone: pixels that join its peak above the smoothed image's noise.
+
+    None where it is too faint or too small to be more than its noise when magnified.
+    """
+    smooth = gaussian_filter(image, 1.0)
+    above, _ = label(smooth > 1.5 * np.sqrt(noise_variance))
+    height, width = image.shape
+    middle = above[height // 3 : -(height // 3), width // 3 : -(width // 3)]
+    if not middle.any():
+        return None
+    chosen = above == np.bincount(middle[middle > 0]).argmax()
+    light = np.where(chosen, smooth, np.float32(0.0))
+    snr = light.sum() / np.sqrt(noise_variance * max(int(chosen.sum()), 1))
+    if snr < 60.0 or chosen.sum() < 80:
+        return None
+    y, x = np.mgrid[:height, :width]
+    cy, cx = ((axis * light).sum() / light.sum() for axis in (y, x))
+    radius = np.hypot(y - cy, x - cx).ravel()
+    order = np.argsort(radius)
+    growth = np.cumsum(light.ravel()[order])
+    half = float(radius[order][int(np.searchsorted(growth, 0.5 * growth[-1]))])
+    return SourceStamp(np.asarray(light / light.sum(), dtype=np.float32), max(half, 1.0))
 
 
 def as_lens_host(rng: np.random.Generator, real: RealHost) -> Host:

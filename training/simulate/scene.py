@@ -149,7 +149,7 @@ def _shape_image(
     component: Component, grid: _Grid, supersampling: int
 ) -> Float64[np.ndarray, "y x"]:
     image = _pixels(component, grid, slice(None), slice(None), supersampling)
-    if component.profile in shapes.OWN or component.profile == "INTERPOL":
+    if component.profile in shapes.OWN:
         return image
     rows = _cusp(grid.y, component.parameters.get("center_y", 0.0))
     columns = _cusp(grid.x, component.parameters.get("center_x", 0.0))

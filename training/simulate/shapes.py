@@ -1,4 +1,4 @@
-"""Light profiles of unit total flux: lenstronomy's by their names, and two for what it lacks."""
+"""Light profiles of unit total flux: lenstronomy's by their names, and three of our own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lenstronomy.LightModel.light_model import LightModel
+from scipy.ndimage import map_coordinates
 from scipy.special import erf, i0e
 
 if TYPE_CHECKING:
@@ -19,11 +20,6 @@ Parameters = Mapping[str, Any]
 @lru_cache(maxsize=16)
 def _lenstronomy(profile: str) -> LightModel:
     return LightModel([profile])
-
-
-def _model(profile: str) -> LightModel:
-    # INTERPOL keeps the first image that it sees, so it is made anew.
-    return LightModel([profile]) if profile == "INTERPOL" else _lenstronomy(profile)
 
 
 def _elliptical(
@@ -84,9 +80,27 @@ def ring(
     )
 
 
+def stamp(
+    x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"], parameters: Parameters
+) -> Float64[np.ndarray, " n"]:
+    """An image as a light profile, bilinear between its pixels and zero outside.
+
+    lenstronomy's INTERPOL without the spline that it fits to the image at each call: image (y, x),
+    scale (arcsec per pixel), phi_G (rotation, rad), center_x, center_y.
+    """
+    image, scale = parameters["image"], parameters["scale"]
+    dx, dy = (x - parameters["center_x"]) / scale, (y - parameters["center_y"]) / scale
+    cos, sin = np.cos(parameters["phi_G"]), np.sin(parameters["phi_G"])
+    column = cos * dx + sin * dy + (image.shape[1] - 1) / 2
+    row = -sin * dx + cos * dy + (image.shape[0] - 1) / 2
+    light = map_coordinates(image, [row, column], order=1, mode="constant", output=np.float64)
+    return np.asarray(light / (float(image.sum()) * scale**2))
+
+
 OWN: Mapping[str, Callable[..., Float64[np.ndarray, " n"]]] = {
     "SPIRAL_DISC": spiral_disc,
     "RING": ring,
+    "STAMP": stamp,
 }
 
 
@@ -99,7 +113,7 @@ def surface_brightness(
     """Light per square arcsec at (x, y) arcsec of a profile whose total flux is 1."""
     if profile in OWN:
         return OWN[profile](x, y, parameters)
-    model = _model(profile)
+    model = _lenstronomy(profile)
     keywords = [{**parameters, "amp": 1.0}]
     total = float(model.total_flux(keywords)[0])
     return np.asarray(model.surface_brightness(x, y, keywords) / total, dtype=np.float64)
@@ -111,6 +125,6 @@ def radius_arcsec(profile: str, parameters: Parameters) -> float:
         return 1.68 * float(parameters["scale_arcsec"])
     if profile == "RING":
         return float(parameters["radius_arcsec"] + parameters["width_arcsec"])
-    if profile == "INTERPOL":
+    if profile == "STAMP":
         return float(0.15 * parameters["scale"] * max(np.shape(parameters["image"])))
     return float(parameters.get("R_sersic", parameters.get("sigma", 1.0)))
