@@ -1,0 +1,49 @@
+# make demo: a simulated sky through the whole survey. make test: every test but the slow ones.
+# Both do their own set-up in .venv; a second call finds it done.
+
+PYTHON ?= python3.11
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+DATA := ../shared/data
+
+.PHONY: setup setup-dev demo test test-slow lint bench models clean
+
+setup: $(VENV)/.ready
+setup-dev: $(VENV)/.ready-dev
+
+# What the demo and a user need: no torch, no compiler.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[cpu,simulate,serve]'
+	touch $@
+
+# What tests and training need besides.
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(PIP) --editable '.[cpu,s3,serve,training,dev]'
+	touch $@
+
+demo: setup
+	$(VENV)/bin/python -m training.simulate.sky demo/sky --seed 1
+	$(VENV)/bin/lenspipe run demo/sky/survey.yaml
+	$(VENV)/bin/python -m training.demo demo/sky demo/run
+
+lint: setup-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: setup-dev lint
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-slow: setup-dev
+	$(VENV)/bin/python -m pytest -m slow
+
+bench: setup
+	$(VENV)/bin/lenspipe bench
+
+# Makes the shipped models anew: minutes on a GPU, hours on two cores.
+models: setup-dev
+	$(VENV)/bin/python -m training.pipeline training/recipes --work runs/models --zoo lenspipe/zoo
+
+clean:
+	rm -rf demo runs build dist
