@@ -22,7 +22,7 @@ IMAGES = "images"
 EXPLANATION = "explanation"
 FINGERPRINT = "fingerprint"
 _COLUMNS = ("object_id", "ra", "dec", "score", "probability", "flags")
-_ROOT = "zarr.json"
+ROOT = "zarr.json"
 _CHUNK_BYTES = 1 << 20  # one stamp is looked at by reading about this much
 
 # Ids, pixels by input name (n, band, y, x), and explanation maps (n, y, x) or None.
@@ -105,7 +105,7 @@ def write_candidates(
     Batches may come in any order and leave candidates out: those are NaN, `has_stamp` false.
     CorruptRunError where a batch names an id that is no candidate, or one twice.
     """
-    with replacing(run.store, CANDIDATES, _ROOT) as folder:
+    with replacing(run.store, CANDIDATES, ROOT) as folder:
         group = zarr.create_group(folder, zarr_format=3)
         _write_columns(group, chosen.table)
         _create_images(group, chosen.table.num_rows, inputs)
@@ -116,7 +116,7 @@ def write_candidates(
 
 def open_candidates(run: RunDirectory) -> zarr.Group | None:
     """RUN/candidates.zarr for reading; None where there is none."""
-    if not run.store.exists(f"{CANDIDATES}/{_ROOT}"):
+    if not run.store.exists(f"{CANDIDATES}/{ROOT}"):
         return None
     if run.store.is_local:
         return zarr.open_group(run.store.local_path(CANDIDATES), mode="r")

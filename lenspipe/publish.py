@@ -1,0 +1,89 @@
+"""Stage `publish`: what a finished run leaves for people. Each product is made whole or kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from lenspipe.catalogue import scores
+from lenspipe.catalogue.candidates import (
+    FINGERPRINT,
+    ROOT,
+    Rule,
+    StampBatch,
+    choose,
+    open_candidates,
+    write_candidates,
+)
+from lenspipe.catalogue.funnel import Funnel, funnel
+from lenspipe.catalogue.hats import CatalogueInfo, write_catalogue
+from lenspipe.catalogue.whole_folder import remove
+from lenspipe.contracts import InputSpec
+from lenspipe.report import MOSAIC, write_report
+from lenspipe.run_directory import CANDIDATES, FUNNEL, RunDirectory
+
+# Ranked candidates (`object_id`, `ra`, `dec`, `score`, …) -> their pixels, in any order.
+Stamps = Callable[[pa.Table], Iterable[StampBatch]]
+
+
+@dataclass(frozen=True)
+class PublishSettings:
+    """name: of the survey. rule: which sources are candidates. inputs: the ensemble's image
+    tensors, whose stamps are kept. cuts: names in the order of the survey file. partition_rows:
+    most rows of one partition of the catalogue. mosaic: candidates shown in the report."""
+
+    name: str
+    rule: Rule
+    inputs: tuple[InputSpec, ...]
+    cuts: tuple[str, ...] = ()
+    partition_rows: int = 1_000_000
+    mosaic: int = MOSAIC
+
+
+@dataclass(frozen=True)
+class PublishInfo:
+    """What was published."""
+
+    catalogue: CatalogueInfo
+    candidates: int
+    funnel: Funnel
+    report: str
+
+
+def publish(run: RunDirectory, settings: PublishSettings, stamps: Stamps) -> PublishInfo:
+    """Catalogue, candidates.zarr, funnel.json, report, in this order, from what is committed.
+
+    A killed publish is repeated from the product it was at; catalogue and candidates that already
+    belong to these scores and settings are left alone, so that `stamps` is asked only where
+    pixels are needed.
+    """
+    parts = run.part_names("scores", run.records("score"))
+    catalogue = write_catalogue(run, parts, settings.name, settings.partition_rows)
+    candidates = _publish_candidates(run, parts, settings, stamps)
+    counted = funnel(run, candidates, settings.cuts)
+    run.write_json(FUNNEL, counted.model_dump(mode="json"))
+    report = write_report(run, settings.mosaic)
+    return PublishInfo(catalogue, candidates, counted, report)
+
+
+def _publish_candidates(
+    run: RunDirectory, parts: list[str], settings: PublishSettings, stamps: Stamps
+) -> int:
+    identity = scores.fingerprint(parts, settings.name, settings.rule, settings.inputs)
+    present = open_candidates(run)
+    if present is not None and present.attrs.get(FINGERPRINT) == identity:
+        return int(str(present.attrs["candidates"]))
+    chosen = choose(run, parts, settings.rule)
+    if chosen is None:
+        remove(run.store, CANDIDATES, ROOT)
+        return 0
+    attributes = {
+        "name": settings.name,
+        "rule": settings.rule.model_dump(mode="json"),
+        FINGERPRINT: identity,
+    }
+    batches = stamps(chosen.table) if chosen.table.num_rows else ()
+    write_candidates(run, chosen, settings.inputs, batches, attributes)
+    return chosen.total

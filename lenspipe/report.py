@@ -1,0 +1,297 @@
+"""The run's page: one HTML file that needs nothing beside it, made from the run's files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+import zarr
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from lenspipe.catalogue import scores
+from lenspipe.catalogue.candidates import IMAGES, Rule, array_of, open_candidates
+from lenspipe.catalogue.funnel import Funnel, funnel
+from lenspipe.colour import asinh_rgb, band_weights
+from lenspipe.figures import Histogram, Picture, Sky, score_picture, sky_picture, stamp_png
+from lenspipe.run_directory import FUNNEL, REPORT, RUN, RunDirectory, ShardRecord, Stage
+from lenspipe.sky_map import choose_order, count_cells, extent
+
+MOSAIC = 100
+_BINS = 90
+_LONGEST_LIST = 12
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of the funnel. share: length of its bar, 0 to 1, logarithmic."""
+
+    name: str
+    left: int
+    removed: int | None
+    unknown: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """One candidate of the mosaic. picture: data URI, or None where no pixels could be read."""
+
+    rank: int
+    object_id: str
+    score: float
+    probability: float
+    picture: str | None
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """What one stage cost, summed over its workers (s)."""
+
+    stage: str
+    shards: int
+    rows: int
+    seconds: dict[str, float]
+
+    @property
+    def rate(self) -> float | None:
+        """Rows per second of one worker."""
+        total = sum(self.seconds.values())
+        return self.rows / total if total > 0 else None
+
+
+@dataclass(frozen=True)
+class FailureReason:
+    """Failures of one reason. example: what was found for one of them."""
+
+    reason: str
+    rows: int
+    example: str
+
+
+@dataclass(frozen=True)
+class CandidateSet:
+    """What the report shows of `candidates.zarr`."""
+
+    rule: Rule | None
+    total: int
+    stamps: Sequence[Stamp]
+    bands: Sequence[str]
+    ra: np.ndarray
+    dec: np.ndarray
+
+
+def write_report(run: RunDirectory, mosaic: int = MOSAIC) -> str:
+    """Write RUN/report/index.html from what is committed and published; returns its name.
+
+    mosaic: how many of the best candidates are shown.
+    """
+    records = {stage: run.records(stage) for stage in _STAGES}
+    identity = run.read_json(RUN) or {}
+    candidates = _candidates(open_candidates(run), mosaic)
+    counted = _funnel(run)
+    histogram, sky = _pictures(run, records["score"], candidates)
+    page = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            name=_name(identity),
+            identity=identity,
+            funnel=counted,
+            steps=list(_steps(counted)),
+            candidates=candidates,
+            histogram=histogram,
+            sky=sky,
+            failures=_failures(run, records, counted),
+            times=[_time(stage, records[stage]) for stage in _STAGES],
+            facts=_facts(identity),
+        )
+    )
+    run.store.write(REPORT, page.encode())
+    return REPORT
+
+
+_STAGES: tuple[Stage, ...] = ("select", "score")
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("lenspipe"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda value: f"{value:,}"
+    environment.filters["percent"] = _percent
+    return environment
+
+
+def _percent(part: int, whole: int) -> str:
+    if not whole:
+        return "–"
+    share = 100 * part / whole
+    return f"{share:.1f}%" if share >= 0.1 or not part else f"{share:.1g}%"
+
+
+def _name(identity: Mapping[str, Any]) -> str:
+    survey = identity.get("survey")
+    return str(survey["name"]) if isinstance(survey, dict) and "name" in survey else "lenspipe run"
+
+
+def _funnel(run: RunDirectory) -> Funnel:
+    content = run.read_json(FUNNEL)
+    return funnel(run) if content is None else Funnel.model_validate(content)
+
+
+def _steps(counted: Funnel) -> Iterator[Step]:
+    whole = counted.sources_in
+    left = whole
+    yield _step("sources", left, None, 0, whole)
+    for name, cut in counted.cuts.items():
+        left -= cut.removed
+        yield _step(f"cut: {name}", left, cut.removed, cut.unknown, whole)
+    yield _step("photometry network", left - counted.rejected, counted.rejected, 0, whole)
+    yield _step("scored", counted.scored, counted.failed, 0, whole)
+    yield _step("candidates", counted.candidates, None, 0, whole)
+
+
+def _step(name: str, left: int, removed: int | None, unknown: int, whole: int) -> Step:
+    share = float(np.log1p(left) / np.log1p(whole)) if whole else 0.0
+    return Step(name, left, removed, unknown, share)
+
+
+def _candidates(group: zarr.Group | None, mosaic: int) -> CandidateSet | None:
+    if group is None:
+        return None
+    columns = {
+        name: np.asarray(array_of(group, name)[:])
+        for name in ("object_id", "ra", "dec", "score", "probability", "has_stamp")
+    }
+    pixels = _colour_array(group)
+    rule = group.attrs.get("rule")
+    return CandidateSet(
+        rule=None if rule is None else Rule.model_validate(rule),
+        total=int(str(group.attrs["candidates"])),
+        stamps=_stamps(columns, pixels, min(mosaic, len(columns["ra"]))),
+        bands=[] if pixels is None else _bands(pixels),
+        ra=columns["ra"],
+        dec=columns["dec"],
+    )
+
+
+def _bands(pixels: zarr.Array[Any]) -> list[str]:
+    attributes: dict[str, Any] = dict(pixels.attrs)
+    return [str(band) for band in attributes["bands"]]
+
+
+def _colour_array(group: zarr.Group) -> zarr.Array[Any] | None:
+    """The images with the most bands; of several the sharpest."""
+    images = group.require_group(IMAGES)
+    arrays = [array for _, array in sorted(images.arrays())]
+    return max(arrays, key=lambda array: (min(array.shape[1], 3), array.shape[2]), default=None)
+
+
+def _stamps(
+    columns: Mapping[str, np.ndarray], pixels: zarr.Array[Any] | None, n: int
+) -> list[Stamp]:
+    images = None if pixels is None else np.asarray(pixels[:n])
+    weights = None if images is None else band_weights(images)
+    stamps = []
+    for row in range(n):
+        picture = None
+        if images is not None and weights is not None and columns["has_stamp"][row]:
+            picture = stamp_png(asinh_rgb(images[row], weights))
+        stamps.append(
+            Stamp(
+                rank=row + 1,
+                object_id=str(columns["object_id"][row]),
+                score=float(columns["score"][row]),
+                probability=float(columns["probability"][row]),
+                picture=picture,
+            )
+        )
+    return stamps
+
+
+def _pictures(
+    run: RunDirectory, records: Sequence[ShardRecord], candidates: CandidateSet | None
+) -> tuple[Picture | None, Picture | None]:
+    parts = run.part_names("scores", records)
+    if not parts:
+        return None, None
+    rule = None if candidates is None else candidates.rule
+    none = np.zeros(0)
+    ra, dec = (none, none) if candidates is None else (candidates.ra, candidates.dec)
+    with scores.connect(run, parts) as connection:
+        histogram = _histogram(connection)
+        field = extent(connection)
+        counts = count_cells(connection, choose_order(field, int(histogram.rows.sum())))
+    threshold = None if rule is None else rule.score_above
+    return score_picture(histogram, threshold), sky_picture(Sky(field, counts, ra, dec))
+
+
+def _histogram(connection: duckdb.DuckDBPyConnection) -> Histogram:
+    found = connection.execute("SELECT min(score), max(score) FROM scores").fetchall()[0]
+    low, high = float(found[0]), float(found[1])
+    width = (high - low) / _BINS or 1.0
+    counted = connection.execute(
+        "SELECT least(floor((score - ?) / ?), ?) AS bin, count(*) AS n FROM scores GROUP BY bin",
+        [low, width, _BINS - 1],
+    ).fetchnumpy()
+    rows = np.zeros(_BINS, np.int64)
+    rows[counted["bin"].astype(np.int64)] = counted["n"]
+    return Histogram(edges=low + width * np.arange(_BINS + 1), rows=rows)
+
+
+def _failures(
+    run: RunDirectory, records: Mapping[Stage, Sequence[ShardRecord]], counted: Funnel
+) -> list[FailureReason]:
+    parts = [name for stage in _STAGES for name in run.part_names("failures", records[stage])]
+    examples: dict[str, str] = {}
+    if parts:
+        with scores.connect(run, parts, "failures") as connection:
+            found = connection.execute(
+                "SELECT reason, min(detail) FROM failures WHERE detail <> '' GROUP BY reason"
+            )
+            examples = dict(found.fetchall())
+    return [
+        FailureReason(reason, rows, examples.get(reason, ""))
+        for reason, rows in counted.reasons.items()
+    ]
+
+
+def _time(stage: Stage, records: Sequence[ShardRecord]) -> StageTime:
+    seconds: dict[str, float] = {}
+    for record in records:
+        for step, spent in record.seconds.items():
+            seconds[step] = seconds.get(step, 0.0) + spent
+    return StageTime(stage, len(records), sum(r.rows_in for r in records), seconds)
+
+
+def _facts(identity: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """run.json as (dotted key, text) by top-level key; single values come first, together."""
+    single = [(key, str(value)) for key, value in identity.items() if not _nested(value)]
+    facts = {"run": single} if single else {}
+    for key, value in identity.items():
+        if _nested(value):
+            facts[key] = list(_flat(value))
+    return facts
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        shown = ", ".join(map(str, value[:_LONGEST_LIST]))
+        more = len(value) - _LONGEST_LIST
+        yield path, f"{shown} … and {more} more" if more > 0 else shown
+    elif value is not None:
+        yield path, str(value)
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, dict | list)
