@@ -16,6 +16,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from lenspipe.contracts import CutoutBatch, Failure, Flag, InputSpec, Reason
 from lenspipe.cutouts.base import ReaderOptions
+from lenspipe.cutouts.checks import check_scale
 from lenspipe.cutouts.geometry import Window, resample, window
 from lenspipe.cutouts.photometric import factors, zero_points
 from lenspipe.cutouts.quality import repair, rows_with_bad
@@ -35,6 +36,7 @@ class Plane:
         self.band, self.window, self.pixels = band, win, pixels
         self.present = np.zeros(n, bool)
         self.cards = np.full(n, np.nan)
+        self.suspects = np.empty(0, np.int64)  # rows with a pixel that is not finite
         self.outside: np.ndarray[Any, np.dtype[np.bool_]] | None = None
         self.masked: np.ndarray[Any, np.dtype[np.bool_]] | None = None
 
@@ -55,8 +57,15 @@ class Collector:
     """The pixels and the failures of one call of `read`, while they are gathered."""
 
     def __init__(
-        self, requested: int, inputs: Sequence[InputSpec], native_arcsec: Mapping[str, float]
+        self,
+        requested: int,
+        inputs: Sequence[InputSpec],
+        native_arcsec: Mapping[str, float],
+        may_resample: bool,
     ) -> None:
+        for spec in inputs:
+            for band in spec.bands:
+                check_scale(may_resample, spec, band, native_arcsec[band])
         self.requested = requested
         self.inputs = tuple(inputs)
         self.bytes_read = 0
@@ -103,6 +112,7 @@ class Collector:
 
 def finish(collector: Collector, options: ReaderOptions, sources: pa.Table) -> CutoutBatch:
     """Apply missing-band, mask, zero-point, resampling and quality rules, and pack the result."""
+    _unobserved_bands(collector)
     _missing_bands(collector, options)
     for spec in collector.inputs:
         for index, plane in enumerate(collector.planes[spec.name]):
@@ -118,6 +128,27 @@ def finish(collector: Collector, options: ReaderOptions, sources: pa.Table) -> C
                 collector.mark(rows, Flag.RESAMPLED)
             _judge(collector, plane, rows, target, options.max_bad_fraction)
     return _pack(collector)
+
+
+def _unobserved_bands(collector: Collector) -> None:
+    """A band without one finite pixel in a stamp whose other bands have some was not observed
+    there: it is missing, as if it had no file."""
+    planes = [plane for planes in collector.planes.values() for plane in planes]
+    empty = np.zeros((len(planes), collector.requested), bool)
+    for plane, blank in zip(planes, empty, strict=True):
+        rows = collector.alive()
+        rows = rows[plane.present[rows]]
+        stamps = plane.pixels if len(rows) == len(plane.pixels) else plane.pixels[rows]
+        plane.suspects = rows[rows_with_bad(stamps)[0]]
+        good = np.isfinite(plane.pixels[plane.suspects])
+        if plane.outside is not None:
+            good &= ~plane.outside[plane.suspects]
+        blank[plane.suspects] = ~good.any(axis=(1, 2))
+    observed = np.zeros(collector.requested, bool)
+    for plane, blank in zip(planes, empty, strict=True):
+        observed |= plane.present & ~blank
+    for plane, blank in zip(planes, empty, strict=True):
+        plane.present &= ~(blank & observed)
 
 
 def _missing_bands(collector: Collector, options: ReaderOptions) -> None:
@@ -150,8 +181,7 @@ def _flag_and_blank(
         hit = rows[(pixels[rows] == np.float32(value)).any(axis=(1, 2))]
         if len(hit):
             plane.need_masked()[hit] |= pixels[hit] == np.float32(value)
-    suspects, _ = rows_with_bad(pixels if len(rows) == len(pixels) else pixels[rows])
-    collector.mark(rows[suspects], Flag.NAN_FILLED)
+    collector.mark(np.intersect1d(plane.suspects, rows), Flag.NAN_FILLED)
     for bad, flag in ((plane.outside, Flag.EDGE), (plane.masked, Flag.MASKED)):
         if bad is None:
             continue

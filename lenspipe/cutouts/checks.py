@@ -19,7 +19,7 @@ def check_inputs(
     for spec in inputs:
         for band in spec.bands:
             native = native_scale(options, band, infos[band].pixel_scale_arcsec)
-            _check_scale(options, spec, band, native)
+            check_scale(options.resample, spec, band, native)
             _check_size(options, spec, band, native, infos[band].size_pixels)
             _check_zero_point(options, spec, band)
 
@@ -39,8 +39,9 @@ def native_scale(options: ReaderOptions, band: str, in_files: float | None) -> f
     return in_files if in_files is not None else float(stated or 0.0)
 
 
-def _check_scale(options: ReaderOptions, spec: InputSpec, band: str, native: float) -> None:
-    if options.resample or same_scale(native, spec.pixel_scale_arcsec):
+def check_scale(may_resample: bool, spec: InputSpec, band: str, native: float) -> None:
+    """InputError where a band has another pixel scale than the input and may not be resampled."""
+    if may_resample or same_scale(native, spec.pixel_scale_arcsec):
         return
     raise InputError(
         f"pixel scale of band {band}",

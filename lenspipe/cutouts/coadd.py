@@ -173,7 +173,7 @@ class CoaddReader:
             for spec in inputs
             for band in spec.bands
         }
-        collector = Collector(sources.num_rows, inputs, native)
+        collector = Collector(sources.num_rows, inputs, native, self._options.resample)
         if sources.num_rows:
             self._collect(collector, sources, native)
         return finish(collector, self._options, sources)

@@ -35,7 +35,7 @@ from lenspipe.cutouts.stacks import (
     Region,
     StackOptions,
     StackReader,
-    stated_bands,
+    check_band_order,
 )
 from lenspipe.errors import InputError
 
@@ -71,7 +71,7 @@ class _Hdf5Stack:
                     f"an array {options.dataset} (n, band, y, x)",
                     getattr(data, "shape", "none"),
                 )
-            _check_bands(path, data, options.bands)
+            check_band_order(path, data.shape[1], data.attrs.get("bands"), options.bands)
             self.shape = data.shape
             self.stored_bytes = int(data.id.get_storage_size())
             scale = data.attrs.get("pixel_scale_arcsec")
@@ -125,15 +125,6 @@ def _layout(data: Any) -> Layout:
     group = max(1, -(-total // granule)) * granule
     stored = data.id.get_storage_size() or data.nbytes
     return Layout(total, granule, group, stored / max(total, 1))
-
-
-def _check_bands(path: str, data: Any, bands: tuple[str, ...]) -> None:
-    """InputError where the number of bands, or the order that the file states, is another."""
-    if data.shape[1] != len(bands):
-        raise InputError(f"cutouts.bands: {path}", f"{data.shape[1]} bands", ", ".join(bands))
-    stated = stated_bands(data.attrs.get("bands"))
-    if stated is not None and len(stated) == len(bands) and stated != bands:
-        raise InputError(f"cutouts.bands: {path}", ", ".join(stated), ", ".join(bands))
 
 
 def open_reader(options: ReaderOptions, base: str) -> Reader:

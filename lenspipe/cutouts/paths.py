@@ -132,6 +132,10 @@ class NameTemplate:
                 raise InputError(field, "no conversion and no nested format", repr(template))
         self.fields = frozenset(name for _, name, _, _ in self._parts if name)
 
+    def is_integer(self, field: str) -> bool:
+        """Whether the template formats a field as a whole number (`{object_id:06d}`)."""
+        return any(name == field and (spec or "").endswith("d") for _, name, spec, _ in self._parts)
+
     def fill(self, values: Mapping[str, Any]) -> str:
         """The name for one row. UnsafeNameError where a value holds a path; ValueError where a
         format does not fit its value."""

@@ -3,6 +3,7 @@
 A pixel is bad where it is not finite, where the mask says so, or where it lies outside the image.
 - More than `max_bad_fraction` of a band bad, or no pixel good: the row fails, BAD_PIXELS.
 - All good pixels of a band equal: the row fails, CONSTANT_IMAGE (an empty or saturated frame).
+- No pixel of a band finite, where other bands have some: the band is missing.
 - Otherwise bad pixels become the median of the band's good pixels in that stamp, which is the sky
   for all but the largest galaxies; the row is flagged EDGE, MASKED, NAN_FILLED after the cause.
 """

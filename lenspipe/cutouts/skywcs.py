@@ -22,7 +22,7 @@ _WCS_CARD = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SkyWcs:
     """Where an image lies on the sky. shape: (y, x); pixel_scale_arcsec: geometric mean of the
     two axes; centre_deg: (ra, dec) of the middle; radius_deg: from there to the farthest corner."""
@@ -57,6 +57,15 @@ def sky_wcs(hdu: Hdu) -> SkyWcs:
     radius = float(separation_deg(ra[1:], dec[1:], ra[0], dec[0]).max())
     centre = (float(ra[0]), float(dec[0]))
     return SkyWcs(wcs, shape, pixel_scale(hdu), centre, radius, threading.Lock())
+
+
+def centre_position(hdu: Hdu) -> tuple[float, float]:
+    """(ra, dec) in degrees of the pixel that a stamp's source falls on."""
+    if hdu.shape is None:
+        raise UnreadableError("no two-dimensional image")
+    height, width = hdu.shape
+    ra, dec = celestial(hdu).all_pix2world([width // 2], [height // 2], 0, ra_dec_order=True)
+    return float(ra[0]) % 360.0, float(dec[0])
 
 
 def celestial(hdu: Hdu) -> Any:

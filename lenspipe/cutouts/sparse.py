@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Int64
@@ -91,3 +92,52 @@ def plan_strips(
         else:
             strips.append(Run(start, stop))
     return tuple(strips)
+
+
+@dataclass(frozen=True)
+class Split:
+    """dense: groups to read whole; sparse: objects of the other groups, sorted, to read alone."""
+
+    dense: tuple[Run, ...]
+    sparse: Int64[np.ndarray, " k"]
+
+
+def split_dense(
+    wanted: Int64[np.ndarray, " k"], layout: Layout, request_bytes: float, decode_bytes: float
+) -> Split:
+    """Which groups (shards) to read whole, because that costs less than their wanted granules.
+
+    Alone, each wanted granule costs a request, its bytes, and `decode_bytes` for unpacking; whole,
+    a group costs one request, and bytes and unpacking of all its granules.
+    """
+    wanted = np.unique(np.asarray(wanted, dtype=np.int64))
+    granule_bytes = layout.granule * layout.object_bytes + decode_bytes
+    groups, counts = np.unique(
+        np.unique(wanted // layout.granule) * layout.granule // layout.group, return_counts=True
+    )
+    starts = groups * layout.group
+    stops = np.minimum(starts + layout.group, layout.total)
+    whole = request_bytes + -(-(stops - starts) // layout.granule) * granule_bytes
+    alone = counts * (request_bytes + granule_bytes)
+    dense = whole <= alone
+    runs = zip(starts[dense].tolist(), stops[dense].tolist(), strict=True)
+    in_dense = np.isin(wanted // layout.group, groups[dense])
+    return Split(tuple(Run(a, b) for a, b in runs), wanted[~in_dense])
+
+
+def batches(
+    objects: Int64[np.ndarray, " k"], granule: int, most: int
+) -> tuple[Int64[np.ndarray, " j"], ...]:
+    """Sorted objects in parts of about `most`, none of which splits a granule."""
+    if not len(objects):
+        return ()
+    granules = objects // granule
+    first = np.r_[True, np.diff(granules) != 0]
+    bounds, size = [0], 0
+    edges = np.r_[np.flatnonzero(first), len(objects)].tolist()
+    for start, stop in pairwise(edges):
+        if size and size + stop - start > most:
+            bounds.append(start)
+            size = 0
+        size += stop - start
+    return tuple(np.split(objects, bounds[1:]))

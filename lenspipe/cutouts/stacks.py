@@ -168,7 +168,7 @@ class StackReader:
         bands = {band for spec in inputs for band in spec.bands}
         assumed = scale if index.stacks else (scale or inputs[0].pixel_scale_arcsec)
         native = {band: native_scale(self._options, band, assumed) for band in bands}
-        collector = Collector(sources.num_rows, inputs, native)
+        collector = Collector(sources.num_rows, inputs, native, self._options.resample)
         position, twice = self._positions(sources, index)
         collector.fail(np.flatnonzero(twice), Reason.DUPLICATE_ID, "the file has this id twice")
         self._fail_lost(collector, position, index)
@@ -307,6 +307,14 @@ def stated_bands(attribute: Any) -> tuple[str, ...] | None:
     if isinstance(attribute, str):
         return tuple(attribute.split(",")) if "," in attribute else tuple(attribute)
     return tuple(id_text(name) for name in attribute)
+
+
+def check_band_order(path: str, count: int, attribute: Any, bands: tuple[str, ...]) -> None:
+    """InputError where a file has another number of bands, or states another order of them."""
+    stated = stated_bands(attribute)
+    expected = f"{count} bands" if stated is None or len(stated) != count else ", ".join(stated)
+    if count != len(bands) or (stated is not None and len(stated) == count and stated != bands):
+        raise InputError(f"cutouts.bands: {path}", expected, ", ".join(bands))
 
 
 def id_text(value: Any) -> str:
