@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -42,16 +43,24 @@ def test_list(shipped: Path) -> None:
         "toy-b": "network",
     }
     assert entries["toy-a"].task == "lens_finding"
+    assert entries["toy"].bands == entries["toy-a"].bands == ("g", "r", "i")
+
+
+def test_show_and_verify_are_plain(shipped: Path) -> None:
+    assert zoo.show("toy-a")["images"][0]["bands"] == ["g", "r", "i"]
+    shown = json.loads(json.dumps(zoo.show("toy")))
+    assert shown["member_names"] == ["toy-a", "toy-b"]
+    assert dict(zoo.verify("toy"))["hash"] == shown["model_hash"]
 
 
 def test_verify_with_and_without_a_self_test(shipped: Path) -> None:
     self_test.add(shipped / "toy-a.onnx", scale=5.0)
-    found = zoo.verify("toy")
+    found = zoo.examine("toy")
     difference = found.self_test["toy-a"]
     assert difference is not None
     assert difference <= read_card(shipped / "toy-a.onnx").self_test.tolerance  # type: ignore[union-attr]  # just added
     assert found.self_test["toy-b"] is None
-    assert zoo.verify("toy-a").self_test.keys() == {"toy-a"}
+    assert zoo.examine("toy-a").self_test.keys() == {"toy-a"}
 
 
 def test_other_logits_than_the_card_has_are_refused(shipped: Path) -> None:
@@ -62,7 +71,7 @@ def test_other_logits_than_the_card_has_are_refused(shipped: Path) -> None:
     wrong = card.self_test.model_copy(update={"logits": logits})
     write_card(onnx.load(str(path)), card.model_copy(update={"self_test": wrong}), path)
     with pytest.raises(InputError, match="self-test"):
-        zoo.verify("toy")
+        zoo.examine("toy")
 
 
 def test_self_test_input_is_what_it_always_was(shipped: Path) -> None:
@@ -74,5 +83,5 @@ def test_self_test_input_is_what_it_always_was(shipped: Path) -> None:
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_every_shipped_model_verifies(name: str) -> None:
-    found = zoo.verify(name)
+    found = zoo.examine(name)
     assert all(difference is not None for difference in found.self_test.values())
