@@ -93,8 +93,8 @@ def main() -> None:
 
 def run(command: typer.Typer | Callable[..., None]) -> None:
     """Run a command; a mistake of the user's is one line and exit status 2."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("training").setLevel(logging.INFO)
     try:
         if isinstance(command, typer.Typer):
             command()

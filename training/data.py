@@ -58,6 +58,7 @@ def load_images(path: str | Path) -> Examples:
         labels = file["label"][:].astype(np.uint8)
         kinds = file["kind"].asstr()[:] if "kind" in file else labels.astype(str)
         truth = {key: column[:] for key, column in file.get("truth", {}).items()}
+        hosts = int(file.attrs.get("real_hosts", 0))
         spec = InputSpec(
             name="image",
             bands=tuple(_text(band) for band in file.attrs["bands"]),
@@ -69,7 +70,13 @@ def load_images(path: str | Path) -> Examples:
         raise InputError(f"training set {path}: images", "finite pixels", "NaN or infinity")
     _need_both(path, labels)
     return Examples(
-        images, labels, np.asarray(kinds, str), Path(path).stem, file_sha256(path), truth, spec
+        inputs=images,
+        labels=labels,
+        kinds=np.asarray(kinds, str),
+        name=f"{Path(path).stem} ({len(labels)} stamps, {hosts} real hosts)",
+        sha256=file_sha256(path),
+        truth=truth,
+        spec=spec,
     )
 
 
@@ -83,7 +90,7 @@ def load_table(path: str | Path, features: Sequence[Feature]) -> Examples:
         inputs=feature_matrix(features, table),
         labels=labels,
         kinds=np.asarray(kinds, str),
-        name=Path(path).stem,
+        name=f"{Path(path).stem} ({len(labels)} rows)",
         sha256=file_sha256(path),
     )
 

@@ -18,7 +18,7 @@ from training.metrics import Curve, Unsupported, figures, rate
 # Truth columns that completeness is binned by, and the edges of the bins.
 BINS: dict[str, tuple[float, ...]] = {
     "theta_e_arcsec": (0.0, 0.75, 1.0, 1.5, 2.0, 3.0, 10.0),
-    "arc_snr": (0.0, 10.0, 20.0, 40.0, 80.0, 160.0, 1e9),
+    "arc_snr_g": (0.0, 10.0, 20.0, 40.0, 80.0, 160.0, 1e9),
 }
 Figures = dict[str, Metric | Unsupported]
 
@@ -84,6 +84,14 @@ def completeness_by(
 def card_metrics(found: Mapping[str, Any]) -> dict[str, Metric]:
     """The figures that a card takes: those that the sample supports."""
     return {name: value for name, value in found["figures"].items() if isinstance(value, Metric)}
+
+
+def in_words(metrics: Mapping[str, Metric]) -> str:
+    """Figures on one line."""
+    return ", ".join(
+        f"{name} {m.value:.4f} ({m.interval[0]:.4f} to {m.interval[1]:.4f})"
+        for name, m in metrics.items()
+    )
 
 
 def as_json(value: Any) -> Any:

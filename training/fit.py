@@ -67,7 +67,11 @@ def fit(
     inputs, labels = place(train, where)  # (n, band, y, x) or (n, feature); (n,)
     held_inputs, held_labels = place(validation, where)
 
-    parts = {"model": model, "averaged": averaged, "optimiser": optimiser}
+    parts: dict[str, nn.Module | torch.optim.Optimizer] = {
+        "model": model,
+        "averaged": averaged,
+        "optimiser": optimiser,
+    }
     begun, best, stale = restore(parts, recipe, folder)
 
     for epoch in range(begun, min(recipe.epochs, stop_after or recipe.epochs)):
@@ -107,7 +111,7 @@ def fit(
         row["seconds"] = round(time.perf_counter() - started, 2)
         append_log(folder / LOG, row)
         logger.info("%s %s", recipe.name, row)
-        states = {name: part.state_dict() for name, part in parts.items()}
+        states = {key: part.state_dict() for key, part in parts.items()}
         save({**kept, **states, "stale": stale}, folder / LAST)
     return load_best(recipe, train.inputs.shape[1:], folder)
 

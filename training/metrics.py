@@ -2,7 +2,7 @@
 
 A source is called a lens where its score is strictly above the threshold, so tied scores fall on
 the same side. TPR0 and TPR10: the largest true-positive rate with no false positive, and with fewer
-than ten (Metcalf et al. 2019, arXiv:1802.03609, section 4.2).
+than ten (Metcalf et al. 2019, arXiv:1802.03609).
 
 Intervals are 95%. Where the threshold comes from the same sample (all of the above) they are
 percentiles of a bootstrap over lenses and non-lenses apart, which holds the scatter of the
@@ -82,10 +82,10 @@ class Curve:
         levels = self.scores[self.last]
         level = int(np.searchsorted(false, allowed, side="right")) - 1  # the last that is allowed
         if level == len(levels):
-            return float(np.nextafter(levels[-1], -np.inf))
+            return _next_float32(levels[-1], -np.inf)
         below = float(levels[level])
         if level == 0:
-            return float(np.nextafter(below, np.inf))
+            return _next_float32(below, np.inf)
         return 0.5 * (below + float(levels[level - 1]))
 
 
@@ -173,6 +173,11 @@ def _metric(curve: Curve, value: float, drawn: Float64[np.ndarray, " resample"])
         n_negatives=curve.n_negatives,
         note=BOOTSTRAP,
     )
+
+
+def _next_float32(value: float, towards: float) -> float:
+    """The next number that float32 scores can be compared with."""
+    return float(np.nextafter(np.float32(value), np.float32(towards)))
 
 
 def _auroc(true: Int64[np.ndarray, " level"], false: Int64[np.ndarray, " level"]) -> float:

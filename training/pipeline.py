@@ -17,6 +17,7 @@ import typer
 
 from lenspipe.errors import InputError
 from training import stages
+from training.evaluate import in_words
 from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, load_member, load_recipe
 from training.stages import Workspace
 
@@ -36,7 +37,7 @@ def make_all(recipes: Sequence[Recipe], work: Workspace, zoo: Path) -> None:
         stages.train(member, work)
     for member in members.values():
         card = stages.export_member(member, work, zoo)
-        logger.info("%s: %s", card.name, card.metrics)
+        logger.info("%s: %s", card.name, in_words(card.metrics))
     for ensemble in ensembles:
         make_ensemble(ensemble, members_of(ensemble, members), work, zoo)
 
@@ -47,7 +48,7 @@ def make_ensemble(
     """Blend, judge and write one ensemble of trained members."""
     blended = stages.fit_blend(recipe, members, work)
     metrics = stages.judge_ensemble(recipe, members, blended, work)
-    logger.info("%s: %s", recipe.name, metrics)
+    logger.info("%s: %s", recipe.name, in_words(metrics))
     return stages.export_ensemble(recipe, blended, metrics, zoo)
 
 

@@ -1,7 +1,7 @@
 """Dense network on catalogue photometry: colours, magnitudes, errors, missing-band flags.
 
 After the catalogue network of the Pan-STARRS search (Cañameras et al. 2020, HOLISMOKES II,
-arXiv:2004.13048, section 3.1).
+arXiv:2004.13048).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ INPUT: Literal["images"] = "images"
 
 
 class Parameters(Block):
-    """stem: feature maps of the first convolution; widths, blocks: of the stage after each halving."""
+    """stem: feature maps of the first convolution; widths, blocks: of a halving and after."""
 
     stem: PositiveInt = 16
     widths: tuple[PositiveInt, ...] = Field(default=(24, 48, 96), min_length=1)

@@ -13,7 +13,7 @@ from training.blend.logistic_fit import logistic_fit
 
 
 class Parameters(Block):
-    """ridge: strength of the pull towards equal weights; non_negative: allow no weight below 0, so
+    """ridge: strength of the pull towards the plain mean; non_negative: allow no weight below 0, so
     that no member is ever believed the less for being sure of a lens."""
 
     ridge: NonNegativeFloat = 1e-3

@@ -14,7 +14,7 @@ def logistic_fit(
     ridge: float,
     lowest: float | None,
 ) -> tuple[Float64[np.ndarray, " k"], float]:
-    """Weights (k,) and bias that minimise the mean cross-entropy + ridge · variance of the weights.
+    """Weights (k,) and bias that minimise the mean cross-entropy + ridge · Σ (weight - 1/k)².
 
     lowest: bound on every weight.
     """
@@ -24,7 +24,7 @@ def logistic_fit(
     def objective(theta: Float64[np.ndarray, " k1"]) -> tuple[float, Float64[np.ndarray, " k1"]]:
         weights = theta[:k]
         logit = inputs @ weights + theta[k]
-        spread = weights - weights.mean()
+        spread = weights - 1.0 / k
         value = np.mean(np.logaddexp(0.0, logit) - label * logit) + ridge * np.sum(spread**2)
         error = (expit(logit) - label) / n
         slope = inputs.T @ error + 2.0 * ridge * spread

@@ -13,7 +13,7 @@ from training.blend.logistic_fit import logistic_fit
 
 
 class Parameters(Block):
-    """ridge: strength of the pull towards equal weights."""
+    """ridge: strength of the pull towards the plain mean."""
 
     ridge: NonNegativeFloat = 1e-3
 

@@ -1,0 +1,82 @@
+"""Every fit gives a blender that `lenspipe.blenders` runs, and that is no worse than its worst."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lenspipe import blenders
+from lenspipe.errors import InputError
+from lenspipe.models.calibrate import calibrate as apply_calibration
+from training import blend
+from training.blend.calibration import calibrate
+from training.blend.logistic_fit import logistic_fit
+from training.metrics import Curve
+
+
+def members(seed: int = 0, n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of a good, a fair and a useless member, with errors of their own."""
+    draw = np.random.default_rng(seed)
+    positive = np.arange(n) % 4 == 0
+    signal = np.where(positive, 1.0, -1.0)[:, None] * np.array([1.5, 1.0, 0.0])
+    return (signal + draw.normal(size=(n, 3))).astype(np.float32), positive
+
+
+def test_there_is_a_fit_for_every_blender() -> None:
+    assert set(blend.names()) == set(blenders.names())
+
+
+@pytest.mark.parametrize("name", blend.names())
+def test_the_blend_ranks_better_than_its_members_on_average(name: str) -> None:
+    logits, positive = members()
+    options = blend.fit(name, {}, logits, positive)
+    assert options.kind == name
+    held, truth = members(seed=1)
+    scores = blenders.blend(held, options)
+    singles = [Curve(held[:, k], truth).auroc() for k in range(3)]
+    assert Curve(scores, truth).auroc() > np.mean(singles)
+
+
+@pytest.mark.parametrize("name", ["weighted_mean", "logistic"])
+def test_a_fitted_blend_beats_the_best_member(name: str) -> None:
+    logits, positive = members()
+    options = blend.fit(name, {}, logits, positive)
+    held, truth = members(seed=1)
+    assert Curve(blenders.blend(held, options), truth).auroc() > Curve(held[:, 0], truth).auroc()
+
+
+@pytest.mark.parametrize("name", blend.names())
+def test_unknown_parameters_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"blender\.parameters\.typo"):
+        blend.fit(name, {"typo": 1}, *members())
+
+
+def test_logistic_fit_is_scikit_learns() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    logits, positive = members()
+    wanted = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(logits, positive)
+    weights, bias = logistic_fit(logits.astype(np.float64), positive, ridge=0.0, lowest=None)
+    np.testing.assert_allclose(weights, wanted.coef_[0], rtol=1e-2, atol=5e-3)
+    assert bias == pytest.approx(wanted.intercept_[0], rel=1e-2, abs=5e-3)
+
+
+def test_bounds_keep_weights_from_falling_below_zero() -> None:
+    logits, positive = members()
+    logits[:, 2] = -logits[:, 0]
+    weights, _ = logistic_fit(logits.astype(np.float64), positive, ridge=0.0, lowest=0.0)
+    assert (weights >= 0).all()
+
+
+@pytest.mark.parametrize("kind", ["platt", "isotonic"])
+def test_calibrated_probabilities_are_frequencies(kind: str) -> None:
+    logits, positive = members(n=20_000)
+    fitted = calibrate(kind, logits[:, 0], positive)  # type: ignore[arg-type] # two literals
+    held, truth = members(seed=1, n=20_000)
+    probability = apply_calibration(held[:, 0], fitted)
+    assert fitted.prevalence == pytest.approx(0.25)
+    for low in (0.0, 0.2, 0.4, 0.6, 0.8):
+        inside = (probability >= low) & (probability < low + 0.2)
+        # At least 300 sources per bin: the fraction scatters by at most 0.029.
+        assert inside.sum() > 300
+        assert truth[inside].mean() == pytest.approx(probability[inside].mean(), abs=0.07)

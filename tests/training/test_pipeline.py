@@ -1,0 +1,264 @@
+"""From recipes to shipped models on toy sets; what ships is what was trained and judged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from lenspipe import blenders
+from lenspipe.errors import InputError
+from lenspipe.models.card import ModelCard, read_card
+from training import cli, fit, pipeline, stages
+from training.data import load_images
+from training.export import PARITY, check_parity, export_graph, onnx_logits
+from training.recipe import MemberRecipe, Recipe
+from training.stages import Workspace
+
+MakeSet = Callable[[Path, int, int], Path]
+FEATURES = [
+    {"kind": "magnitude", "a": "i_mag"},
+    {"kind": "colour", "a": "g_mag", "b": "i_mag"},
+    {"kind": "missing", "a": "g_mag"},
+]
+
+
+def make_table(path: Path, seed: int, n: int) -> None:
+    """Lenses are blue; one g magnitude in ten is missing."""
+    draw = np.random.default_rng(seed)
+    label = (np.arange(n) % 2).astype(np.uint8)
+    i_mag = draw.normal(19.0, 1.0, n)
+    g_mag = i_mag + 2.0 - 1.5 * label + draw.normal(0.0, 0.4, n)
+    g_mag[draw.random(n) < 0.1] = np.nan
+    pq.write_table(pa.table({"g_mag": g_mag, "i_mag": i_mag, "label": label}), path)
+
+
+def photometry_recipe(content: dict[str, Any]) -> dict[str, Any]:
+    kept = {k: v for k, v in content.items() if k not in ("normalisation", "augmentation")}
+    parameters = {"widths": [16, 16]}
+    return {
+        **kept,
+        "name": "toy-photometry",
+        "task": "photometry",
+        "features": FEATURES,
+        "architecture": {"name": "photometry_mlp", "parameters": parameters},
+    }
+
+
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, make_set: MakeSet
+) -> tuple[Path, Workspace, tuple[Recipe, ...]]:
+    """A zoo made from four recipes, its workspace and the recipes."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("pipeline")
+    folder, work = root / "recipes", Workspace(root / "work", device="cpu")
+    folder.mkdir()
+    for content in toy_recipes():
+        (folder / f"{content['name']}.yaml").write_text(yaml.safe_dump(content))
+    recipes = pipeline.load_folder(folder)
+    for recipe in recipes:
+        for split in recipe.splits.given():
+            path, block = work.data(recipe, split), recipe.simulate_block(split)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make = make_table if path.suffix == ".parquet" else make_set
+            make(path, block["seed"], block["n"])
+    pipeline.make_all(recipes, work, root / "zoo")
+    return root, work, recipes
+
+
+def toy_recipes() -> list[dict[str, Any]]:
+    common: dict[str, Any] = {
+        "task": "lens_finding",
+        "description": "finds rings",
+        "simulate": {"instrument": "toy"},
+        "normalisation": {"name": "asinh", "parameters": {"softening": [1.0, 2.0]}},
+        "optimiser": {"learning_rate": 0.01},
+        "epochs": 2,
+        "batch_size": 32,
+        "ema_decay": 0.9,
+        "fprs": [0.05],
+        "seed": 5,
+    }
+    shared = {"calibration": {"n": 400, "seed": 3}, "test": {"n": 400, "seed": 4}}
+    own = [
+        {"train": {"n": 256, "seed": 10 + k}, "validation": {"n": 128, "seed": 20 + k}, **shared}
+        for k in range(3)
+    ]
+    plain = {"kernels": [5, 3, 3], "widths": [4, 8, 8], "dense": [16, 8]}
+    return [
+        {
+            **common,
+            "name": "toy-plain",
+            "splits": own[0],
+            "architecture": {"name": "holismokes_cnn", "parameters": plain},
+        },
+        {
+            **common,
+            "name": "toy-group",
+            "splits": own[1],
+            "architecture": {"name": "group_cnn", "parameters": {"fields": [2, 3]}},
+        },
+        photometry_recipe({**common, "splits": own[2]}),
+        {
+            "name": "toy-gri",
+            "task": "ensemble",
+            "description": "both",
+            "simulate": common["simulate"],
+            "splits": shared,
+            "members": ["toy-plain", "toy-group"],
+            "fprs": [0.05],
+        },
+    ]
+
+
+def the(recipes: tuple[Recipe, ...], name: str) -> MemberRecipe:
+    found = next(recipe for recipe in recipes if recipe.name == name)
+    assert isinstance(found, MemberRecipe)
+    return found
+
+
+Made = tuple[Path, Workspace, tuple[Recipe, ...]]
+
+
+def card_in(made: Made, name: str) -> ModelCard:
+    return read_card(made[0] / "zoo" / f"{name}.onnx")
+
+
+def test_cards_say_what_made_the_weights_and_what_they_are_worth(made: Made) -> None:
+    card, recipe = card_in(made, "toy-plain"), the(made[2], "toy-plain")
+    assert card.training.recipe_sha256 == recipe.sha256()
+    assert (card.training.n_train, card.training.seed) == (256, 5)
+    image = card.images[0]
+    assert (image.bands, image.size_pixels, image.zero_point_mag) == (("g", "r"), 16, 25.0)
+    assert card.normalisation is not None
+    assert card.normalisation.in_graph
+    assert [(t.fpr, t.n_negatives) for t in card.thresholds] == [(0.05, 200)]
+    auroc = card.metrics["auroc"]
+    assert 0.8 < auroc.interval[0] <= auroc.value <= auroc.interval[1] <= 1.0
+    assert (auroc.n_positives, auroc.n_negatives) == (200, 200)
+    assert "tpr_at_fpr_0.001" not in card.metrics
+
+
+@pytest.mark.parametrize("name", ["toy-plain", "toy-group", "toy-photometry"])
+def test_the_shipped_graph_is_the_trained_network(made: Made, name: str) -> None:
+    """Of the logits, within PARITY of 1 + |logit|: float32 sums in another order, no more."""
+    root, work, recipes = made
+    recipe = the(recipes, name)
+    test = stages.examples(recipe, "test", work)
+    fitted = fit.load_best(recipe, test.inputs.shape[1:], work.member(recipe))
+    with torch.no_grad():
+        wanted = fitted.model(torch.from_numpy(test.inputs)).numpy()
+    for rows in (1, 7, 400):
+        found = onnx_logits(root / "zoo" / f"{name}.onnx", test.inputs[:rows], threads=1)
+        assert found.shape == (rows,)
+        np.testing.assert_allclose(found, wanted[:rows], rtol=PARITY, atol=PARITY)
+
+
+def test_another_network_fails_the_parity_check(made: Made, tmp_path: Path) -> None:
+    _, work, recipes = made
+    recipe = the(recipes, "toy-plain")
+    test = stages.examples(recipe, "test", work)
+    fitted = fit.load_best(recipe, test.inputs.shape[1:], work.member(recipe))
+    export_graph(fitted.model, test, tmp_path / "graph.onnx")
+    with torch.no_grad():
+        next(fitted.model.parameters()).mul_(1.05)
+    with pytest.raises(RuntimeError, match="differ by"):
+        check_parity(fitted.model, tmp_path / "graph.onnx", test.inputs[:64])
+
+
+def test_the_graph_takes_any_batch_and_names_its_tensors(made: Made) -> None:
+    graph = onnx.load(made[0] / "zoo" / "toy-plain.onnx").graph
+    shape = graph.input[0].type.tensor_type.shape.dim
+    assert graph.input[0].name == "image"
+    assert shape[0].dim_param
+    assert [d.dim_value for d in shape[1:]] == [2, 16, 16]
+    assert [(o.name, len(o.type.tensor_type.shape.dim)) for o in graph.output] == [("logit", 1)]
+
+
+def test_photometry_features_carry_the_training_sets_mean_and_scale(made: Made) -> None:
+    card = card_in(made, "toy-photometry")
+    table = pq.read_table(made[1].data(the(made[2], "toy-photometry"), "train"))
+    colour = table["g_mag"].to_numpy() - table["i_mag"].to_numpy()
+    assert card.features[1].mean == pytest.approx(np.nanmean(colour), rel=1e-5)
+    assert card.features[1].scale == pytest.approx(np.nanstd(colour), rel=1e-5)
+    assert (card.features[2].mean, card.features[2].scale) == (0.0, 1.0)
+    assert card.metrics["auroc"].value > 0.9
+
+
+def test_production_reads_the_ensemble_and_scores_as_training_did(made: Made) -> None:
+    """Of the ensemble's scores, within float32: the same graphs and the same blender."""
+    from lenspipe.models.ensemble_file import describe_ensemble
+
+    root, work, recipes = made
+    described = describe_ensemble(str(root / "zoo" / "toy-gri.yaml"))
+    assert described.member_names == ("toy-plain", "toy-group")
+    test = load_images(work.data(the(recipes, "toy-plain"), "test"))
+    logits = np.stack([onnx_logits(m.path, test.inputs, threads=1) for m in described.members], 1)
+    scores = blenders.blend(logits, described.blender)
+    above = (scores > described.threshold(0.05).score)[~test.positive].mean()
+    report = json.loads((work.root / "reports" / "toy-gri" / "evaluation.json").read_text())
+    found = report["models"]["toy-gri"]["at_threshold"]["fpr_0.05"]
+    assert found["fpr"]["value"] == pytest.approx(above, abs=1e-9)
+    assert set(found["fpr_by_kind"]) == {"spiral", "star"}
+    assert "1 to 1.5" in found["completeness_by"]["theta_e_arcsec"]
+    assert described.spec.calibration is not None
+    assert described.spec.calibration.prevalence == 0.5
+
+
+def test_a_second_call_makes_nothing_anew(made: Made) -> None:
+    root, work, recipes = made
+    before = {p: p.stat().st_mtime_ns for p in (work.root / "members").rglob("*.*")}
+    assert before
+    zoo = {p.name: p.read_bytes() for p in (root / "zoo").iterdir()}
+    pipeline.make_all(recipes, work, root / "zoo")
+    assert {p: p.stat().st_mtime_ns for p in (work.root / "members").rglob("*.*")} == before
+    assert {p.name: p.read_bytes() for p in (root / "zoo").iterdir()} == zoo
+
+
+def test_a_set_that_is_absent_is_named(made: Made, tmp_path: Path) -> None:
+    recipe = the(made[2], "toy-plain")
+    with pytest.raises(InputError, match="toy-plain: set train: expected a simulated file"):
+        stages.train(recipe, Workspace(tmp_path))
+
+
+def test_the_page_shows_the_figures(made: Made) -> None:
+    page = (made[1].root / "reports" / "toy-gri" / "index.html").read_text()
+    assert "not supported by this sample" in page
+    assert "<h2>toy-group</h2>" in page
+    assert (made[1].root / "reports" / "toy-gri" / "evaluation.png").stat().st_size > 1000
+
+
+def test_commands_fail_in_one_line_with_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("task: lens_finding\nname: x\n")
+    monkeypatch.setattr("sys.argv", ["training", "train", str(recipe)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.strip().count("\n") == 0
+
+
+def test_commands_do_a_blend_again(made: Made, tmp_path: Path) -> None:
+    root, work, _ = made
+    recipe = str(root / "recipes" / "toy-gri.yaml")
+    arguments = ["export", recipe, "--work", str(work.root), "--zoo", str(tmp_path / "zoo")]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in (tmp_path / "zoo").iterdir()) == [
+        "toy-gri.yaml",
+        "toy-group.onnx",
+        "toy-plain.onnx",
+    ]

@@ -1,0 +1,120 @@
+"""Recipes: what is refused, in which words, and what identity means."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import training
+from lenspipe.errors import InputError
+from training import architectures, losses, network
+from training.recipe import (
+    EnsembleRecipe,
+    MemberRecipe,
+    load_recipe,
+    merged,
+    parse_recipe,
+)
+from training.stages import check_unseen
+
+RECIPES = sorted((Path(training.__file__).parent / "recipes").glob("*.yaml"))
+
+
+def changed(content: dict[str, Any], **values: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(content), **values}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": 3}, "epoch: expected a known key"),
+        ({"task": "lens"}, "task: expected one of lens_finding, photometry, ensemble"),
+        ({"epochs": 0}, "epochs: .*greater than 0"),
+        ({"optimiser": {"lr": 1}}, r"optimiser\.lr: expected a known key"),
+        ({"normalisation": None}, "expected `normalisation` for images"),
+        ({"task": "photometry"}, "expected `features` for task photometry"),
+        ({"name": "../up"}, "name: "),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key(
+    recipe_content: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message.replace("expected `", "`")) as caught:
+        parse_recipe(changed(recipe_content, **change))
+    assert "\n" not in str(caught.value)
+
+
+def test_sets_that_share_a_seed_are_refused(recipe_content: dict[str, Any]) -> None:
+    splits = {**recipe_content["splits"], "test": {"n": 10, "seed": 1}}
+    with pytest.raises(InputError, match="another seed in test than in train"):
+        parse_recipe(changed(recipe_content, splits=splits))
+
+
+def test_a_set_without_a_seed_is_refused(recipe_content: dict[str, Any]) -> None:
+    splits = {**recipe_content["splits"], "test": {"n": 10}}
+    with pytest.raises(InputError, match="integer `seed` in test"):
+        parse_recipe(changed(recipe_content, splits=splits))
+
+
+def test_a_set_changes_the_simulate_block_key_by_key() -> None:
+    base = {"n": 1, "mix": {"star": 1, "ring": 2}}
+    assert merged(base, {"n": 5, "mix": {"ring": 0}}) == {"n": 5, "mix": {"star": 1, "ring": 0}}
+    assert base == {"n": 1, "mix": {"star": 1, "ring": 2}}
+
+
+def test_identity_follows_every_value_and_no_order(recipe_content: dict[str, Any]) -> None:
+    first = parse_recipe(recipe_content).sha256()
+    assert parse_recipe(dict(reversed(recipe_content.items()))).sha256() == first
+    assert parse_recipe(changed(recipe_content, seed=6)).sha256() != first
+
+
+def test_a_simulate_block_may_be_a_file(tmp_path: Path, recipe_content: dict[str, Any]) -> None:
+    (tmp_path / "sky.yaml").write_text("instrument: toy\n")
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(changed(recipe_content, simulate="sky.yaml")))
+    assert load_recipe(file).sha256() == parse_recipe(recipe_content).sha256()
+
+
+def test_an_ensemble_is_not_judged_on_what_a_member_saw(recipe_content: dict[str, Any]) -> None:
+    member = parse_recipe(recipe_content)
+    ensemble = parse_recipe(
+        {
+            "name": "blend",
+            "task": "ensemble",
+            "description": "",
+            "simulate": {"instrument": "toy"},
+            "splits": {"calibration": {"n": 9, "seed": 3}, "test": {"n": 9, "seed": 2}},
+            "members": ["toy"],
+        }
+    )
+    assert isinstance(member, MemberRecipe)
+    assert isinstance(ensemble, EnsembleRecipe)
+    with pytest.raises(InputError, match=r"blend: splits\.test\.seed.*toy's validation"):
+        check_unseen(ensemble, [member])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_shipped_recipe_is_sound(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    if isinstance(recipe, EnsembleRecipe):
+        members = [load_recipe(path.parent / f"{name}.yaml") for name in recipe.members]
+        check_unseen(recipe, [m for m in members if isinstance(m, MemberRecipe)])
+        return
+    images = architectures.load(recipe.architecture.name).INPUT == "images"
+    size = recipe.simulate["size_pixels"] if images else 0
+    network.build(recipe, (3, size, size) if images else (len(recipe.features),))
+    losses.build(recipe.loss.name, recipe.loss.parameters)
+
+
+def test_shipped_members_share_no_training_set() -> None:
+    seeds: list[int] = []
+    for path in RECIPES:
+        recipe = load_recipe(path)
+        if isinstance(recipe, MemberRecipe):
+            seeds += [recipe.simulate_block(split)["seed"] for split in ("train", "validation")]
+    assert len(set(seeds)) == len(seeds) >= 6
