@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +153,7 @@ def binned_lines(
     outcome: Outcome, name: str, values: Float64[np.ndarray, " n"], edges: Sequence[float]
 ) -> Iterator[str]:
     """Completeness in bins of one of the lenses' parameters."""
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = outcome.lens & (values >= low) & (values < high)
         found = int((inside & outcome.candidate).sum())
         label = f"  {name} {low:g} to {high:g}"

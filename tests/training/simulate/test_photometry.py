@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from lenspipe.errors import InputError
+from training.simulate.measurement import Depth, kron, psf_minus_kron
+from training.simulate.photometry import LRG_TABLE, held_out, make_photometry
+
+SMALL = {"seed": 4, "sources": 3000, "lenses": 200, "drawn_lenses": 4, "data": None}
+DATA = Path(__file__).parents[4] / "shared" / "data"
+
+
+def depth(n: int) -> Depth:
+    return Depth(np.full(n, 27.0), np.full(n, 1.1), np.full(n, 32.0), 0.25)
+
+
+def test_errors_match_the_scatter() -> None:
+    rng, n = np.random.default_rng(0), 20_000
+    for true in (17.0, 19.0, 20.5):
+        measured, error = kron(rng, np.full(n, true), np.full(n, 0.6), depth(n))
+        pull = (measured - true) / error
+        assert np.std(pull) == pytest.approx(1.0, abs=0.05)
+        assert np.median(measured) == pytest.approx(true, abs=0.02)
+
+
+def test_larger_sources_have_larger_errors_and_faint_ones_none() -> None:
+    rng, n = np.random.default_rng(0), 100
+    _, small = kron(rng, np.full(n, 20.0), np.full(n, 0.2), depth(n))
+    _, large = kron(rng, np.full(n, 20.0), np.full(n, 3.0), depth(n))
+    assert np.median(large) > 2 * np.median(small)
+    magnitude, error = kron(rng, np.full(n, 28.0), np.full(n, 0.2), depth(n))
+    assert np.isnan(magnitude).mean() > 0.95
+    assert np.array_equal(np.isnan(magnitude), np.isnan(error))
+
+
+def test_stars_have_no_extent_and_galaxies_have() -> None:
+    rng, n = np.random.default_rng(0), 5000
+    error = np.full(n, 0.01)
+    star = psf_minus_kron(rng, np.zeros(n), error, depth(n))
+    galaxy = psf_minus_kron(rng, np.full(n, 0.6), error, depth(n))
+    assert np.mean(star) == pytest.approx(0.0, abs=0.002)
+    assert (star < 0.05).mean() > 0.99
+    assert (galaxy > 0.05).all()
+
+
+def test_same_seed_gives_the_same_rows_within_the_cuts(tmp_path: Path) -> None:
+    first = pq.read_table(make_photometry(SMALL, tmp_path / "a.parquet"))
+    again = pq.read_table(make_photometry(SMALL, tmp_path / "b.parquet"))
+    other = pq.read_table(make_photometry({**SMALL, "seed": 5}, tmp_path / "c.parquet"))
+    assert first.equals(again)
+    assert not first.equals(other)
+    colour = first["g_mag"].to_numpy() - first["i_mag"].to_numpy()
+    assert ((colour > 1.1) & (colour < 3.7)).all()
+    assert (first["i_mag"].to_numpy() < 21.7).all()
+    label = first["label"].to_numpy()
+    assert np.array_equal(label == 1, np.array(first["kind"].to_pylist()) == "lens")
+    assert 100 < label.sum() <= 200
+    assert (label == 0).sum() > 500
+
+
+def test_magnitudes_are_kept_with_errors_in_every_band(tmp_path: Path) -> None:
+    rows = pq.read_table(make_photometry(SMALL, tmp_path / "a.parquet"))
+    for band in "gri":
+        magnitude, error = (
+            rows[f"{band}_mag"].to_numpy(),
+            rows[f"{band}_mag_err"].to_numpy(),
+        )
+        assert np.array_equal(np.isnan(magnitude), np.isnan(error))
+        assert np.nanmin(error) >= 0.01 - 1e-6
+
+
+def test_unknown_key_is_named() -> None:
+    with pytest.raises(InputError, match=r"simulate\.galaxies: expected a known key"):
+        make_photometry({"seed": 1, "galaxies": 3}, Path("never-written.parquet"))
+
+
+def test_repeated_positions_stay_on_one_side() -> None:
+    rng = np.random.default_rng(0)
+    ra, dec = rng.uniform(0, 360, 4000), rng.uniform(-10, 60, 4000)
+    side = held_out(ra, dec)
+    assert np.array_equal(side, held_out(ra.copy(), dec.copy()))
+    assert side.mean() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not (DATA / LRG_TABLE).is_file(), reason="no real data in ../shared/data")
+def test_real_galaxies_come_with_and_without_arcs(tmp_path: Path) -> None:
+    block = {**SMALL, "data": str(DATA), "lrg_rows": 2000}
+    rows = pq.read_table(make_photometry(block, tmp_path / "a.parquet")).to_pylist()
+    real = [row for row in rows if row["origin"] == "sdss_lrg"]
+    plain = [row["i_mag"] for row in real if row["label"] == 0]
+    lensed = [row["i_mag"] for row in real if row["label"] == 1]
+    assert min(len(plain), len(lensed)) > 1000
+    assert np.median(lensed) < np.median(plain)
