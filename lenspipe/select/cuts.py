@@ -25,7 +25,7 @@ from lenspipe.select.expressions import Node
 
 _VIEW = "part"
 _KEPT = 65_535  # code of a row that every cut keeps; codes below are 2 * cut + (1 if unknown)
-_MAX_CUTS = 1_000
+_MAX_CUTS = 200  # they nest in one expression, of which DuckDB bounds the depth
 
 
 @dataclass(frozen=True)
@@ -176,13 +176,15 @@ def _type(sql: str, connection: duckdb.DuckDBPyConnection) -> str:
 
 
 def _query(checked: list[str]) -> str:
-    """One CASE that gives the code of the first cut that removes a row."""
-    whens = " ".join(
-        f"WHEN {sql} IS NOT TRUE THEN CASE WHEN {sql} IS NULL THEN {2 * k + 1} ELSE {2 * k} END"
-        for k, sql in enumerate(checked)
-    )
+    """One expression that gives the code of the first cut that removes a row, innermost last.
+
+    Nested, so that only rows which a cut keeps are asked for the next one.
+    """
+    code = f"{_KEPT}"
+    for k, sql in reversed(list(enumerate(checked))):
+        code = f"CASE WHEN {sql} THEN {code} WHEN {sql} IS NULL THEN {2 * k + 1} ELSE {2 * k} END"
     # The text comes from vetted trees, see `expressions.parse`.
-    return f"SELECT CAST(CASE {whens} ELSE {_KEPT} END AS USMALLINT) AS code FROM {_VIEW}"  # noqa: S608
+    return f"SELECT CAST({code} AS USMALLINT) AS code FROM {_VIEW}"  # noqa: S608
 
 
 def _first_line(error: Exception) -> str:

@@ -228,3 +228,14 @@ def test_a_sum_that_overflows_compares_as_its_true_value_would() -> None:
     table = pa.table({"g": [1.7e308, math.pi], "i": [1.7e308, math.pi]})
     cuts = compile_cuts({"a": "g + i > 10"}, table.schema)
     assert cuts.apply(table).kept.tolist() == [0]
+
+
+def test_as_many_cuts_as_are_allowed_run_and_more_are_refused() -> None:
+    schema = pa.schema([("i", pa.float64())])
+    many = {f"cut{k}": f"i - 0.5 > {k}" for k in range(200)}
+    result = compile_cuts(many, schema).apply(pa.table({"i": [100.0, None, 1000.0]}))
+    assert result.kept.tolist() == [2]
+    assert result.removed["cut100"] == CutCount(false=1)
+    assert result.removed["cut0"] == CutCount(unknown=1)
+    with pytest.raises(InputError, match="at most 200"):
+        compile_cuts({**many, "one_more": "i > 0"}, schema)
