@@ -122,7 +122,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def see_options(path: Path, chosen: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Reader options as far as the files say them. chosen: those given, such as the array's name."""
+    """Reader options as far as the files say them. chosen: those given, such as an array's name."""
     given = chosen or {}
     if path.suffix in HDF5_SUFFIXES:
         return _see_hdf5(path, given)

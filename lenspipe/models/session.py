@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -108,12 +108,13 @@ class Member:
         A row with a value that is not finite gives NaN. MemberError where the network raises.
         """
         arrays = self._validated(images)
-        finite = _finite_rows(arrays)
-        logits = np.full(len(finite), np.nan, np.float32)
-        for start, stop in _spans(len(finite), self.batch_size):
-            batch = self._filled(arrays, finite, start, stop)
-            logits[start:stop] = self._run(batch)[: stop - start]
-        logits[~finite] = np.nan
+        rows = len(next(iter(arrays.values())))
+        logits = np.empty(rows, np.float32)
+        for start in range(0, rows, self.batch_size):
+            part = {key: array[start : start + self.batch_size] for key, array in arrays.items()}
+            finite = _finite_rows(part)
+            found = self._run(self._normalised(self._filled(part, finite)))[: len(finite)]
+            logits[start : start + len(finite)] = np.where(finite, found, np.nan)
         return logits
 
     def _validated(self, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -135,26 +136,26 @@ class Member:
         return arrays
 
     def _filled(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        finite: Bool[np.ndarray, " n"],
-        start: int,
-        stop: int,
+        self, part: Mapping[str, np.ndarray], finite: Bool[np.ndarray, " k"]
     ) -> Mapping[str, np.ndarray]:
-        """Rows start to stop in the batch buffers; rows that are short or not finite are zeros."""
-        rows = stop - start
-        bad = ~finite[start:stop]
-        for key, array in arrays.items():
+        """A batch of the fixed size: the rows themselves where they are one, else the buffers, in
+        which rows that are missing or not finite are zeros."""
+        whole = len(finite) == self.batch_size and bool(finite.all())
+        if whole and all(array.flags.c_contiguous for array in part.values()):
+            return part
+        for key, array in part.items():
             buffer = self._buffers[key]
-            buffer[:rows] = array[start:stop]
-            buffer[:rows][bad] = 0.0
-            buffer[rows:] = 0.0
+            buffer[: len(finite)] = array
+            buffer[: len(finite)][~finite] = 0.0
+            buffer[len(finite) :] = 0.0
+        return self._buffers
+
+    def _normalised(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """What the card asks for outside the graph."""
         if self._normalise is None or self._normalise.in_graph:
-            return self._buffers
-        return {
-            key: normalise.apply(self._normalise.name, self._normalise.parameters, buffer, np)
-            for key, buffer in self._buffers.items()
-        }
+            return batch
+        name, parameters = self._normalise.name, self._normalise.parameters
+        return {key: normalise.apply(name, parameters, a, np) for key, a in batch.items()}
 
     def _run(self, batch: Mapping[str, np.ndarray]) -> Float32[np.ndarray, " batch"]:
         feed = {self._graph_names[key]: array for key, array in batch.items()}
@@ -193,13 +194,16 @@ def check_normalisation(card: ModelCard, path: str) -> None:
         ) from error
 
 
-def _spans(rows: int, size: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + size, rows)) for start in range(0, rows, size))
-
-
-def _finite_rows(arrays: Mapping[str, np.ndarray]) -> Bool[np.ndarray, " n"]:
-    rows = [np.isfinite(a).all(axis=tuple(range(1, a.ndim))) for a in arrays.values()]
-    return np.asarray(np.logical_and.reduce(rows))
+def _finite_rows(part: Mapping[str, np.ndarray]) -> Bool[np.ndarray, " k"]:
+    """Rows of which every value is finite. A sum over the row tells most at once: it is finite
+    only where all its values are; where it is not, the values themselves are looked at."""
+    finite = np.ones(len(next(iter(part.values()))), bool)
+    for array in part.values():
+        flat = array.reshape(len(array), -1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            doubtful = np.flatnonzero(~np.isfinite(flat.sum(axis=1)))
+        finite[doubtful] &= np.isfinite(flat[doubtful]).all(axis=1)
+    return finite
 
 
 def _check_inputs(

@@ -97,6 +97,32 @@ def test_a_row_that_is_not_finite_is_nan_alone(member: Member, bad: float) -> No
     assert_close(np.delete(found, 2), np.delete(wanted, 2))
 
 
+def test_rows_whose_sum_overflows_are_scored(member: Member) -> None:
+    """Their values are finite, and so may be their logit."""
+    images = np.zeros((4, *SHAPE), np.float32)
+    images[1, 0, :4, 0] = 2e38
+    found = member.predict({"image": images})
+    weights = toy_models.make_weights(SHAPE)[0, :4, 0]
+    np.testing.assert_allclose(found[1], np.sum(2e38 * weights.astype(np.float64)), rtol=1e-5)
+    np.testing.assert_array_equal(found[[0, 2, 3]], np.float32(0.5))
+
+
+def test_arrays_that_are_no_block_of_memory(member: Member) -> None:
+    images = pixels(16)
+    found = member.predict({"image": images[::2]})
+    assert_close(found, expected(np.ascontiguousarray(images[::2])))
+    turned = images[:4].transpose(0, 1, 3, 2)
+    assert_close(member.predict({"image": turned}), expected(np.ascontiguousarray(turned)))
+
+
+def test_the_images_are_left_as_they_were(member: Member) -> None:
+    images = pixels(6)
+    images[2, 0, 0, 0] = np.nan
+    kept = images.copy()
+    member.predict({"image": images})
+    np.testing.assert_array_equal(images, kept)
+
+
 def test_normalisation_outside_the_graph_is_applied(tmp_path: Path) -> None:
     asinh = Normalisation(name="asinh", parameters={"softening": [2.0]}, in_graph=False)
     toy_models.make_member(tmp_path / "a.onnx", normalisation=asinh)
