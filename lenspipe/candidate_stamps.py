@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +69,7 @@ class CandidateStamps:
         )
 
     def _maps(
-        self, ensemble: Ensemble, images: dict[str, np.ndarray], wanted: np.ndarray
+        self, ensemble: Ensemble, images: Mapping[str, np.ndarray], wanted: np.ndarray
     ) -> Float32[np.ndarray, "n y x"]:
         spec = self.settings.inputs[0]
         maps = np.full((len(wanted), spec.size_pixels, spec.size_pixels), np.nan, np.float32)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from lenspipe import cutouts
+from lenspipe.catalogue.candidates import Rule
 from lenspipe.config import Survey, resolve
 from lenspipe.cutouts.base import BandInfo
 from lenspipe.identity import fingerprint
 from lenspipe.models.card import file_sha256
 from lenspipe.models.ensemble_file import EnsembleDescription, describe_ensemble
 from lenspipe.models.providers import ProviderName
+from lenspipe.publish import PublishSettings
 from lenspipe.scoring import ScoreSettings
 from lenspipe.select.files import CatalogueFile
 from lenspipe.select.sources import SourcePart, list_parts
@@ -58,6 +60,31 @@ class CheckedSurvey:
                 "fingerprint": fingerprint(self._files()),
             },
         }
+
+    def publish_settings(self) -> PublishSettings:
+        """What stage `publish` needs to know."""
+        return PublishSettings(
+            name=self.survey.name,
+            rule=self._rule(),
+            inputs=self.ensemble.inputs,
+            cuts=tuple(self.survey.cuts),
+            partition_rows=self.survey.publish.partition_rows,
+            mosaic=self.survey.publish.mosaic,
+        )
+
+    def _rule(self) -> Rule:
+        wanted = self.survey.candidates
+        if wanted.fpr is None:
+            return Rule(score_above=wanted.score_above, top=wanted.top, keep=wanted.max_stamps)
+        threshold = self.ensemble.threshold(wanted.fpr)
+        calibration = self.ensemble.spec.calibration
+        return Rule(
+            score_above=threshold.score,
+            keep=wanted.max_stamps,
+            fpr=threshold.fpr,
+            n_negatives=threshold.n_negatives,
+            prevalence=calibration.prevalence if calibration else None,
+        )
 
     def _files(self) -> list[CatalogueFile]:
         files = {piece.file.path: piece.file for part in self.parts for piece in part.slices}

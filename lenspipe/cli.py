@@ -47,7 +47,7 @@ def run(
 ) -> None:
     """Run a survey, or what is left of it."""
     from lenspipe.events import Events
-    from lenspipe.job import run_survey
+    from lenspipe.job import describe_run, run_survey
     from lenspipe.metrics import RunMetrics
     from lenspipe.progress import make_progress
 
@@ -60,7 +60,7 @@ def run(
             port = metrics.serve(loaded.runtime.metrics_port)
             progress.message(f"metrics on http://127.0.0.1:{port}/metrics")
         info = run_survey(loaded, Events(metrics, progress), address, fresh)
-    _print_fields(info.lines())
+    _print_fields(describe_run(loaded, info))
 
 
 @app.command()

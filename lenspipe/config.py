@@ -132,7 +132,7 @@ class Survey(Block):
 
     def identity(self) -> dict[str, Any]:
         """What a result depends on: all of the file but `runtime` and `output`."""
-        kept = self.model_dump(mode="json", exclude={"runtime", "output"})
+        kept = self.model_dump(mode="json", exclude={"runtime", "output", "cutouts"})
         kept["cutouts"] = self.cutouts.model_dump(mode="json")
         return kept
 

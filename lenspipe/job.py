@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from lenspipe import scoring, selecting
+from lenspipe.candidate_stamps import CandidateStamps
 from lenspipe.check import CheckedSurvey, check_survey
-from lenspipe.config import Survey
+from lenspipe.config import Survey, resolve
 from lenspipe.errors import FailureLimitError
 from lenspipe.events import Events
 from lenspipe.identity import check_same_run, versions
 from lenspipe.lock import RunLock
 from lenspipe.planning import Plan, make_plan, read_plan
 from lenspipe.publish import PublishInfo, publish
-from lenspipe.run_directory import METRICS, RUN, RunDirectory
+from lenspipe.run_directory import CATALOGUE, METRICS, REPORT, RUN, RunDirectory
 from lenspipe.runtime import PoolOptions, connect
 from lenspipe.slots import Machine, Slots, plan_slots
 from lenspipe.stages import Ledger, StageSpec, run_stage
@@ -104,19 +105,41 @@ def score(job: Job, plan: Plan, slots: Slots) -> None:
 
 def finish(job: Job) -> PublishInfo:
     """Catalogue, candidates, funnel and report from what is committed; the run's last word."""
-    info = publish(job.run, job.checked)
-    state = "done"
-    failed, limit = info.funnel.failed, job.checked.survey.runtime.failure_limit
-    if failed > limit * max(info.funnel.selected, 1):
-        state = "finished_with_failures"
-    _write_state(job.run, job.checked, state)
-    job.run.store.write(METRICS, job.events.metrics.text())
-    if state != "done":
+    checked, run = job.checked, job.run
+    stamps = CandidateStamps(run, checked.score_settings(run.url, "cpu", threads=1))
+    info = publish(run, checked.publish_settings(), stamps)
+    limit = checked.survey.runtime.failure_limit
+    failed = info.funnel.failed
+    too_many = failed > limit * max(info.funnel.selected, 1)
+    _write_state(run, checked, "finished_with_failures" if too_many else "done")
+    run.store.write(METRICS, job.events.metrics.text())
+    if too_many:
         raise FailureLimitError(
-            f"{failed} sources failed, more than the {limit:.2%} of runtime.failure_limit; "
+            f"{failed} sources failed, more than runtime.failure_limit ({limit:.2%}) allows; "
             f"reasons: {info.funnel.reasons}"
         )
     return info
+
+
+def describe_run(survey: Survey, info: PublishInfo) -> list[tuple[str, str]]:
+    """What a run left, as (field, text) lines for a person."""
+    counted = info.funnel
+    run = RunDirectory(resolve(survey.output, survey.base))
+    return [
+        ("sources", f"{counted.sources_in:,}"),
+        ("cut", f"{counted.cut:,}"),
+        ("rejected", f"{counted.rejected:,} by the photometry network"),
+        ("scored", f"{counted.scored:,}"),
+        ("failed", f"{counted.failed:,}{_by_reason(counted.reasons)}"),
+        ("candidates", f"{info.candidates:,}"),
+        ("catalogue", run.store.path(CATALOGUE)),
+        ("report", run.store.path(REPORT)),
+    ]
+
+
+def _by_reason(reasons: dict[str, int]) -> str:
+    told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+    return f" ({told})" if told else ""
 
 
 @contextmanager
