@@ -86,15 +86,35 @@ def export(recipe: RecipeFile, work: Work = WORK, zoo: Zoo = ZOO) -> None:
         typer.echo(pipeline.make_ensemble(read, members, place, zoo))
 
 
+@app.command()
+def explain(
+    recipe: RecipeFile,
+    work: Work = WORK,
+    rows: Annotated[int, typer.Option(min=1, help="stamps of each kind")] = 8,
+) -> None:
+    """Draw which pixels of test stamps spoke for a lens."""
+    from training import stages
+    from training.explain import draw_maps
+
+    read, place = load_member(recipe), stages.Workspace(work)
+    path = place.report(read) / "occlusion.png"
+    typer.echo(draw_maps(place.graph(read), stages.examples(read, "test", place), rows, path))
+
+
 def main() -> None:
     """Run the command line."""
     run(app)
 
 
-def run(command: typer.Typer | Callable[..., None]) -> None:
-    """Run a command; a mistake of the user's is one line and exit status 2."""
+def log_to_stderr() -> None:
+    """Our own progress, and only what others warn of."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("training").setLevel(logging.INFO)
+
+
+def run(command: typer.Typer | Callable[..., None]) -> None:
+    """Run a command; a mistake of the user's is one line and exit status 2."""
+    log_to_stderr()
     try:
         if isinstance(command, typer.Typer):
             command()

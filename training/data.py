@@ -80,9 +80,14 @@ def load_images(path: str | Path) -> Examples:
     )
 
 
-def load_table(path: str | Path, features: Sequence[Feature]) -> Examples:
-    """A simulated set of photometry (Parquet), standardised by `features`."""
-    table = _read_table(path, features)
+def load_table(
+    path: str | Path, features: Sequence[Feature], drop: float = 0.0, seed: int = 0
+) -> Examples:
+    """A simulated set of photometry (Parquet), standardised by `features`.
+
+    drop: fraction of the rows that lose one of the features' columns, drawn by `seed`.
+    """
+    table = without_a_band(_read_table(path, features), feature_columns(features), drop, seed)
     labels = np.asarray(table["label"].to_numpy(), np.uint8)
     kinds = table["kind"].to_pylist() if "kind" in table.column_names else labels
     _need_both(path, labels)
@@ -101,6 +106,17 @@ def measure_features(path: str | Path, features: Sequence[Feature]) -> tuple[Fea
     plain = [f.model_copy(update={"mean": 0.0, "scale": 1.0, "fill": np.nan}) for f in features]
     columns = feature_matrix(plain, table).T
     return tuple(map(_measured, features, columns))
+
+
+def without_a_band(table: pa.Table, columns: Sequence[str], fraction: float, seed: int) -> pa.Table:
+    """`table` with one of `columns` not measured in a fraction of the rows."""
+    draw = np.random.default_rng([seed, table.num_rows])
+    lost = draw.integers(0, len(columns), table.num_rows)
+    lost[draw.random(table.num_rows) >= fraction] = -1
+    for k, name in enumerate(columns):
+        values = np.where(lost == k, np.nan, table[name].to_numpy())
+        table = table.set_column(table.column_names.index(name), name, pa.array(values))
+    return table
 
 
 def _measured(feature: Feature, column: Float32[np.ndarray, " n"]) -> Feature:

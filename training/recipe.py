@@ -142,7 +142,8 @@ class MemberRecipe(Common):
     """One network, from the simulation to its weights.
 
     patience: epochs without a better validation loss before training stops. ema_decay: decay of the
-    running mean of the weights, which is what is kept (0: none).
+    running mean of the weights, which is what is kept (0: none). drop_band: fraction of the rows of
+    photometry that lose one column in training, so that a missing band is nothing new.
     """
 
     task: Literal["lens_finding", "photometry"]
@@ -158,6 +159,7 @@ class MemberRecipe(Common):
     batch_size: PositiveInt = 256
     patience: PositiveInt = 10
     ema_decay: float = Field(default=0.998, ge=0.0, lt=1.0)
+    drop_band: float = Field(default=0.0, ge=0.0, lt=1.0)
     seed: NonNegativeInt
 
     @model_validator(mode="after")

@@ -80,9 +80,9 @@ def simulate(recipe: Recipe, split: str, work: Workspace) -> Path:
 
         make_photometry(recipe.simulate_block(split), aside)
     else:
-        from training.simulate import dataset
+        from training.simulate.dataset import simulate as make_stamps
 
-        dataset.simulate(recipe.simulate_block(split), aside, work.workers)
+        make_stamps(recipe.simulate_block(split), aside, work.workers)
     aside.replace(path)
     return path
 
@@ -93,7 +93,8 @@ def examples(recipe: Recipe, split: str, work: Workspace) -> Examples:
     if not path.exists():
         raise InputError(f"{recipe.name}: set {split}", f"a simulated file {path}", "none")
     if isinstance(recipe, MemberRecipe) and recipe.task == "photometry":
-        return load_table(path, features(recipe, work))
+        drop = recipe.drop_band if split in ("train", "validation") else 0.0
+        return load_table(path, features(recipe, work), drop, recipe.seed)
     return load_images(path)
 
 

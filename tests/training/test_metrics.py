@@ -92,12 +92,9 @@ def test_bootstrap_covers_the_auroc_of_the_population() -> None:
 
 def test_clopper_pearson_has_its_textbook_values() -> None:
     """0 of 10: upper limit 1 - 0.025^(1/10) = 0.3085; 5 of 10: 0.1871 to 0.8129."""
-    assert rate(np.zeros(10, bool), positives=False).interval == pytest.approx(
-        (0, 0.3085), abs=1e-4
-    )
-    assert rate(np.arange(10) < 5, positives=True).interval == pytest.approx(
-        (0.1871, 0.8129), abs=1e-4
-    )
+    none, half = np.zeros(10, bool), np.arange(10) < 5
+    assert rate(none, positives=False).interval == pytest.approx((0, 0.3085), abs=1e-4)
+    assert rate(half, positives=True).interval == pytest.approx((0.1871, 0.8129), abs=1e-4)
 
 
 def test_nan_is_refused() -> None:

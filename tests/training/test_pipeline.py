@@ -20,7 +20,7 @@ from lenspipe import blenders
 from lenspipe.errors import InputError
 from lenspipe.models.card import ModelCard, read_card
 from training import cli, fit, pipeline, stages
-from training.data import load_images
+from training.data import load_images, without_a_band
 from training.export import PARITY, check_parity, export_graph, onnx_logits
 from training.recipe import MemberRecipe, Recipe
 from training.stages import Workspace
@@ -73,7 +73,7 @@ def made(
             path.parent.mkdir(parents=True, exist_ok=True)
             make = make_table if path.suffix == ".parquet" else make_set
             make(path, block["seed"], block["n"])
-    pipeline.make_all(recipes, work, root / "zoo")
+    pipeline.make_all(recipes, work, root / "zoo", trainers=2)
     return root, work, recipes
 
 
@@ -262,3 +262,20 @@ def test_commands_do_a_blend_again(made: Made, tmp_path: Path) -> None:
         "toy-group.onnx",
         "toy-plain.onnx",
     ]
+
+
+def test_a_map_of_what_spoke_for_a_lens(made: Made) -> None:
+    root, work, _ = made
+    recipe = str(root / "recipes" / "toy-plain.yaml")
+    arguments = ["explain", recipe, "--work", str(work.root), "--rows", "2"]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    assert (work.root / "reports" / "toy-plain" / "occlusion.png").stat().st_size > 1000
+
+
+def test_a_fraction_of_rows_loses_one_band() -> None:
+    table = pa.table({"g_mag": np.ones(4000), "i_mag": np.ones(4000), "other": np.ones(4000)})
+    dropped = without_a_band(table, ["g_mag", "i_mag"], 0.2, seed=1)
+    lost = np.isnan(np.stack([dropped[name].to_numpy() for name in table.column_names]))
+    assert lost.sum(axis=0).max() == 1
+    assert lost.mean(axis=1) == pytest.approx([0.1, 0.1, 0.0], abs=0.02)
