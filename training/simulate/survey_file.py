@@ -20,7 +20,7 @@ cuts:
   extended: i_psf_mag - i_kron_mag > 0.05
 photometry:
   model: ps1-photometry
-  keep: {{fraction: 0.4}}
+  keep: {{fraction: 0.5}}
 cutouts:
   reader: coadd
   tiles: tiles/*.fits*
@@ -30,6 +30,7 @@ cutouts:
 ensemble: ps1-gri
 candidates: {{fpr: 1.0e-3}}
 output: ../run/
+runtime: {{failure_limit: 0.03}}
 """
 
 
