@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 import ray as _typed_ray
@@ -104,6 +105,16 @@ class _Host:
         return self._call(item, *fed)
 
 
+@cache
+def _apply() -> Any:
+    """The task that feeds: applies a callable, which Ray itself takes only as plain function."""
+
+    def apply_to_item(call: Callable[[Any], Any], item: Any) -> Any:
+        return call(item)
+
+    return ray.remote(num_cpus=1)(apply_to_item)
+
+
 @dataclass
 class _Worker(Generic[T]):
     handle: Any
@@ -130,7 +141,7 @@ class Pool(Generic[T, R]):
         self._factory = factory
         self._options = options
         self._events = events or PoolEvents()
-        self._feed = ray.remote(num_cpus=1)(feed) if feed is not None else None
+        self._feed = None if feed is None else ray.put(feed)
         self._attempts: dict[T, int] = {}
         self._suspects: deque[T] = deque()
         handles = [self._spawn() for _ in range(options.workers)]
@@ -179,7 +190,7 @@ class Pool(Generic[T, R]):
                 self._hand(worker, queue.popleft())
 
     def _hand(self, worker: _Worker[T], item: T) -> None:
-        fed = () if self._feed is None else (self._feed.remote(item),)
+        fed = () if self._feed is None else (_apply().remote(self._feed, item),)
         worker.holds[worker.handle.call.remote(item, *fed)] = (item, time.monotonic())
 
     def _collect(self, reference: Any) -> Iterator[Outcome[T, R]]:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -78,26 +78,31 @@ class ShardPixels:
 
 @dataclass(frozen=True)
 class PixelReading:
-    """Reads shards. Safe in several threads; the first call opens the reader."""
+    """Reads shards. Safe in several threads; a process opens its reader once."""
 
     settings: ScoreSettings
-    _opened: dict[str, Reader] = field(default_factory=dict, compare=False)
-
-    def __reduce__(self) -> tuple[type[PixelReading], tuple[ScoreSettings]]:
-        return (PixelReading, (self.settings,))
 
     def __call__(self, work: PlanRows) -> ShardPixels:
         """Rows of the plan with their pixels; a row that cannot be read is a failure in it."""
         began = time.perf_counter()
         rows = read_rows(RunDirectory(self.settings.run_url), work.interval)
         repeated = rows[DUPLICATE].to_numpy()
-        batch = self._reader().read(rows.filter(pc.invert(rows[DUPLICATE])), self.settings.inputs)
+        reader = open_once(self.settings.cutouts, self.settings.base)
+        batch = reader.read(rows.filter(pc.invert(rows[DUPLICATE])), self.settings.inputs)
         return ShardPixels(rows, repeated, batch, time.perf_counter() - began)
 
-    def _reader(self) -> Reader:
-        if "reader" not in self._opened:
-            self._opened["reader"] = cutouts.open_reader(self.settings.cutouts, self.settings.base)
-        return self._opened["reader"]
+
+_OPENED: dict[tuple[str, str], Reader] = {}
+_OPENING = threading.Lock()
+
+
+def open_once(options: ReaderOptions, base: str) -> Reader:
+    """The process's reader of these options: opening it may read the headers of every tile."""
+    key = (options.model_dump_json(), base)
+    with _OPENING:
+        if key not in _OPENED:
+            _OPENED[key] = cutouts.open_reader(options, base)
+        return _OPENED[key]
 
 
 @dataclass(frozen=True)
