@@ -172,7 +172,9 @@ def _moments(
     cx, cy = float(peak[0]), float(peak[1])
     for _ in range(3):
         weight = np.exp(-0.5 * ((x - cx) ** 2 + (y - cy) ** 2) / 5.0**2) * np.maximum(image, 0)
-        cx, cy = float((weight * x).sum() / weight.sum()), float((weight * y).sum() / weight.sum())
+        # A brighter neighbour must not draw the centre over to itself.
+        cx = float(np.clip((weight * x).sum() / weight.sum(), peak[0] - 1.5, peak[0] + 1.5))
+        cy = float(np.clip((weight * y).sum() / weight.sum(), peak[1] - 1.5, peak[1] + 1.5))
     dx, dy = x - cx, y - cy
     xx, yy, xy = (float((weight * p).sum() / weight.sum()) for p in (dx * dx, dy * dy, dx * dy))
     # The weight makes an image rounder by about a factor of two in ellipticity.

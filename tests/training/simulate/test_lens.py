@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.simulate import priors
+from training.simulate.lens import Visible, draw_lens
+from training.simulate.observe import convolve, load_instrument, signal_to_noise, typical_conditions
+from training.simulate.scene import Lens, render_arcs
+
+PS1 = load_instrument("ps1")
+SEEN = typical_conditions("ps1")
+
+
+@pytest.fixture(scope="module")
+def lenses() -> list[tuple[object, np.ndarray]]:
+    rng = np.random.default_rng(21)
+    return [draw_lens(rng, PS1, SEEN, visible=Visible(12.0, "g", (0.8, 3.0))) for _ in range(12)]
+
+
+def test_drawn_lenses_are_what_was_asked_for(lenses: list[tuple[object, np.ndarray]]) -> None:
+    for scene, image in lenses:
+        truth = scene.truth  # type: ignore[attr-defined] # a Scene
+        assert truth["arc_snr_g"] >= 12.0
+        assert 0.8 < truth["theta_e_arcsec"] < 3.0
+        expected = priors.theta_e_arcsec(truth["sigma_v_km_s"], truth["z_lens"], truth["z_source"])
+        assert truth["theta_e_arcsec"] == pytest.approx(expected)
+        assert truth["magnification"] > 1.0
+        assert image.shape == (3, 48, 48)
+
+
+def test_the_truth_of_arcs_is_that_of_the_lens_that_is_returned(
+    lenses: list[tuple[object, np.ndarray]],
+) -> None:
+    for scene, image in lenses:
+        lens: Lens = scene.lens  # type: ignore[attr-defined]
+        truth = scene.truth  # type: ignore[attr-defined]
+        arcs = render_arcs(lens, PS1.bands, (48, 48), 0.25, 25.0)
+        magnitudes = 25.0 - 2.5 * np.log10(arcs.sum(axis=(1, 2)))
+        assert magnitudes == pytest.approx([truth[f"arc_mag_{b}"] for b in PS1.bands], abs=1e-3)
+        snr = signal_to_noise(convolve(arcs, SEEN.psf), image, SEEN)
+        assert snr == pytest.approx([truth[f"arc_snr_{b}"] for b in PS1.bands], rel=1e-2)
+
+
+def test_arcs_are_bluer_than_their_hosts(lenses: list[tuple[object, np.ndarray]]) -> None:
+    truths = [scene.truth for scene, _ in lenses]  # type: ignore[attr-defined]
+    arcs = np.array([t["arc_mag_g"] - t["arc_mag_i"] for t in truths])
+    totals = np.array([s.magnitudes["g"] - s.magnitudes["i"] for s, _ in lenses])  # type: ignore[attr-defined]
+    assert np.mean(arcs < totals) > 0.9
+
+
+def test_what_cannot_be_is_an_error_and_no_endless_loop() -> None:
+    rng = np.random.default_rng(3)
+    with pytest.raises(RuntimeError, match="asks for too much"):
+        draw_lens(rng, PS1, SEEN, visible=Visible(10.0, "g", (5.0, 6.0)))
