@@ -192,7 +192,7 @@ class CoaddReader:
         ra, dec = column_values(sources, "ra"), column_values(sources, "dec")
         nowhere = np.flatnonzero(~(np.isfinite(ra) & (np.abs(dec) <= 90.0)))
         collector.fail(nowhere, Reason.BAD_METADATA, "position is missing or absurd")
-        tiles = self.locality(sources)
+        tiles = self._tiles_of(sources, ra, dec)
         self._fail_lost(collector, np.flatnonzero(tiles < 0))
         for number, rows in group_rows(tiles):
             for band in collector.bands():
@@ -205,6 +205,27 @@ class CoaddReader:
                     ra=ra[rows],
                     dec=dec[rows],
                 )
+
+    def _tiles_of(
+        self, sources: pa.Table, ra: Float64[np.ndarray, " n"], dec: Float64[np.ndarray, " n"]
+    ) -> Int64[np.ndarray, " n"]:
+        """The tile of each source. Column `locality`, where the table has it, was found by
+        `locality` before: it is taken where the tile does hold the source, which saves this
+        process the headers of all other tiles."""
+        if "locality" not in sources.column_names:
+            return self.locality(sources)
+        tiles = column_values(sources, "locality")
+        tiles = np.where(np.isfinite(tiles), tiles, -1).astype(np.int64)
+        doubtful = np.ones(len(tiles), bool)
+        for number, rows in group_rows(np.where(tiles < len(self._tiles), tiles, -1)):
+            tile = self._footprint(number)
+            if tile is not None:
+                inside = interior_distance(*tile.pixels(ra[rows], dec[rows]), tile.shape)
+                doubtful[rows] = ~(inside >= 0)
+        doubtful = np.flatnonzero(doubtful)
+        if len(doubtful):
+            tiles[doubtful] = self.locality(sources.take(pa.array(doubtful)))
+        return tiles
 
     def _fail_lost(self, collector: Collector, rows: Int64[np.ndarray, " k"]) -> None:
         """Rows on no tile that was read may be on one that cannot be read."""

@@ -186,10 +186,11 @@ def group_rows(
 ) -> Iterator[tuple[int, Int64[np.ndarray, " k"]]]:
     """Each key that is not negative with the rows that have it, in the order of keys."""
     order = np.argsort(keys, kind="stable")
+    order = order[keys[order] >= 0]
     found, starts = np.unique(keys[order], return_index=True)
-    for key, rows in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
-        if key >= 0:
-            yield key, rows
+    stops = [*starts.tolist()[1:], len(order)][: len(starts)]
+    for key, start, stop in zip(found.tolist(), starts.tolist(), stops, strict=True):
+        yield key, order[start:stop]
 
 
 def cut_stamps(

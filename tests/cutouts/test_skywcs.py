@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from lenspipe.cutouts.fitsfile import Hdu, UnreadableError
+from lenspipe.cutouts.skywcs import centre_position, pixel_scale, sky_wcs
+
+
+def _hdu(**cards: Any) -> Hdu:
+    header = fits.Header({"SIMPLE": True, "BITPIX": -32, "NAXIS": 2, "NAXIS1": 60, "NAXIS2": 40})
+    header.update(
+        CTYPE1="RA---TAN", CTYPE2="DEC--TAN", CRVAL1=150.0, CRVAL2=2.0, CRPIX1=30.5, CRPIX2=20.5
+    )
+    header.update(CDELT1=-0.25 / 3600, CDELT2=0.25 / 3600)
+    for key, value in cards.items():
+        if value is None:
+            del header[key]
+        else:
+            header[key] = value
+    return Hdu({card.keyword: str(card).encode() for card in header.cards}, 2880)
+
+
+def test_positions_equal_astropys_both_ways() -> None:
+    hdu = _hdu(RADECSYS="ICRS", EQUINOX=2000.0)
+    tile = sky_wcs(hdu)
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(0, 60, 50), rng.uniform(0, 40, 50)
+    header = fits.Header.fromstring(
+        b"".join(c for k, c in hdu.cards.items() if not k.startswith("RADECSYS"))
+    )
+    ra, dec = WCS(header).all_pix2world(x, y, 0)
+    found = tile.pixels(ra, dec)
+    np.testing.assert_allclose(found, (x, y), atol=1e-6)
+    assert tile.centre_deg == pytest.approx((150.0, 2.0))
+    assert tile.radius_deg == pytest.approx(np.hypot(60, 40) / 2 * 0.25 / 3600, rel=1e-4)
+
+
+def test_old_rotation_matrices_and_cd_matrices_have_the_same_scale() -> None:
+    assert pixel_scale(_hdu()) == pytest.approx(0.25)
+    assert pixel_scale(_hdu(PC001001=-1.0, PC001002=0.0)) == pytest.approx(0.25)
+    step = 0.3 / 3600 / np.sqrt(2)
+    cd = {"CD1_1": -step, "CD1_2": step, "CD2_1": step, "CD2_2": step}
+    assert pixel_scale(_hdu(CDELT1=None, CDELT2=None, **cd)) == pytest.approx(0.3)
+
+
+def test_the_position_of_a_stamp_is_that_of_its_source_pixel() -> None:
+    ra, dec = centre_position(_hdu(CRVAL1=0.0, CRVAL2=0.0, CRPIX1=31, CRPIX2=21))
+    assert (ra % 360.0, dec) == pytest.approx((0.0, 0.0), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        {"CTYPE1": "GLON-TAN", "CTYPE2": "GLAT-TAN"},
+        {"CTYPE1": None, "CTYPE2": None},
+        {"CDELT1": 0.0},
+        {"CRVAL1": "x"},
+        {"CTYPE1": "RA---XYZ", "CTYPE2": "DEC--XYZ"},
+    ],
+)
+def test_headers_without_a_sky_are_unreadable(cards: dict[str, Any]) -> None:
+    with pytest.raises(UnreadableError):
+        sky_wcs(_hdu(**cards))
