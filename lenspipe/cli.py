@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -66,14 +67,32 @@ def run(
 @app.command()
 def score(
     ensemble: Annotated[str, typer.Argument(help="A name in the zoo or a path.")],
-    cutouts: Annotated[str, typer.Argument(help="A file or folder of cutouts, or a reader YAML.")],
+    cutouts: Annotated[str, typer.Argument(help="A file or folder of cutouts.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
     catalogue: Annotated[Path | None, typer.Option(help="CSV or Parquet with a row each.")] = None,
+    layout: Annotated[Path | None, typer.Option(help="YAML that says how the files lie.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of the reader's options.")
+    ] = None,
+    provider: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Threads; default: all cores.")] = None,
 ) -> None:
     """Score cutouts with nothing of a survey around them."""
+    from lenspipe.cutout_layout import parse_settings
+    from lenspipe.models.providers import parse_provider
     from lenspipe.score_cutouts import score_cutouts
 
-    _print_fields(score_cutouts(ensemble, cutouts, out, catalogue=catalogue).lines())
+    summary = score_cutouts(
+        ensemble,
+        cutouts,
+        out,
+        catalogue=catalogue,
+        layout=layout,
+        options=parse_settings(setting or ()),
+        provider=parse_provider(provider),
+        threads=threads or len(os.sched_getaffinity(0)),
+    )
+    _print_fields(summary.lines())
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import onnxruntime
 
@@ -29,6 +29,14 @@ class ProviderOptions:
     fp16: bool = False
     tf32: bool = False
     engine_cache: str | None = None
+
+
+def parse_provider(text: str) -> ProviderName:
+    """A provider's name from the command line; InputError lists them."""
+    for name in get_args(ProviderName):
+        if text == name:
+            return cast(ProviderName, name)
+    raise InputError("provider", f"one of {', '.join(get_args(ProviderName))}", repr(text))
 
 
 def choose(provider: ProviderName) -> str:
