@@ -7,14 +7,15 @@ import warnings
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-_FAINT_SIGMA = 2.0  # flux at which the scale turns from linear to logarithmic
+_FAINT_SIGMA = 3.0  # flux at which the scale turns from linear to logarithmic
 _WHITE_PERCENTILE = 99.5
 
 
 def band_weights(images: Float32[np.ndarray, "n band y x"]) -> Float64[np.ndarray, " band"]:
-    """Factors that make the typical stamp of the set white, so that what differs has a colour.
+    """Factors that bring the typical stamp of the set half way to white.
 
-    Blue arcs then stand out from red hosts, whatever the survey's bands and zero points are.
+    Red hosts stay warm and blue arcs stand out, whatever the survey's bands and zero points are;
+    all the way to white, the noise of the faintest band would be all that is seen.
     """
     if not images.size:
         return np.ones(images.shape[1])
@@ -26,7 +27,7 @@ def band_weights(images: Float32[np.ndarray, "n band y x"]) -> Float64[np.ndarra
     usable = np.isfinite(typical) & (typical > 0)
     weights = np.ones(images.shape[1])
     if usable.any():
-        weights[usable] = typical[usable].mean() / typical[usable]
+        weights[usable] = np.sqrt(typical[usable].mean() / typical[usable])
     return weights
 
 

@@ -92,7 +92,7 @@ def score_picture(histogram: Histogram, threshold: float | None) -> Picture:
         if threshold is not None:
             _threshold_line(axes, threshold, theme)
 
-    return _picture(draw, (6.4, 4.0))
+    return _picture(draw, (6.4, 5.0))
 
 
 def sky_picture(sky: Sky) -> Picture:
@@ -104,17 +104,16 @@ def sky_picture(sky: Sky) -> Picture:
 
 def _threshold_line(axes: Axes, threshold: float, theme: Theme) -> None:
     low, high = axes.get_xlim()
-    axes.set_xlim(min(low, threshold), max(high, threshold + 0.02 * (high - low)))
+    edge = 0.02 * (high - low)
+    axes.set_xlim(min(low, threshold - edge), max(high, threshold + edge))
     axes.axvline(threshold, color=theme.mark, linewidth=1.4)
     left = threshold > (low + high) / 2
     axes.annotate(
         f"candidates: score > {threshold:.3g}",
-        (threshold, 0.97),
+        (threshold, 1.02),
         xycoords=("data", "axes fraction"),
-        xytext=(-6 if left else 6, 0),
-        textcoords="offset points",
         ha="right" if left else "left",
-        va="top",
+        va="bottom",
         color=theme.mark,
     )
 
@@ -132,7 +131,9 @@ def _draw_field(figure: Figure, theme: Theme, sky: Sky) -> None:
     for index, label in enumerate(("right ascension", "declination")):
         axes.coords[index].set_axislabel(label)
         axes.coords[index].set_ticks(number=4)
-        axes.coords[index].set_major_formatter("d.ddd" if sky.field.radius < 1 else "d.d")
+        axes.coords[index].set_ticks_position("bl"[index])
+        axes.coords[index].set_major_formatter(_degrees(sky.field))
+    _frame(axes, cells)
     axes.coords.grid(color=theme.grid, linewidth=0.5)
     _colour_bar(figure, axes, image)
 
@@ -161,6 +162,19 @@ def _draw_all_sky(figure: Figure, theme: Theme, sky: Sky) -> None:
     axes.set_xticklabels([f"{(-at) % 360}°" for at in range(-120, 121, 60)])
     axes.set_yticks(np.radians(np.arange(-60, 61, 30)))
     _colour_bar(figure, axes, image)
+
+
+def _degrees(field: Field) -> str:
+    decimals = int(np.clip(np.ceil(1 - np.log10(max(field.radius, 1e-3))), 0, 4))
+    return "d." + "d" * decimals if decimals else "d"
+
+
+def _frame(axes: Axes, cells: Float64[np.ndarray, "y x"]) -> None:
+    """Show the part of the raster that holds sources, and a little more."""
+    margin = 0.03 * _RASTER
+    for along, limit in ((0, axes.set_xlim), (1, axes.set_ylim)):
+        held = np.flatnonzero(np.isfinite(cells).any(axis=along))
+        limit(held[0] - margin, held[-1] + margin)
 
 
 def _colour_bar(figure: Figure, axes: Axes, image: mpl.cm.ScalarMappable) -> None:

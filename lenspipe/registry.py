@@ -16,9 +16,7 @@ def names(package: ModuleType, helpers: Collection[str] = ()) -> list[str]:
     return sorted(name for name in found if not name.startswith("_") and name not in helpers)
 
 
-def load(
-    package: ModuleType, name: str, field: str, helpers: Collection[str] = ()
-) -> ModuleType:
+def load(package: ModuleType, name: str, field: str, helpers: Collection[str] = ()) -> ModuleType:
     """Import plugin `name`; an unknown name is an `InputError` that lists what there is."""
     known = names(package, helpers)
     if name not in known:

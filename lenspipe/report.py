@@ -26,13 +26,13 @@ _LONGEST_LIST = 12
 
 @dataclass(frozen=True)
 class Step:
-    """One row of the funnel. share: length of its bar, 0 to 1, logarithmic."""
+    """One row of the funnel. share: length of its bar, 0 to 1, logarithmic. note: on `removed`."""
 
     name: str
     left: int
-    removed: int | None
-    unknown: int
     share: float
+    removed: int | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def write_report(run: RunDirectory, mosaic: int = MOSAIC) -> str:
         .get_template("report.html")
         .render(
             name=_name(identity),
-            identity=identity,
+            heading=list(_heading(identity)),
             funnel=counted,
             steps=list(_steps(counted)),
             candidates=candidates,
@@ -141,26 +141,35 @@ def _name(identity: Mapping[str, Any]) -> str:
     return str(survey["name"]) if isinstance(survey, dict) and "name" in survey else "lenspipe run"
 
 
+def _heading(identity: Mapping[str, Any]) -> Iterator[str]:
+    yield "Strong-lens search"
+    if "state" in identity:
+        yield str(identity["state"]).replace("_", " ")
+    if "updated" in identity:
+        yield f"{str(identity['updated'])[:16].replace('T', ' ')} UTC"
+
+
 def _funnel(run: RunDirectory) -> Funnel:
     content = run.read_json(FUNNEL)
     return funnel(run) if content is None else Funnel.model_validate(content)
 
 
 def _steps(counted: Funnel) -> Iterator[Step]:
-    whole = counted.sources_in
-    left = whole
-    yield _step("sources", left, None, 0, whole)
+    left = whole = counted.sources_in
+    yield Step("sources", left, _share(left, whole))
     for name, cut in counted.cuts.items():
         left -= cut.removed
-        yield _step(f"cut: {name}", left, cut.removed, cut.unknown, whole)
-    yield _step("photometry network", left - counted.rejected, counted.rejected, 0, whole)
-    yield _step("scored", counted.scored, counted.failed, 0, whole)
-    yield _step("candidates", counted.candidates, None, 0, whole)
+        note = f"{cut.unknown:,} for a missing value" if cut.unknown else ""
+        yield Step(f"cut: {name}", left, _share(left, whole), cut.removed, note)
+    left -= counted.rejected
+    yield Step("photometry network", left, _share(left, whole), counted.rejected)
+    note = "failed" if counted.failed else ""
+    yield Step("scored", counted.scored, _share(counted.scored, whole), counted.failed, note)
+    yield Step("candidates", counted.candidates, _share(counted.candidates, whole))
 
 
-def _step(name: str, left: int, removed: int | None, unknown: int, whole: int) -> Step:
-    share = float(np.log1p(left) / np.log1p(whole)) if whole else 0.0
-    return Step(name, left, removed, unknown, share)
+def _share(left: int, whole: int) -> float:
+    return float(np.log1p(left) / np.log1p(whole)) if whole else 0.0
 
 
 def _candidates(group: zarr.Group | None, mosaic: int) -> CandidateSet | None:

@@ -247,7 +247,7 @@ def _count(summary: ScoreSummary, scores: pa.Table, failures: pa.Table) -> None:
 class _Tables:
     """The two files that are written; both appear whole at the end, or neither."""
 
-    def __init__(  # noqa: PLR0917 - both names, both schemas
+    def __init__(
         self,
         stack: ExitStack,
         store: Store,

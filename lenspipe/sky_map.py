@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 from lenspipe.healpix import ORDER, healpix_29
 
 ALL_SKY_RADIUS_DEG = 30.0  # a larger extent is drawn on the whole sky
-_ALL_SKY_ORDER = 6  # cells of 0.9°
+_ALL_SKY_ORDER = 6  # cells of 0.9°: smaller ones would not be seen
 _ORDER_0_SIDE_DEG = 58.6  # side of a HEALPix cell of order 0; halves with each order
 _ROWS_PER_CELL = 4  # fewer would draw single sources
 _CELLS_ACROSS = (6, 72)
@@ -72,9 +72,10 @@ def extent(connection: duckdb.DuckDBPyConnection) -> Field:
 
 def choose_order(field: Field, rows: int) -> int:
     """The HEALPix order whose cells are small against the field and hold several sources each."""
+    cells = max(rows / _ROWS_PER_CELL, 1.0)
     if field.all_sky:
-        return _ALL_SKY_ORDER
-    across = np.clip(np.sqrt(rows / _ROWS_PER_CELL), *_CELLS_ACROSS)
+        return int(np.clip(np.log2(cells / 12) / 2, 3, _ALL_SKY_ORDER))
+    across = np.clip(np.sqrt(cells), *_CELLS_ACROSS)
     side = 2 * max(field.radius, 1e-3) / across
     return int(np.clip(np.round(np.log2(_ORDER_0_SIDE_DEG / side)), 3, 18))
 

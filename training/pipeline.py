@@ -94,7 +94,7 @@ def load_folder(folder: Path) -> tuple[Recipe, ...]:
     return recipes
 
 
-def main(  # noqa: PLR0917 - typer passes by name
+def main(
     recipes: Annotated[Path, typer.Argument(help="folder of recipes (*.yaml)")],
     work: Annotated[Path, typer.Option(help="folder for intermediate files")],
     zoo: Annotated[Path, typer.Option(help="folder that the models go into")],

@@ -208,7 +208,7 @@ def predict_isolated(
     return logits, failed
 
 
-def _isolate(  # noqa: PLR0917 - a recursion over one span of rows with its two results
+def _isolate(
     member: Member,
     images: Images,
     start: int,

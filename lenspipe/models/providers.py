@@ -59,7 +59,7 @@ def cuda_devices() -> int:
     return count.value
 
 
-def open_session(  # noqa: PLR0917 - one caller, which has all six
+def open_session(
     model: bytes, provider: str, threads: int, device_id: int, options: ProviderOptions, field: str
 ) -> onnxruntime.InferenceSession:
     """A session of which the first provider is the one asked for; ProviderError otherwise.

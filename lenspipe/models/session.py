@@ -54,7 +54,7 @@ class Member:
         self._runner = make_runner(session, self._output, provider, device_id)
 
     @classmethod
-    def load(  # noqa: PLR0917 - the order that callers know; all but the path have defaults
+    def load(
         cls,
         path: str | Path,
         provider: ProviderName = "auto",

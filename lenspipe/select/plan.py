@@ -80,7 +80,7 @@ def plan_select(survey: config.Survey, threads: int = 1) -> SelectPlan:
     )
 
 
-def plan_catalogue(  # noqa: PLR0917  # the blocks of the survey file, in its order
+def plan_catalogue(
     sources: config.Sources,
     cuts: Mapping[str, str],
     photometry: config.Photometry | None,
