@@ -131,9 +131,10 @@ class StampReader:
 
     def _name_or_none(self, columns: Mapping[str, list[Any]], row: int) -> str | None:
         band = next(iter(self._options.bands.values()))
+        values = {name: column[row] for name, column in columns.items()}
         try:
-            return self._template.fill({**{k: v[row] for k, v in columns.items()}, "band": band})
-        except (ValueError, TypeError):
+            return _fill(self._template, {**values, "band": band})
+        except UnsafeNameError:
             return None
 
     def _values(self, sources: pa.Table) -> dict[str, list[Any]]:

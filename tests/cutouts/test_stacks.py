@@ -1,0 +1,211 @@
+"""HDF5 and Zarr: how objects are found, how files are laid out, what a fault touches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pytest
+import zarr
+from pydantic import ValidationError
+
+from lenspipe import cutouts
+from lenspipe.contracts import CutoutBatch, InputSpec, Reason
+from lenspipe.cutouts.base import Reader
+from lenspipe.cutouts.stacks import as_slice, id_text, stated_bands
+from lenspipe.errors import InputError
+
+N, BANDS = 60, ("g", "r", "i")
+SPEC = InputSpec("image", BANDS, 8, 0.25)
+PIXELS = np.random.default_rng(5).normal(size=(N, 3, 8, 8)).astype(np.float32)
+
+
+def write_hdf5(path: Path, pixels: Any = PIXELS, ids: Any = None, **layout: Any) -> None:
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("images", data=pixels, **layout)
+        data.attrs["pixel_scale_arcsec"] = 0.25
+        if ids is not None:
+            file["ids"] = ids
+
+
+def open_reader(reader: str, base: Path, **options: Any) -> Reader:
+    block = {"reader": reader, "bands": list(BANDS), "path": "a.h5", "pixel_scale_arcsec": 0.25}
+    model = cutouts.options_model(reader)
+    return cutouts.open_reader(model.model_validate({**block, **options}), str(base))
+
+
+def table(**columns: Any) -> pa.Table:
+    count = len(next(iter(columns.values())))
+    return pa.table({"object_id": np.arange(count), **columns})
+
+
+def reasons(batch: CutoutBatch) -> dict[int, Reason]:
+    return {failure.row: failure.reason for failure in batch.failures}
+
+
+@pytest.mark.parametrize(
+    "layout", [{}, {"chunks": (7, 3, 8, 8)}, {"chunks": (4, 1, 8, 8), "compression": "gzip"}]
+)
+def test_every_hdf5_layout_gives_the_same_pixels(tmp_path: Path, layout: dict[str, Any]) -> None:
+    write_hdf5(tmp_path / "a.h5", **layout)
+    rows = np.array([59, 3, 3, 17, 0, 58])
+    reader = open_reader("hdf5", tmp_path, row="row")
+    batch = reader.read(table(row=rows), [SPEC])
+    np.testing.assert_array_equal(batch.images["image"], PIXELS[rows])
+    swapped = InputSpec("image", ("i", "g"), 8, 0.25)
+    batch = reader.read(table(row=rows), [swapped])
+    np.testing.assert_array_equal(batch.images["image"], PIXELS[rows][:, [2, 0]])
+
+
+@pytest.mark.parametrize(("version", "shards"), [(2, None), (3, None), (3, (20, 3, 8, 8))])
+@pytest.mark.parametrize("per_band", [False, True])
+def test_every_zarr_layout_gives_the_same_pixels(
+    tmp_path: Path, version: Literal[2, 3], shards: tuple[int, ...] | None, per_band: bool
+) -> None:
+    root = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=version)
+    for index, band in enumerate(BANDS if per_band else ("images",)):
+        pixels = PIXELS[:, index] if per_band else PIXELS
+        drop = (lambda s: (s[0], *s[2:])) if per_band else (lambda s: s)
+        array = root.create_array(
+            band,
+            shape=pixels.shape,
+            dtype="f4",
+            chunks=drop((5, 3, 8, 8)),
+            shards=drop(shards) if shards else None,
+        )
+        array[...] = pixels
+    options = {"arrays": {b: b for b in BANDS}} if per_band else {"array": "images"}
+    reader = open_reader("zarr", tmp_path, path="a.zarr", row="row", **options)
+    reader.check([SPEC])
+    for rows in (
+        np.array([59, 3, 3, 17, 0]),
+        np.arange(N),
+        np.array([], np.int64),
+        np.r_[5, 20:40],
+    ):
+        batch = reader.read(table(row=rows), [SPEC])
+        np.testing.assert_array_equal(batch.images["image"], PIXELS[rows])
+
+
+def test_rows_count_through_several_files_and_beyond_them_is_nothing(tmp_path: Path) -> None:
+    for part in range(3):
+        write_hdf5(tmp_path / f"p{part}.h5", PIXELS[part * 20 : part * 20 + 20])
+    reader = open_reader("hdf5", tmp_path, path="p*.h5", row="row")
+    rows = pa.array([45, 0, 60, -1, None, 20])
+    batch = reader.read(table(row=rows), [SPEC])
+    np.testing.assert_array_equal(batch.images["image"], PIXELS[[45, 0, 20]])
+    assert reasons(batch) == dict.fromkeys((2, 3, 4), Reason.NOT_FOUND)
+    assert (reader.locality(table(row=rows)) >= 0).tolist() == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_a_broken_file_takes_only_what_may_lie_in_it(tmp_path: Path) -> None:
+    ids = np.arange(N)
+    for part in range(3):
+        where = slice(part * 20, part * 20 + 20)
+        write_hdf5(tmp_path / f"p{part}.h5", PIXELS[where], ids[where])
+    (tmp_path / "p1.h5").write_bytes(b"broken")
+    by_row = open_reader("hdf5", tmp_path, path="p*.h5", row="object_id")
+    batch = by_row.read(table(ra=np.zeros(N)), [SPEC])
+    np.testing.assert_array_equal(batch.images["image"], PIXELS[:20])
+    assert set(reasons(batch).values()) == {Reason.UNREADABLE}
+    by_id = open_reader("hdf5", tmp_path, path="p*.h5", ids="ids")
+    batch = by_id.read(table(ra=np.zeros(N)), [SPEC])
+    np.testing.assert_array_equal(batch.images["image"], PIXELS[np.r_[:20, 40:60]])
+    assert reasons(batch) == dict.fromkeys(range(20, 40), Reason.UNREADABLE)
+
+
+def test_an_id_that_a_file_has_twice_is_a_failure(tmp_path: Path) -> None:
+    names = [f"n{i}" for i in range(N)]
+    names[7] = "n3"
+    write_hdf5(tmp_path / "a.h5", ids=names)
+    reader = open_reader("hdf5", tmp_path, ids="ids", id_column="name")
+    batch = reader.read(table(name=["n3", "n4", "n7", "n8"]), [SPEC])
+    np.testing.assert_array_equal(batch.images["image"], PIXELS[[4, 8]])
+    assert reasons(batch) == {0: Reason.DUPLICATE_ID, 2: Reason.NOT_FOUND}
+    assert reader.columns == {"name"}
+
+
+def test_a_damaged_chunk_takes_only_its_objects(tmp_path: Path) -> None:
+    write_hdf5(tmp_path / "a.h5", chunks=(5, 3, 8, 8), compression="gzip", fletcher32=True)
+    with h5py.File(tmp_path / "a.h5") as file:
+        info = file["images"].id.get_chunk_info(4)
+    data = bytearray((tmp_path / "a.h5").read_bytes())
+    data[info.byte_offset + 50] ^= 255
+    (tmp_path / "a.h5").write_bytes(bytes(data))
+    reader = open_reader("hdf5", tmp_path, row="object_id")
+    batch = reader.read(table(ra=np.zeros(N)), [SPEC])
+    assert reasons(batch) == dict.fromkeys(range(20, 25), Reason.UNREADABLE)
+    np.testing.assert_array_equal(batch.images["image"], PIXELS[np.r_[:20, 25:60]])
+
+
+def test_a_wrong_band_order_is_refused_where_the_file_states_its_own(tmp_path: Path) -> None:
+    write_hdf5(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["images"].attrs["bands"] = "gri"
+    open_reader("hdf5", tmp_path, row="object_id").check([SPEC])
+    for bands in (["r", "g", "i"], ["g", "r"]):
+        with pytest.raises(InputError, match=r"cutouts\.bands.*expected"):
+            open_reader("hdf5", tmp_path, row="object_id", bands=bands).describe()
+    root = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    root.create_array("images", data=PIXELS).attrs["bands"] = ["i", "r", "g"]
+    with pytest.raises(InputError, match=r"cutouts\.bands.*expected i, r, g, found g, r, i"):
+        open_reader("zarr", tmp_path, path="a.zarr", row="object_id").describe()
+
+
+@pytest.mark.parametrize("finder", [{}, {"row": "a", "ids": "b"}])
+def test_exactly_one_way_to_find_an_object(tmp_path: Path, finder: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="exactly one of row, ids"):
+        open_reader("hdf5", tmp_path, **finder)
+
+
+@pytest.mark.parametrize(
+    ("field", "block"),
+    [
+        ("zero_point.header", {"zero_point": {"header": "ZP"}}),
+        ("zero_point.exptime_header", {"zero_point": {"exptime_header": "T"}}),
+        ("mask.hdu", {"mask": {"hdu": 1}}),
+        ("mask.file", {"mask": {"file": "m.fits"}}),
+    ],
+)
+def test_what_only_fits_files_have_is_refused(
+    tmp_path: Path, field: str, block: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=f"cutouts.{field}: expected no such key"):
+        open_reader("hdf5", tmp_path, row="object_id", **block)
+
+
+def test_wrong_names_and_columns_are_refused(tmp_path: Path) -> None:
+    write_hdf5(tmp_path / "a.h5", ids=np.arange(3))
+    with pytest.raises(InputError, match=r"cutouts\.dataset.*\(n, band, y, x\)"):
+        open_reader("hdf5", tmp_path, row="object_id", dataset="stamps").describe()
+    with pytest.raises(InputError, match=r"cutouts\.ids.*60 identifiers, found 3"):
+        open_reader("hdf5", tmp_path, ids="ids").describe()
+    with pytest.raises(InputError, match=r"cutouts\.row: expected a catalogue column"):
+        open_reader("hdf5", tmp_path, row="row").locality(table(ra=[0.0]))
+    with pytest.raises(InputError, match=r"cutouts\.row: expected whole numbers"):
+        open_reader("hdf5", tmp_path, row="ra").locality(table(ra=[0.0]))
+    with pytest.raises(InputError, match=r"cutouts\.path: expected a readable file"):
+        open_reader("hdf5", tmp_path, path="none.h5", row="object_id").describe()
+    zarr.open_group(str(tmp_path / "a.zarr"), mode="w").create_array("x", data=PIXELS)
+    with pytest.raises(InputError, match=r"an array images \(n, band, y, x\), found x"):
+        open_reader("zarr", tmp_path, path="a.zarr", row="object_id").describe()
+
+
+def test_small_parts() -> None:
+    assert [id_text(v) for v in (7, "7", b"7", np.int64(7))] == ["7"] * 4
+    assert stated_bands("grizy") == ("g", "r", "i", "z", "y")
+    assert stated_bands(b"VIS,Y") == ("VIS", "Y")
+    assert stated_bands(["VIS", b"Y"]) == ("VIS", "Y")
+    assert stated_bands(None) is None
+    assert as_slice(np.array([3, 4, 5])) == slice(3, 6)
+    assert isinstance(as_slice(np.array([3, 5, 4])), np.ndarray)
