@@ -23,7 +23,7 @@ from lenspipe.planning import Plan, make_plan, read_plan
 from lenspipe.publish import PublishInfo, publish
 from lenspipe.run_directory import CATALOGUE, METRICS, REPORT, RUN, RunDirectory
 from lenspipe.runtime import PoolOptions, connect
-from lenspipe.slots import Machine, Slots, plan_slots
+from lenspipe.slots import Slots, plan_slots
 from lenspipe.stages import Ledger, StageSpec, run_stage
 
 
@@ -54,26 +54,25 @@ def run_survey(
     ResumeRefusedError where the directory holds another run; FailureLimitError at the end where
     more sources failed than the survey file allows.
     """
-    checked = check_survey(survey)
     with (
-        opened(checked, events, fresh) as job,
+        check_and_open(survey, events, fresh) as job,
         connect(address or survey.runtime.address) as cluster,
     ):
         slots = plan_slots(cluster, survey.runtime)
-        select(job, cluster)
+        select(job, workers=max(1, int(cluster.cpus)))
         plan = plan_shards(job, slots)
         score(job, plan, slots)
         return finish(job)
 
 
-def select(job: Job, cluster: Machine) -> None:
+def select(job: Job, workers: int) -> None:
     """Stages 1 and 2 of the pre-filter over the catalogue's parts; no pixel is read."""
     settled = job.checked.settled().select_plan
     spec = StageSpec(
         stage="select",
         worker=selecting.SelectorFactory(job.run.url, settled),
         quarantine=selecting.Quarantine(job.run, settled),
-        options=_pool(job, workers=max(1, int(cluster.cpus))),
+        options=_pool(job, workers),
     )
     run_stage(job.ledger, spec, selecting.lay_out(job.checked.parts))
 
@@ -143,8 +142,9 @@ def _by_reason(reasons: dict[str, int]) -> str:
 
 
 @contextmanager
-def opened(checked: CheckedSurvey, events: Events, fresh: bool) -> Iterator[Job]:
-    """The run directory, locked: a new run, or the same one taken up again."""
+def check_and_open(survey: Survey, events: Events, fresh: bool = False) -> Iterator[Job]:
+    """A survey that can work, its run directory locked: a new run, or one taken up again."""
+    checked = check_survey(survey)
     run = RunDirectory(checked.output)
     lock = RunLock(run.store)
     lock.acquire()

@@ -71,6 +71,31 @@ def make_progress(stream: TextIO | None = None) -> Iterator[Progress]:
         progress.close()
 
 
+class SilentProgress:
+    """Shows nothing: for measurements, and for programs that tell of the run themselves."""
+
+    def stage_started(self, stage: Stage, total_rows: int, done_rows: int) -> None:
+        """Nothing."""
+
+    def committed(self, record: ShardRecord, resumed: bool = False) -> None:
+        """Nothing."""
+
+    def retried(self, stage: Stage, message: str = "") -> None:
+        """Nothing."""
+
+    def split(self, stage: Stage, message: str = "") -> None:
+        """Nothing."""
+
+    def stage_finished(self, stage: Stage) -> None:
+        """Nothing."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 class BarProgress:
     """One bar per stage with rows, rate, time left and failures."""
 

@@ -1,0 +1,159 @@
+"""`job_vs_session`: stage `score` of a real run against the bare ONNX sessions on the same pixels.
+
+The stage does all that it does in a survey: Ray actors read the plan and a local Zarr store, check
+every stamp, run the ensemble, and their part files are committed. The bare figure is the members'
+sessions alone on the same arrays in memory, in as many threads as there are scorers. Neither clock
+counts starting processes and opening models, which a survey does once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+
+from lenspipe.config import Survey, parse_survey
+from lenspipe.contracts import InputSpec
+from lenspipe.events import Events
+from lenspipe.job import Job, check_and_open, plan_shards, score, select
+from lenspipe.metrics import RunMetrics
+from lenspipe.models.ensemble_file import describe_ensemble
+from lenspipe.progress import SilentProgress
+from lenspipe.run_directory import Stage
+from lenspipe.runtime import connect
+from lenspipe.slots import Slots, plan_slots
+
+_CHUNK_ROWS = 64
+_BATCH = 256
+
+
+def measure(ensemble: str = "ps1-gri", cutouts: int = 8192, rounds: int = 3) -> dict[str, float]:
+    """Median over rounds of the stage's rate over the bare sessions', and the rates (cutouts/s)."""
+    with TemporaryDirectory(prefix="lenspipe-bench-") as folder:
+        survey = write_survey(Path(folder), ensemble, cutouts)
+        pixels = np.asarray(zarr.open_group(Path(folder, "cutouts.zarr"), mode="r")["images"])
+        stage: list[float] = []
+        bare: list[float] = []
+        with connect() as machine:
+            slots = plan_slots(machine, survey.runtime)
+            for turn in range(rounds + 1):
+                seconds = (
+                    _stage_seconds(survey.model_copy(update={"output": f"run-{turn}"}), slots),
+                    _bare_seconds(ensemble, pixels, slots),
+                )
+                if turn:  # the first round warms the page cache
+                    stage.append(seconds[0])
+                    bare.append(seconds[1])
+    return {
+        "job_vs_session": median(b / s for s, b in zip(stage, bare, strict=True)),
+        "score_cutouts_per_s": cutouts / median(stage),
+        "session_cutouts_per_s": cutouts / median(bare),
+    }
+
+
+def write_survey(folder: Path, ensemble: str, cutouts: int) -> Survey:
+    """A survey of random stamps in the form that the ensemble takes, all of them selected."""
+    spec = describe_ensemble(ensemble).inputs[0]
+    _write_catalogue(folder / "catalogue.parquet", cutouts)
+    _write_cutouts(folder / "cutouts.zarr", spec, cutouts)
+    content = {
+        "name": "bench",
+        "sources": {"path": "catalogue.parquet"},
+        "cutouts": {
+            "reader": "zarr",
+            "path": "cutouts.zarr",
+            "array": "images",
+            "bands": list(spec.bands),
+            "row": "row",
+            "pixel_scale_arcsec": spec.pixel_scale_arcsec,
+            "zero_point": {"constant": spec.zero_point_mag or 25.0},
+        },
+        "ensemble": ensemble,
+        "candidates": {"top": 100},
+        "runtime": {"provider": "cpu", "batch_size": _BATCH},
+    }
+    return parse_survey(content, base=str(folder))
+
+
+def _write_catalogue(path: Path, rows: int) -> None:
+    rng = np.random.default_rng(0)
+    columns = {
+        "object_id": np.arange(rows),
+        "ra": rng.uniform(150.0, 151.0, rows),
+        "dec": rng.uniform(0.0, 1.0, rows),
+        "row": np.arange(rows),
+    }
+    pq.write_table(pa.table(columns), path)
+
+
+def _write_cutouts(path: Path, spec: InputSpec, rows: int) -> None:
+    rng = np.random.default_rng(1)
+    array = zarr.create_group(path).create_array(
+        "images", shape=(rows, *spec.shape), chunks=(_CHUNK_ROWS, *spec.shape), dtype="float32"
+    )
+    for start in range(0, rows, _CHUNK_ROWS):
+        stop = min(start + _CHUNK_ROWS, rows)
+        array[start:stop] = rng.normal(0.0, 0.1, (stop - start, *spec.shape)).astype(np.float32)
+
+
+class _Stopwatch(Events):
+    """Notes when the first shard is handed out and when the last is committed."""
+
+    began = 0.0
+
+    def queue(self, stage: Stage, depth: int) -> None:
+        """The first call of a stage comes when its actors are ready."""
+        super().queue(stage, depth)
+        if stage == "score" and not self.began:
+            object.__setattr__(self, "began", time.perf_counter())
+
+
+def _stage_seconds(survey: Survey, slots: Slots) -> float:
+    events = _Stopwatch(RunMetrics(survey.name), SilentProgress())
+    with check_and_open(survey, events) as job:
+        return _score_seconds(job, slots, events)
+
+
+def _score_seconds(job: Job, slots: Slots, events: _Stopwatch) -> float:
+    select(job, workers=1)
+    plan = plan_shards(job, slots)
+    score(job, plan, slots)
+    return time.perf_counter() - events.began
+
+
+def _bare_seconds(ensemble: str, pixels: np.ndarray, slots: Slots) -> float:
+    paths = [member.path for member in describe_ensemble(ensemble).members]
+    share = np.array_split(pixels, slots.scorers)
+    workers = [_bare_worker(paths, part, slots.threads) for part in share]
+    began = time.perf_counter()
+    with ThreadPoolExecutor(len(workers)) as pool:
+        for done in [pool.submit(worker) for worker in workers]:
+            done.result()
+    return time.perf_counter() - began
+
+
+def _bare_worker(paths: Sequence[Path], pixels: np.ndarray, threads: int) -> Callable[[], None]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    sessions = [
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        for path in paths
+    ]
+    names = [session.get_inputs()[0].name for session in sessions]
+
+    def run() -> None:
+        for start in range(0, len(pixels), _BATCH):
+            batch = pixels[start : start + _BATCH]
+            for session, name in zip(sessions, names, strict=True):
+                session.run(None, {name: batch})
+
+    return run
