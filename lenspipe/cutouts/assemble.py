@@ -19,7 +19,7 @@ from lenspipe.cutouts.base import ReaderOptions
 from lenspipe.cutouts.checks import check_scale
 from lenspipe.cutouts.geometry import Window, resample, window
 from lenspipe.cutouts.photometric import factors, zero_points
-from lenspipe.cutouts.quality import repair, rows_with_bad
+from lenspipe.cutouts.quality import look, repair
 
 Plane3D = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -37,6 +37,8 @@ class Plane:
         self.present = np.zeros(n, bool)
         self.cards = np.full(n, np.nan)
         self.suspects = np.empty(0, np.int64)  # rows with a pixel that is not finite
+        self.constant = np.empty(0, np.int64)  # rows with equal pixels
+        self.largest = np.zeros(n, np.float32)  # largest |pixel| of each row
         self.outside: np.ndarray[Any, np.dtype[np.bool_]] | None = None
         self.masked: np.ndarray[Any, np.dtype[np.bool_]] | None = None
 
@@ -139,7 +141,9 @@ def _unobserved_bands(collector: Collector) -> None:
         rows = collector.alive()
         rows = rows[plane.present[rows]]
         stamps = plane.pixels if len(rows) == len(plane.pixels) else plane.pixels[rows]
-        plane.suspects = rows[rows_with_bad(stamps)[0]]
+        glance = look(stamps)
+        plane.suspects, plane.constant = rows[glance.bad], rows[glance.constant]
+        plane.largest[rows] = glance.largest
         good = np.isfinite(plane.pixels[plane.suspects])
         if plane.outside is not None:
             good &= ~plane.outside[plane.suspects]
@@ -188,6 +192,7 @@ def _flag_and_blank(
         hit = rows[bad[rows].any(axis=(1, 2))]
         collector.mark(hit, flag)
         pixels[hit] = np.where(bad[hit], np.float32(np.nan), pixels[hit])
+        plane.suspects = np.union1d(plane.suspects, hit)
 
 
 def _calibrate(
@@ -202,9 +207,13 @@ def _calibrate(
     collector.fail(bad, Reason.BAD_METADATA, f"band {plane.band}: zero point missing or absurd")
     with np.errstate(over="ignore", invalid="ignore"):
         scale = np.nan_to_num(factors(found, target_mag), nan=1.0).astype(np.float32)
+        scale[~plane.present] = 1.0
+        beyond = ~np.isfinite(plane.largest * scale)
+        beyond[plane.suspects] = False
         if np.any(scale[rows] != 1.0):
-            scale[~plane.present] = 1.0
             np.multiply(plane.pixels, scale[:, None, None], out=plane.pixels)
+    beyond = rows[beyond[rows]]
+    collector.fail(beyond, Reason.BAD_METADATA, f"band {plane.band}: flux beyond float32")
 
 
 def _judge(
@@ -215,11 +224,15 @@ def _judge(
     max_bad_fraction: float,
 ) -> None:
     """Fill what may be filled; rows that may not be used become failures."""
-    every = len(rows) == len(target)
-    stamps: Float32[np.ndarray, "k y x"] = target if every else target[rows]
+    if not plane.window.resampled:
+        # The first look told which rows need a second one.
+        touched = np.intersect1d(plane.suspects, rows)
+        constant = np.setdiff1d(np.intersect1d(plane.constant, rows), touched)
+        collector.fail(constant, Reason.CONSTANT_IMAGE, f"band {plane.band}: all pixels are equal")
+        rows = touched
+    stamps: Float32[np.ndarray, "k y x"] = target[rows]
     verdict = repair(stamps, max_bad_fraction)
-    if not every:
-        target[rows] = stamps
+    target[rows] = stamps
     for row, fraction in zip(
         rows[verdict.bad_pixels].tolist(), verdict.fraction.tolist(), strict=True
     ):

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ READ_ERRORS = (
 )
 
 
+@lru_cache(maxsize=4096)  # the stamps of a survey differ in few of their cards
 def card_value(card: bytes) -> str | int | float | bool | None:
     """Value of one 80-byte card (FITS standard 4.0, section 4.2); None where it has none."""
     if card[8:10] != b"= ":
@@ -119,7 +121,7 @@ class Hdu:
         """Type code of the image's pixels as stored."""
         return self.integer("BITPIX")
 
-    @property
+    @cached_property
     def data_bytes(self) -> int:
         """Length of the data, without padding."""
         axes = self._axes("NAXIS")
@@ -128,7 +130,7 @@ class Hdu:
         count = self.integer("GCOUNT", 1) * (self.integer("PCOUNT", 0) + int(np.prod(axes)))
         return abs(self.bitpix) // 8 * count
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int] | None:
         """(y, x) of a two-dimensional image (outer axes of length one allowed), else None."""
         prefix = "ZNAXIS" if self.compressed else "NAXIS"

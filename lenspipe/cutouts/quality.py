@@ -27,24 +27,31 @@ class Verdict:
     constant: Int64[np.ndarray, " k"]
 
 
-def rows_with_bad(
-    pixels: Float32[np.ndarray, "n y x"],
-) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " j"]]:
-    """Rows with a pixel that is not finite, and rows whose pixels are all finite and equal.
+@dataclass(frozen=True)
+class Glance:
+    """One look at every stamp of a band. bad: rows with a pixel that is not finite; constant:
+    rows whose pixels are all finite and equal; largest: the largest |pixel| of each row."""
 
-    Two reductions, no copy: a NaN or an infinity anywhere shows in the minimum or the maximum.
-    """
+    bad: Int64[np.ndarray, " k"]
+    constant: Int64[np.ndarray, " j"]
+    largest: Float32[np.ndarray, " n"]
+
+
+def look(pixels: Float32[np.ndarray, "n y x"]) -> Glance:
+    """Two reductions, no copy: a NaN or an infinity anywhere shows in the minimum or maximum."""
     if not len(pixels):
         empty = np.empty(0, np.int64)
-        return empty, empty
+        return Glance(empty, empty, np.empty(0, np.float32))
     low, high = pixels.min(axis=(1, 2)), pixels.max(axis=(1, 2))
-    finite = np.isfinite(low) & np.isfinite(high)
-    return np.flatnonzero(~finite), np.flatnonzero(finite & (low == high))
+    largest = np.maximum(np.abs(low), np.abs(high))
+    finite = np.isfinite(largest)
+    return Glance(np.flatnonzero(~finite), np.flatnonzero(finite & (low == high)), largest)
 
 
 def repair(pixels: Float32[np.ndarray, "n y x"], max_bad_fraction: float) -> Verdict:
     """Fill pixels that are not finite, in place, and tell which rows cannot be used."""
-    bad_rows, constant = rows_with_bad(pixels)
+    found = look(pixels)
+    bad_rows, constant = found.bad, found.constant
     if not len(bad_rows):
         return Verdict(bad_rows, np.empty(0, np.float32), constant)
     stamps = pixels[bad_rows]

@@ -396,6 +396,15 @@ def test_zero_points_of_the_catalogue_reach_their_rows(build: Build) -> None:
     np.testing.assert_allclose(batch.images["image"], expected, rtol=1e-5)
 
 
+def test_flux_beyond_float32_is_a_failure(build: Build) -> None:
+    stamps = plain_stamps()
+    stamps[3] *= np.float32(1e30)
+    spec = replace(SPEC, zero_point_mag=ZERO_POINT + 25.0)
+    batch = _read(build(Sky(stamps)), spec)
+    assert _failures(batch) == {3: Reason.BAD_METADATA}
+    assert np.isfinite(batch.images["image"]).all()
+
+
 def test_sizes_are_checked(build: Build) -> None:
     written = build(Sky(plain_stamps()))
     reader = written.open()

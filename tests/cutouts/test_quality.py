@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lenspipe.cutouts.quality import mask_rejects, repair, rows_with_bad
+from lenspipe.cutouts.quality import look, mask_rejects, repair
 
 
 def _stamps(n: int = 4, side: int = 6) -> np.ndarray:
@@ -47,8 +47,8 @@ def test_equal_pixels_are_a_constant_image_with_and_without_bad_ones() -> None:
 
 
 def test_no_rows_have_no_faults() -> None:
-    bad, constant = rows_with_bad(np.empty((0, 3, 3), np.float32))
-    assert len(bad) == len(constant) == 0
+    glance = look(np.empty((0, 3, 3), np.float32))
+    assert len(glance.bad) == len(glance.constant) == len(glance.largest) == 0
 
 
 def test_mask_bits_pick_planes_and_none_means_any() -> None:
