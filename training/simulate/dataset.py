@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -30,7 +30,7 @@ from training.simulate.observe import (
     saturate,
     wide_psf,
 )
-from training.simulate.real import RealHost, load_hosts, load_sources
+from training.simulate.real import RealHost, Split, load_hosts, load_sources
 from training.simulate.scene import Point, Scene, point_fluxes, render, render_onto
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class SimulateRecipe(BaseModel):
     n: examples; seed. lens_fraction: of all. negatives: kind -> weight among simulated negatives.
     painted_fraction: of lenses, arcs on real hosts; real_negative_fraction: of negatives, real
     stamps; both 0 in effect where `data` holds none. hosts: which side of the split the real ones
-    come from; `held_out` is for test sets alone. minimum_arc_snr in snr_band and theta_e_arcsec:
+    come from, see `real.split_of`. minimum_arc_snr in snr_band and theta_e_arcsec:
     which lenses count, see `lens.Visible`. neighbours: mean number by chance in a simulated stamp.
     bad_pixel_fraction: stamps with masked columns or an edge, filled as the cutout readers do.
     max_shift_pixels: how far the object may lie from the stamp's centre.
@@ -84,7 +84,7 @@ class SimulateRecipe(BaseModel):
     instrument: str = "ps1"
     size_pixels: int = Field(default=48, ge=16, le=96)
     data: str | None = None
-    hosts: Literal["training", "held_out"] = "training"
+    hosts: Split = "training"
     lens_fraction: float = Field(default=0.5, ge=0.0, le=1.0)
     painted_fraction: float = Field(default=0.4, ge=0.0, le=1.0)
     real_negative_fraction: float = Field(default=0.2, ge=0.0, le=1.0)
