@@ -20,7 +20,7 @@ from lenspipe.run_directory import RunDirectory
 from lenspipe.scoring import ScoreSettings
 
 BATCH_ROWS = 512
-# A patch of about the size of an arc, moved by half of itself.
+# A patch of about the size of an arc.
 PATCH_FRACTION = 0.17
 
 
@@ -75,7 +75,7 @@ class CandidateStamps:
         maps = np.full((len(wanted), spec.size_pixels, spec.size_pixels), np.nan, np.float32)
         if wanted.any():
             patch = max(1, round(spec.size_pixels * PATCH_FRACTION))
-            masks = square_masks(spec.size_pixels, patch, max(1, patch // 2))
+            masks = square_masks(spec.size_pixels, patch, patch)
             chosen = {name: pixels[wanted] for name, pixels in images.items()}
             maps[wanted] = occlusion_map(
                 lambda pixels: ensemble.score(pixels, full=True).score, chosen, masks, spec.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,17 +73,19 @@ class Candidates(Block):
 
 
 class Runtime(Block):
-    """How the run uses the machine; none of it changes a result, so a resume may change it.
+    """How the run uses the machine; none of it changes a result beyond the last digits of a float,
+    so a resume may change it.
 
     scorers: actors (default: one per GPU, or one per `cpus_per_scorer` on CPUs). readers: separate
     reader tasks (default 0: each scorer reads its next shard ahead in `read_ahead` threads).
+    batch_size: rows per call of a network (default: 64 on CPUs, 512 on GPUs).
     max_attempts: tries of a shard before it is split. failure_limit: fraction of the selected
     sources that may fail before the command ends with status 3.
     """
 
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
     shard_rows: PositiveInt = 8192
-    batch_size: PositiveInt = 256
+    batch_size: PositiveInt | None = None
     scorers: PositiveInt | None = None
     cpus_per_scorer: PositiveFloat = 1.0
     gpus_per_scorer: PositiveFloat = 1.0
@@ -96,10 +99,12 @@ class Runtime(Block):
 
 
 class Publish(Block):
-    """partition_rows: most rows of one HEALPix partition of the published catalogue."""
+    """partition_rows: most rows of one HEALPix partition of the published catalogue. mosaic:
+    candidates shown in the report. explain: the best candidates that get an occlusion map."""
 
     partition_rows: PositiveInt = 1_000_000
     mosaic: PositiveInt = 100
+    explain: int = Field(default=100, ge=0)
 
 
 class Survey(Block):
@@ -157,7 +162,11 @@ def resolve(path: str, base: str) -> str:
     """`path` as an absolute path or URL; relative ones start from `base`."""
     if is_url(path) or Path(path).is_absolute():
         return path
-    return f"{base.rstrip('/')}/{path}" if is_url(base) else str(Path(base, path).absolute())
+    return (
+        f"{base.rstrip('/')}/{path}"
+        if is_url(base)
+        else os.path.normpath(Path(base, path).absolute())
+    )
 
 
 def load_survey(path: str | Path) -> Survey:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -75,8 +75,8 @@ def stamp_png(rgb: UInt8[np.ndarray, "y x 3"]) -> str:
     return data_uri(sink.getvalue())
 
 
-def score_picture(histogram: Histogram, threshold: float | None) -> Picture:
-    """Histogram of the ensemble's score, logarithmic, with the candidates' threshold."""
+def score_picture(histogram: Histogram, marks: Mapping[str, float]) -> Picture:
+    """Histogram of the ensemble's score, logarithmic. marks: text -> threshold to be shown."""
 
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.add_subplot()
@@ -89,8 +89,8 @@ def score_picture(histogram: Histogram, threshold: float | None) -> Picture:
         axes.grid(axis="y", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        if threshold is not None:
-            _threshold_line(axes, threshold, theme)
+        for line, (text, threshold) in enumerate(marks.items()):
+            _threshold_line(axes, text, threshold, line, theme)
 
     return _picture(draw, (6.4, 5.0))
 
@@ -102,15 +102,16 @@ def sky_picture(sky: Sky) -> Picture:
     return _picture(lambda figure, theme: _draw_field(figure, theme, sky), (6.4, 5.0))
 
 
-def _threshold_line(axes: Axes, threshold: float, theme: Theme) -> None:
+def _threshold_line(axes: Axes, text: str, threshold: float, line: int, theme: Theme) -> None:
+    """line: of the text, counted upwards, so that near thresholds do not overprint each other."""
     low, high = axes.get_xlim()
     edge = 0.02 * (high - low)
     axes.set_xlim(min(low, threshold - edge), max(high, threshold + edge))
     axes.axvline(threshold, color=theme.mark, linewidth=1.4)
     left = threshold > (low + high) / 2
     axes.annotate(
-        f"candidates: score > {threshold:.3g}",
-        (threshold, 1.02),
+        text,
+        (threshold, 1.02 + 0.05 * line),
         xycoords=("data", "axes fraction"),
         ha="right" if left else "left",
         va="bottom",

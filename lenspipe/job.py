@@ -6,6 +6,7 @@ anywhere goes on where it was.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 
 from lenspipe import scoring, selecting
 from lenspipe.candidate_stamps import CandidateStamps
+from lenspipe.catalogue.funnel import Funnel
 from lenspipe.check import CheckedSurvey, check_survey
 from lenspipe.config import Survey, resolve
 from lenspipe.errors import FailureLimitError
@@ -105,17 +107,26 @@ def score(job: Job, plan: Plan, slots: Slots) -> None:
 def finish(job: Job) -> PublishInfo:
     """Catalogue, candidates, funnel and report from what is committed; the run's last word."""
     checked, run = job.checked, job.run
-    stamps = CandidateStamps(run, checked.score_settings(run.url, "cpu", threads=1))
-    info = publish(run, checked.publish_settings(), stamps)
+    stamps = CandidateStamps(
+        run,
+        checked.score_settings(run.url, "cpu", threads=len(os.sched_getaffinity(0))),
+        checked.survey.publish.explain,
+    )
     limit = checked.survey.runtime.failure_limit
-    failed = info.funnel.failed
-    too_many = failed > limit * max(info.funnel.selected, 1)
-    _write_state(run, checked, "finished_with_failures" if too_many else "done")
+
+    def too_many(counted: Funnel) -> bool:
+        return counted.failed > limit * max(counted.selected, 1)
+
+    def settle(counted: Funnel) -> None:
+        state = "finished_with_failures" if too_many(counted) else "done"
+        _write_state(run, checked, state)
+
+    info = publish(run, checked.publish_settings(), stamps, settle)
     run.store.write(METRICS, job.events.metrics.text())
-    if too_many:
+    if too_many(info.funnel):
         raise FailureLimitError(
-            f"{failed} sources failed, more than runtime.failure_limit ({limit:.2%}) allows; "
-            f"reasons: {info.funnel.reasons}"
+            f"{info.funnel.failed} sources failed, more than runtime.failure_limit "
+            f"({limit:.2%}) allows; reasons: {info.funnel.reasons}"
         )
     return info
 

@@ -23,7 +23,7 @@ from lenspipe.intervals import Interval, shard_bounds
 from lenspipe.run_directory import PLAN_FILE_ROWS, PLAN_RECORD, RunDirectory, plan_name
 
 ROW_GROUP_ROWS = 8192
-MIN_SHARD_ROWS = 256
+MIN_SHARD_ROWS = 256  # a few batches: the last one is padded
 # Shards that a worker should get at least, so that the last ones end together.
 SHARDS_PER_WORKER = 8
 DUPLICATE = "duplicate"

@@ -52,20 +52,26 @@ class PublishInfo:
     report: str
 
 
-def publish(run: RunDirectory, settings: PublishSettings, stamps: Stamps) -> PublishInfo:
+def publish(
+    run: RunDirectory,
+    settings: PublishSettings,
+    stamps: Stamps,
+    counted: Callable[[Funnel], None] = lambda _funnel: None,
+) -> PublishInfo:
     """Catalogue, candidates.zarr, funnel.json, report, in this order, from what is committed.
 
     A killed publish is repeated from the product it was at; catalogue and candidates that already
     belong to these scores and settings are left alone, so that `stamps` is asked only where
-    pixels are needed.
+    pixels are needed. counted: called once the funnel is known, before the report is written.
     """
     parts = run.part_names("scores", run.records("score"))
     catalogue = write_catalogue(run, parts, settings.name, settings.partition_rows)
     candidates = _publish_candidates(run, parts, settings, stamps)
-    counted = funnel(run, candidates, settings.cuts)
-    run.write_json(FUNNEL, counted.model_dump(mode="json"))
+    found = funnel(run, candidates, settings.cuts)
+    run.write_json(FUNNEL, found.model_dump(mode="json"))
+    counted(found)
     report = write_report(run, settings.mosaic)
-    return PublishInfo(catalogue, candidates, counted, report)
+    return PublishInfo(catalogue, candidates, found, report)
 
 
 def _publish_candidates(

@@ -9,13 +9,13 @@ from typing import Any
 import duckdb
 import numpy as np
 import zarr
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lenspipe.catalogue import scores
 from lenspipe.catalogue.candidates import IMAGES, Rule, array_of, open_candidates
 from lenspipe.catalogue.funnel import Funnel, funnel
 from lenspipe.colour import asinh_rgb, band_weights
 from lenspipe.figures import Histogram, Picture, Sky, score_picture, sky_picture, stamp_png
+from lenspipe.page import Stamp, page_environment
 from lenspipe.run_directory import FUNNEL, REPORT, RUN, RunDirectory, ShardRecord, Stage
 from lenspipe.sky_map import choose_order, count_cells, extent
 
@@ -33,17 +33,6 @@ class Step:
     share: float
     removed: int | None = None
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """One candidate of the mosaic. picture: data URI, or None where no pixels could be read."""
-
-    rank: int
-    object_id: str
-    score: float
-    probability: float
-    picture: str | None
 
 
 @dataclass(frozen=True)
@@ -94,7 +83,7 @@ def write_report(run: RunDirectory, mosaic: int = MOSAIC) -> str:
     counted = _funnel(run)
     histogram, sky = _pictures(run, records["score"], candidates)
     page = (
-        _environment()
+        page_environment()
         .get_template("report.html")
         .render(
             name=_name(identity),
@@ -114,26 +103,6 @@ def write_report(run: RunDirectory, mosaic: int = MOSAIC) -> str:
 
 
 _STAGES: tuple[Stage, ...] = ("select", "score")
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("lenspipe"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = lambda value: f"{value:,}"
-    environment.filters["percent"] = _percent
-    return environment
-
-
-def _percent(part: int, whole: int) -> str:
-    if not whole:
-        return "–"
-    share = 100 * part / whole
-    return f"{share:.1f}%" if share >= 0.1 or not part else f"{share:.1g}%"
 
 
 def _name(identity: Mapping[str, Any]) -> str:
@@ -238,8 +207,13 @@ def _pictures(
         histogram = _histogram(connection)
         field = extent(connection)
         counts = count_cells(connection, choose_order(field, int(histogram.rows.sum())))
-    threshold = None if rule is None else rule.score_above
-    return score_picture(histogram, threshold), sky_picture(Sky(field, counts, ra, dec))
+    return score_picture(histogram, _marks(rule)), sky_picture(Sky(field, counts, ra, dec))
+
+
+def _marks(rule: Rule | None) -> dict[str, float]:
+    if rule is None or rule.score_above is None:
+        return {}
+    return {f"candidates: score > {rule.score_above:.3g}": rule.score_above}
 
 
 def _histogram(connection: duckdb.DuckDBPyConnection) -> Histogram:

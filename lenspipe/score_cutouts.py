@@ -81,7 +81,7 @@ def score_cutouts(
     options: Mapping[str, Any] | None = None,
     provider: ProviderName = "auto",
     threads: int = 1,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScoreSummary:
     """Score every row of a catalogue, or every cutout where there is none, into a Parquet file.

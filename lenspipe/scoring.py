@@ -62,7 +62,7 @@ class ScoreSettings:
     base: str
     provider: ProviderName = "auto"
     threads: int = 1
-    batch_size: int = 256
+    batch_size: int | None = None
     inputs: tuple[InputSpec, ...] = ()
 
 
@@ -122,7 +122,6 @@ class Scorer:
     def __init__(self, settings: ScoreSettings) -> None:
         self._run = RunDirectory(settings.run_url)
         self._read = PixelReading(settings)
-        self._batch_size = settings.batch_size
         self._ensemble: Ensemble = load_ensemble(
             settings.ensemble,
             settings.base,
@@ -164,7 +163,7 @@ class Scorer:
                 "write": time.perf_counter() - scored,
             },
             cutouts=len(pixels.batch),
-            batches=-(-len(pixels.batch) // self._batch_size),
+            batches=-(-len(pixels.batch) // self._ensemble.members[0].batch_size),
             bytes_read=pixels.batch.bytes_read,
         )
 

@@ -33,7 +33,7 @@ from lenspipe.runtime import connect
 from lenspipe.slots import Slots, plan_slots
 
 _CHUNK_ROWS = 64
-_BATCH = 256
+_BATCH = 64
 
 
 def measure(ensemble: str = "ps1-gri", cutouts: int = 8192, rounds: int = 3) -> dict[str, float]:

@@ -20,6 +20,7 @@ _WCS_CARD = re.compile(
     r"(WCSAXES|NAXIS[12]?|C(TYPE|RVAL|RPIX|DELT|UNIT|ROTA)[12]|CD[12]_[12]|PC[12]_[12]|"
     r"PC00[12]00[12]|P[VS]\d_\d+|[AB]P?_(\d_\d|ORDER)|LONPOLE|LATPOLE|EQUINOX|RADESYS|RADECSYS)$"
 )
+_OLD_PC = re.compile(r"PC00([12])00([12])")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,11 @@ def centre_position(hdu: Hdu) -> tuple[float, float]:
 
 def celestial(hdu: Hdu) -> Any:
     """astropy's WCS of the two image axes; only the cards that it needs are parsed."""
-    cards = [_astropy_card(key, card) for key, card in hdu.cards.items() if _WCS_CARD.match(key)]
+    cards = [
+        f"{_standard_key(key):<8}".encode() + card[8:]
+        for key, card in hdu.cards.items()
+        if _WCS_CARD.match(key)
+    ]
     if hdu.compressed:
         cards = [card for card in cards if not card.startswith(b"NAXIS")]
     try:
@@ -85,9 +90,12 @@ def celestial(hdu: Hdu) -> Any:
     return wcs
 
 
-def _astropy_card(key: str, card: bytes) -> bytes:
-    """RADECSYS is the old name of RADESYS, which astropy would warn of."""
-    return b"RADESYS " + card[8:] if key == "RADECSYS" else card
+def _standard_key(key: str) -> str:
+    """Today's name of a card: astropy warns of RADECSYS (RADESYS) and of PC001002 (PC1_2)."""
+    if key == "RADECSYS":
+        return "RADESYS"
+    old = _OLD_PC.fullmatch(key)
+    return f"PC{old[1]}_{old[2]}" if old else key
 
 
 def pixel_scale(hdu: Hdu) -> float:

@@ -20,7 +20,12 @@ from lenspipe.models.ensemble_file import (
     EnsembleSpec,
     describe_ensemble,
 )
-from lenspipe.models.providers import ProviderName, ProviderOptions
+from lenspipe.models.providers import (
+    ProviderName,
+    ProviderOptions,
+    choose,
+    default_batch_size,
+)
 from lenspipe.models.session import Member
 
 __all__ = [
@@ -161,15 +166,19 @@ def load_ensemble(
     base: str | Path = ".",
     provider: ProviderName = "auto",
     threads: int = 1,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     *,
     device_id: int = 0,
     options: ProviderOptions | None = None,
 ) -> Ensemble:
-    """Open every member of an ensemble and run each once on zeros; see `Member.load`."""
+    """Open every member of an ensemble and run each once on zeros; see `Member.load`.
+
+    batch_size: None for the provider's own default.
+    """
+    rows = batch_size or default_batch_size(choose(provider))
     description = describe_ensemble(name_or_path, base)
     members = tuple(
-        Member.load(file.path, provider, threads, batch_size, device_id, options)
+        Member.load(file.path, provider, threads, rows, device_id, options)
         for file in description.members
     )
     for file, member in zip(description.members, members, strict=True):

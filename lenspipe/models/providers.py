@@ -39,6 +39,11 @@ def parse_provider(text: str) -> ProviderName:
     raise InputError("provider", f"one of {', '.join(get_args(ProviderName))}", repr(text))
 
 
+def default_batch_size(provider: str) -> int:
+    """Rows of a batch where nobody says: what fits the caches of one core, or fills a GPU."""
+    return 64 if provider == "cpu" else 512
+
+
 def choose(provider: ProviderName) -> str:
     """`auto` resolved: `cuda` where ONNX Runtime has it and a device is there, else `cpu`."""
     if provider != "auto":
