@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import nn
 
 import lenspipe
+from lenspipe.models import self_test
 from lenspipe.models.card import (
     Feature,
     ImageInput,
@@ -33,6 +34,9 @@ OPSET = 20
 # Logits of torch and of ONNX Runtime on one CPU: the same float32 arithmetic in another order, so
 # they agree to some hundred roundings of numbers of the logits' size (measured: below 1e-5).
 PARITY = 1e-4
+# Amplitude of the self-test's input: features are standardised; of pixels it is the flux of a
+# galaxy's middle, some ten times the sky's noise.
+SELF_TEST_SCALE = 1.0
 
 
 def export_graph(model: nn.Module, example: Examples, path: Path) -> onnx.ModelProto:
@@ -126,9 +130,10 @@ def card_of(
 
 
 def ship(graph: Path, card: ModelCard, path: Path) -> ModelCard:
-    """Write the graph with its card inside, whole or not at all."""
+    """Write the graph with its card inside, self-test included, whole or not at all."""
     aside = path.with_suffix(".part")
-    final = write_card(onnx.load(str(graph)), card, aside)
+    write_card(onnx.load(str(graph)), card, aside)
+    final = self_test.add(aside, scale=SELF_TEST_SCALE)
     aside.replace(path)
     return final
 

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from lenspipe import blenders
 from lenspipe.errors import InputError
+from lenspipe.models import self_test
 from lenspipe.models.card import ModelCard, read_card
 from training import cli, fit, pipeline, stages
 from training.data import load_images, without_a_band
@@ -139,6 +140,8 @@ def test_cards_say_what_made_the_weights_and_what_they_are_worth(made: Made) -> 
     card, recipe = card_in(made, "toy-plain"), the(made[2], "toy-plain")
     assert card.training.recipe_sha256 == recipe.sha256()
     assert (card.training.n_train, card.training.seed) == (256, 5)
+    assert card.self_test is not None
+    assert len(card.self_test.logits) == self_test.ROWS
     image = card.images[0]
     assert (image.bands, image.size_pixels, image.zero_point_mag) == (("g", "r"), 16, 25.0)
     assert card.normalisation is not None
