@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 
 from lenspipe.errors import InputError
 from lenspipe.models.card import Metric
+from lenspipe.proportion import clopper_pearson
 
 RESAMPLES = 1000
 BOOTSTRAP = "95% interval: bootstrap, 1000 resamples of lenses and non-lenses apart"
@@ -122,16 +123,12 @@ def rate(above: Bool[np.ndarray, " n"], positives: bool) -> Metric:
 
     positives: whether the sources are lenses (a completeness) or not (a false-positive rate).
     """
-    from scipy.stats import beta
-
     n, k = len(above), int(above.sum())
     if n == 0:
         raise InputError("rate", "at least one source", 0)
-    low = float(beta.ppf(0.025, k, n - k + 1)) if k else 0.0
-    high = float(beta.ppf(0.975, k + 1, n - k)) if k < n else 1.0
     return Metric(
         value=k / n,
-        interval=(low, high),
+        interval=clopper_pearson(k, n),
         n_positives=n if positives else 0,
         n_negatives=0 if positives else n,
         note=CLOPPER_PEARSON,
