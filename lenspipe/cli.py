@@ -76,6 +76,10 @@ def score(
     ] = None,
     provider: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads; default: all cores.")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="Catalogue column to count results by; repeatable.")
+    ] = None,
+    report: Annotated[bool, typer.Option(help="Write a page with pictures too.")] = True,
 ) -> None:
     """Score cutouts with nothing of a survey around them."""
     from lenspipe.cutout_layout import parse_settings
@@ -91,8 +95,12 @@ def score(
         options=parse_settings(setting or ()),
         provider=parse_provider(provider),
         threads=threads or len(os.sched_getaffinity(0)),
+        group=group or (),
+        report=report,
     )
     _print_fields(summary.lines())
+    if summary.groups is not None:
+        _print_aligned([summary.groups.heading(), *summary.groups.cells()])
 
 
 @app.command()
@@ -202,6 +210,14 @@ def _print_fields(lines: list[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in lines), default=0)
     for name, text in lines:
         typer.echo(f"{name:<{width}}  {text}")
+
+
+def _print_aligned(lines: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    typer.echo()
+    for line in lines:
+        padded = [f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)]
+        typer.echo("  ".join(padded).rstrip())
 
 
 def _plain(value: Any) -> str:

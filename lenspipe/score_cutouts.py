@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from jaxtyping import Bool
 
-from lenspipe import cutouts
+from lenspipe import __version__, cutouts
 from lenspipe.config import Columns, resolve
 from lenspipe.contracts import failure_schema, score_schema
 from lenspipe.cutout_layout import CATALOGUE_ROW, CutoutLayout, find_layout
@@ -29,6 +29,8 @@ from lenspipe.list_cutouts import list_cutouts
 from lenspipe.models.card import Threshold
 from lenspipe.models.ensemble import Ensemble, describe_ensemble, load_ensemble
 from lenspipe.models.providers import ProviderName
+from lenspipe.score_groups import GroupTable, count_groups, group_values
+from lenspipe.score_report import RowScores, ScoreReport, render_report, row_scores
 from lenspipe.scoring import ShardPixels, score_rows
 from lenspipe.storage import Store
 
@@ -48,6 +50,8 @@ class ScoreSummary:
     failed: Counter[str] = field(default_factory=Counter)
     above: dict[Threshold, int] = field(default_factory=dict)
     seconds: float = 0.0
+    groups: GroupTable | None = None
+    report_out: str | None = None
 
     def lines(self) -> list[tuple[str, str]]:
         """The same for a terminal: (name, text)."""
@@ -67,6 +71,7 @@ class ScoreSummary:
             ("failed", f"{sum(self.failed.values())}  {reasons}".rstrip()),
             ("scores", self.out),
             ("failures", self.failures_out),
+            *([("report", self.report_out)] if self.report_out else []),
         ]
 
 
@@ -82,14 +87,18 @@ def score_cutouts(
     provider: ProviderName = "auto",
     threads: int = 1,
     batch_size: int | None = None,
+    group: Sequence[str] = (),
+    report: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScoreSummary:
     """Score every row of a catalogue, or every cutout where there is none, into a Parquet file.
 
     ensemble: a name in the zoo or a path. cutouts_path, layout, options: see `find_layout`.
     catalogue: CSV or Parquet; default the layout's, else one row per cutout found. columns: `id`,
-    `ra`, `dec` over the layout's. progress: called with rows done and rows in all. Beside `out`,
-    `NAME.failures.parquet` holds the rows without a score, each with its reason.
+    `ra`, `dec` over the layout's. group: columns of the catalogue by whose values results are
+    counted. report: write a page with pictures too, `NAME.report.html`. progress: called with rows
+    done and rows in all. Beside `out`, `NAME.failures.parquet` holds the rows without a score, each
+    with its reason.
     """
     began = time.perf_counter()
     found = find_layout(cutouts_path, layout, options)
@@ -98,6 +107,7 @@ def score_cutouts(
     reader = cutouts.open_reader(found.options, found.base)
     reader.check(described.inputs)
     sources = read_sources(catalogue or found.catalogue, named, found, reader)
+    values = group_values(sources, group) if group else []
     loaded = load_ensemble(ensemble, provider=provider, threads=threads, batch_size=batch_size)
     folder, name, failures_name = _names(out)
     summary = ScoreSummary(
@@ -116,7 +126,50 @@ def score_cutouts(
             if progress is not None:
                 progress(summary.rows, sources.num_rows)
     summary.seconds = time.perf_counter() - began
+    if group or report:
+        by_row = _read_back(Store(folder), name, failures_name, sources)
+        thresholds = loaded.description.spec.thresholds
+        if group:
+            summary.groups = count_groups(group, values, by_row.score, thresholds)
+        if report:
+            told = _report(summary, loaded, cutouts_path)
+            page = render_report(told, sources, by_row, reader, loaded.inputs)
+            report_name = f"{name.removesuffix('.parquet')}.report.html"
+            Store(folder).write(report_name, page.encode())
+            summary.report_out = f"{folder}/{report_name}"
     return summary
+
+
+def _read_back(store: Store, name: str, failures_name: str, sources: pa.Table) -> RowScores:
+    """What was written, row by row of the catalogue."""
+    with store.open(name) as file:
+        scores = pq.read_table(file, columns=["object_id", "score", "probability"])
+    with store.open(failures_name) as file:
+        failures = pq.read_table(file, columns=["object_id", "reason"])
+    first = np.flatnonzero(~_repeated(sources["object_id"]))
+    return row_scores(sources, first, scores, failures)
+
+
+def _report(summary: ScoreSummary, ensemble: Ensemble, cutouts_path: str | Path) -> ScoreReport:
+    spec = ensemble.description.spec
+    return ScoreReport(
+        name=Path(cutouts_path).absolute().name,
+        ensemble=ensemble.name,
+        facts=[
+            ("ensemble", ensemble.name),
+            ("members", ", ".join(ensemble.member_names)),
+            ("model hash", ensemble.model_hash),
+            ("provider", ensemble.provider),
+            ("lenspipe", __version__),
+            ("cutouts", str(cutouts_path)),
+            ("scores", summary.out),
+            ("failures", summary.failures_out),
+        ],
+        thresholds=spec.thresholds,
+        calibration=spec.calibration,
+        failed=summary.failed.most_common(),
+        groups=summary.groups,
+    )
 
 
 def read_sources(
