@@ -85,7 +85,7 @@ def passing_text(passing: Passing, scored: int) -> str:
     if not scored:
         return "–"
     share = 100 * passing.rows / scored
-    return f"{passing.rows:,}  {share:.1f}% ({100 * passing.low:.1f}–{100 * passing.high:.1f})"
+    return f"{passing.rows:,} · {share:.1f}% ({100 * passing.low:.1f}–{100 * passing.high:.1f})"
 
 
 def group_values(sources: pa.Table, columns: Sequence[str]) -> list[tuple[str, ...]]:
