@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,17 +22,18 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 class Factory:
     """Builds the callable that a test's pool applies."""
 
-    call: Callable[..., object]
+    call: Callable[..., Any]
 
-    def __call__(self) -> Callable[..., object]:
+    def __call__(self) -> Callable[..., Any]:
         return self.call
 
 
-def outcomes(
-    call: Callable[..., object], items: list[int], **options: object
-) -> list[Outcome[int, object]]:
-    settings = PoolOptions(workers=2, **options)  # type: ignore[arg-type]  # a test's shorthand
-    with Pool(Factory(call), settings) as pool:
+def make_pool(call: Callable[..., Any], options: PoolOptions, **more: Any) -> Pool[int, Any]:
+    return Pool(Factory(call), options, **more)
+
+
+def outcomes(call: Callable[..., Any], items: list[int], **options: Any) -> list[Outcome[int, Any]]:
+    with make_pool(call, PoolOptions(workers=2, **options)) as pool:
         return list(pool.run(deque(items)))
 
 
@@ -92,7 +94,7 @@ def test_a_passing_fault_costs_a_retry_and_no_item(tmp_path: Path) -> None:
         retried=lambda _detail: told.update(["retried"]),
         restarted=lambda: told.update(["restarted"]),
     )
-    with Pool(Factory(call), PoolOptions(workers=1), events) as pool:
+    with make_pool(call, PoolOptions(workers=1), events=events) as pool:
         found = list(pool.run(deque([0, 1, 2, 3])))
     assert sorted(o.item for o in found if o.value == o.item) == [0, 1, 2, 3]
     assert (told["restarted"], told["retried"]) == (1, 1)
@@ -100,7 +102,7 @@ def test_a_passing_fault_costs_a_retry_and_no_item(tmp_path: Path) -> None:
 
 def test_the_caller_may_add_work_meanwhile() -> None:
     queue = deque([8])
-    with Pool(Factory(lambda item: item), PoolOptions(workers=2)) as pool:
+    with make_pool(lambda item: item, PoolOptions(workers=2)) as pool:
         seen = []
         for outcome in pool.run(queue):
             seen.append(outcome.item)
@@ -110,17 +112,15 @@ def test_the_caller_may_add_work_meanwhile() -> None:
 
 
 def test_what_a_feed_reads_is_handed_over() -> None:
-    with Pool(
-        Factory(lambda item, fed: (item, fed)),
-        PoolOptions(workers=1, cpus=1),
-        feed=lambda item: item * 10,
+    with make_pool(
+        lambda item, fed: (item, fed), PoolOptions(workers=1), feed=lambda item: item * 10
     ) as pool:
         found = sorted(o.value for o in pool.run(deque([1, 2, 3])) if o.value)
     assert found == [(1, 10), (2, 20), (3, 30)]
 
 
 def test_a_worker_that_cannot_start_says_why() -> None:
-    def refuse() -> Callable[..., object]:
+    def refuse() -> Callable[..., Any]:
         raise InputError("ensemble", "a file", "none")
 
     with pytest.raises(InputError, match="ensemble: expected a file, found none"):
@@ -129,10 +129,10 @@ def test_a_worker_that_cannot_start_says_why() -> None:
 
 def test_the_window_is_bounded() -> None:
     counts: list[int] = []
-    with Pool(
-        Factory(lambda item: item),
+    with make_pool(
+        lambda item: item,
         PoolOptions(workers=2, depth=2),
-        PoolEvents(in_flight=counts.append),
+        events=PoolEvents(in_flight=counts.append),
     ) as pool:
         assert len(list(pool.run(deque(range(40))))) == 40
     assert max(counts) <= 4

@@ -14,6 +14,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -27,7 +28,7 @@ from lenspipe.events import Events
 from lenspipe.job import run_survey
 from lenspipe.metrics import RunMetrics
 from lenspipe.progress import make_progress
-from lenspipe.run_directory import RunDirectory
+from lenspipe.run_directory import RunDirectory, ShardRecord
 from lenspipe.verify import verify
 from tests.toy_models import POISON
 from tests.toy_survey import make_survey
@@ -240,6 +241,38 @@ def test_a_killed_driver_is_resumed_to_the_undisturbed_result(
     assert funnel.accounted
     assert_same_scores(driver, undisturbed)
     assert verify(RunDirectory(str(driver.parent / "run"))) == []
+
+
+class _KillOnce(Events):
+    """Kills one scoring actor of this session when the first shard is committed."""
+
+    killed: list[int]
+
+    def committed(self, record: ShardRecord) -> None:
+        super().committed(record)
+        if record.stage == "score" and not self.killed:
+            actors = [
+                child
+                for child in psutil.Process().children(recursive=True)
+                if "ray::_Host" in " ".join(child.cmdline())
+            ]
+            actors[0].kill()
+            self.killed.append(actors[0].pid)
+
+
+def test_a_killed_scoring_actor_costs_no_row(undisturbed: Path, tmp_path: Path) -> None:
+    survey = make_survey(
+        tmp_path / "actor",
+        runtime={"shard_rows": 16, "provider": "cpu", "failure_limit": 0.0},
+    )
+    with make_progress() as progress:
+        metrics = RunMetrics("toy")
+        events = _KillOnce(metrics, progress)
+        object.__setattr__(events, "killed", [])
+        run_survey(load_survey(survey), events)
+    assert len(events.killed) == 1
+    assert b"lenspipe_actor_restarts_total 1.0" in metrics.text()
+    assert_same_scores(survey, undisturbed)
 
 
 def test_a_second_run_is_refused_while_the_first_lives(driver: Path) -> None:
