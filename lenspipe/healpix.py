@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from hats.pixel_math.spatial_index import compute_spatial_index
 from jaxtyping import Float64, Int64
 
 ORDER = 29
@@ -16,6 +15,12 @@ def healpix_29(
 
     ra_deg, dec_deg: ICRS, finite, dec within -90..90; the caller sorts out rows that are not.
     """
+    # cdshealpix and not hats, which takes it from there too: hats costs every worker 2 s of imports.
+    from astropy.coordinates import Latitude, Longitude
+    from astropy.units import deg
+    from cdshealpix.nested import lonlat_to_healpix
+
     if len(ra_deg) == 0:
         return np.zeros(0, np.int64)
-    return np.asarray(compute_spatial_index(ra_deg, dec_deg), np.int64)
+    longitude, latitude = Longitude(ra_deg, deg), Latitude(dec_deg, deg)
+    return np.asarray(lonlat_to_healpix(longitude, latitude, ORDER), np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -18,11 +19,12 @@ from lenspipe.catalogue.candidates import (
     write_candidates,
 )
 from lenspipe.catalogue.funnel import Funnel, funnel
-from lenspipe.catalogue.hats import CatalogueInfo, write_catalogue
 from lenspipe.catalogue.whole_folder import remove
 from lenspipe.contracts import InputSpec
-from lenspipe.report import MOSAIC, write_report
 from lenspipe.run_directory import CANDIDATES, FUNNEL, RunDirectory
+
+if TYPE_CHECKING:
+    from lenspipe.catalogue.hats import CatalogueInfo
 
 # Ranked candidates (`object_id`, `ra`, `dec`, `score`, …) -> their pixels, in any order.
 Stamps = Callable[[pa.Table], Iterable[StampBatch]]
@@ -39,7 +41,7 @@ class PublishSettings:
     inputs: tuple[InputSpec, ...]
     cuts: tuple[str, ...] = ()
     partition_rows: int = 1_000_000
-    mosaic: int = MOSAIC
+    mosaic: int = 100
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ def publish(
     belong to these scores and settings are left alone, so that `stamps` is asked only where
     pixels are needed. counted: called once the funnel is known, before the report is written.
     """
+    # What draws and what writes HATS is slow to import, and most that import this module do neither.
+    from lenspipe.catalogue.hats import write_catalogue
+    from lenspipe.report import write_report
+
     parts = run.part_names("scores", run.records("score"))
     catalogue = write_catalogue(run, parts, settings.name, settings.partition_rows)
     candidates = _publish_candidates(run, parts, settings, stamps)

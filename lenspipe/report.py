@@ -19,7 +19,6 @@ from lenspipe.page import Stamp, page_environment
 from lenspipe.run_directory import FUNNEL, REPORT, RUN, RunDirectory, ShardRecord, Stage
 from lenspipe.sky_map import choose_order, count_cells, extent
 
-MOSAIC = 100
 _BINS = 90
 _LONGEST_LIST = 12
 
@@ -72,7 +71,7 @@ class CandidateSet:
     dec: np.ndarray
 
 
-def write_report(run: RunDirectory, mosaic: int = MOSAIC) -> str:
+def write_report(run: RunDirectory, mosaic: int = 100) -> str:
     """Write RUN/report/index.html from what is committed and published; returns its name.
 
     mosaic: how many of the best candidates are shown.
