@@ -293,3 +293,66 @@ def test_the_ps1_lenses_give_the_same_scores_from_fits_and_hdf5(tmp_path: Path) 
     )
     assert len(one) == 12
     np.testing.assert_allclose(list(one.values()), [other[name] for name in one], atol=1e-5)
+
+
+def test_a_page_beside_the_scores(folder: Path, ensemble: str, tmp_path: Path) -> None:
+    """Groups are counted, every member of a small one is shown, a failed one without pixels."""
+    with h5py.File(folder / "stamps.h5", "r+") as file:
+        file["images"][3] = np.nan
+    kinds = ["spiral"] * 5 + ["early"] * (ROWS - 5)
+    names = [f"object-{row}" for row in range(ROWS)]
+    pq.write_table(pa.table({"object_id": names, "kind": kinds}), tmp_path / "c.parquet")
+    out = tmp_path / "scores.parquet"
+    summary = score_cutouts(
+        ensemble,
+        folder / "stamps.h5",
+        out,
+        catalogue=tmp_path / "c.parquet",
+        options={"ids": "name"},
+        group=["kind"],
+        report=True,
+        provider="cpu",
+    )
+    assert summary.groups is not None
+    assert summary.report_out == str(tmp_path / "scores.report.html")
+    early, spiral = summary.groups.groups
+    assert (early.values, early.rows, early.scored) == (("early",), ROWS - 5, ROWS - 5)
+    assert (spiral.values, spiral.rows, spiral.failed) == (("spiral",), 5, 1)
+    score = {row["object_id"]: row["score"] for row in pq.read_table(out).to_pylist()}
+    above = [score[name] >= 1.0 for name in names[5:]]
+    assert early.passing[0].rows == sum(above)
+    assert early.passing[0].low < np.mean(above) < early.passing[0].high or not any(above)
+    page = Path(summary.report_out).read_text(encoding="utf-8")
+    # The best 22, five of the small group of which one failed, six at each end of the other.
+    assert page.count("<figure>") == 22 + 5 + 12
+    assert page.count("no pixels") == 1
+    assert page.count("data:image/png") == 22 + 4 + 12 + 2
+    assert "bad pixels" in page
+    assert "http" not in page
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [("kind", "one of "), ("number", "at most 60 different combinations")],
+)
+def test_groups_that_cannot_be_made_are_refused_before_any_work(
+    ensemble: str, tmp_path: Path, group: str, expected: str
+) -> None:
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        data = file.create_dataset("images", data=np.zeros((70, 3, SIZE, SIZE), np.float32))
+        data.attrs.update({"bands": "gri", "pixel_scale_arcsec": 0.25})
+    table = pa.table({"object_id": range(70), "number": range(70)})
+    pq.write_table(table, tmp_path / "c.parquet")
+    out = tmp_path / "out" / "s.parquet"
+    with pytest.raises(InputError) as refused:
+        score_cutouts(
+            ensemble,
+            tmp_path / "s.h5",
+            out,
+            catalogue=tmp_path / "c.parquet",
+            group=[group],
+            provider="cpu",
+        )
+    assert refused.value.field == "--group"
+    assert refused.value.expected.startswith(expected)
+    assert not out.parent.exists()

@@ -66,3 +66,14 @@ def test_the_position_of_a_stamp_is_that_of_its_source_pixel() -> None:
 def test_headers_without_a_sky_are_unreadable(cards: dict[str, Any]) -> None:
     with pytest.raises(UnreadableError):
         sky_wcs(_hdu(**cards))
+
+
+def test_old_names_of_cards_are_read_without_a_warning() -> None:
+    """PC001002 for PC1_2, as Pan-STARRS writes: astropy would warn, and pytest would raise that."""
+    turn = {"PC001001": 0.8, "PC001002": 0.6, "PC002001": -0.6, "PC002002": 0.8}
+    today = {"PC1_1": 0.8, "PC1_2": 0.6, "PC2_1": -0.6, "PC2_2": 0.8}
+    old, new = sky_wcs(_hdu(**turn)), sky_wcs(_hdu(**today))
+    place = (np.array([150.001]), np.array([2.0005]))
+    np.testing.assert_array_equal(old.pixels(*place), new.pixels(*place))
+    straight = sky_wcs(_hdu()).pixels(*place)
+    assert np.abs(np.subtract(old.pixels(*place), straight)).max() > 1.0
