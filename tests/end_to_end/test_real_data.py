@@ -87,8 +87,8 @@ def test_the_same_systems_score_alike_from_fits_and_from_hdf5(data: Path, tmp_pa
     found = {}
     for layout in ("ps1_fits_stamps", "ps1_lenses"):
         out = tmp_path / f"{layout}.parquet"
-        settings = {"layout": EXAMPLES / f"{layout}.yaml", "provider": "cpu"}
-        summary = score_cutouts(ENSEMBLE, data / "ps1_lenses", out, **settings)
+        file = EXAMPLES / f"{layout}.yaml"
+        summary = score_cutouts(ENSEMBLE, data / "ps1_lenses", out, layout=file, provider="cpu")
         assert summary.rows == summary.scored + summary.failed.total()
         found[layout] = scores_of(out)
     stamps, stack = found["ps1_fits_stamps"], found["ps1_lenses"]
