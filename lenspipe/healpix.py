@@ -15,7 +15,7 @@ def healpix_29(
 
     ra_deg, dec_deg: ICRS, finite, dec within -90..90; the caller sorts out rows that are not.
     """
-    # cdshealpix and not hats, which takes it from there too: hats costs every worker 2 s of imports.
+    # Not through hats, which calls the same function: it costs every worker 2 s of imports.
     from astropy.coordinates import Latitude, Longitude
     from astropy.units import deg
     from cdshealpix.nested import lonlat_to_healpix

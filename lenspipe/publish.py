@@ -66,7 +66,7 @@ def publish(
     belong to these scores and settings are left alone, so that `stamps` is asked only where
     pixels are needed. counted: called once the funnel is known, before the report is written.
     """
-    # What draws and what writes HATS is slow to import, and most that import this module do neither.
+    # What draws and what writes HATS is slow to import, and most processes do neither.
     from lenspipe.catalogue.hats import write_catalogue
     from lenspipe.report import write_report
 
