@@ -3,7 +3,7 @@
 
 PYTHON ?= python3.11
 VENV := .venv
-PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 DATA := ../shared/data
 
 .PHONY: setup setup-dev demo test test-slow lint bench models clean
