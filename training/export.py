@@ -62,9 +62,17 @@ def export_graph(model: nn.Module, example: Examples, path: Path) -> onnx.ModelP
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")
     graph = program.model_proto
+    forget_sources(graph)
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, str(path))
     return graph
+
+
+def forget_sources(model: onnx.ModelProto) -> None:
+    """Take out what torch writes of the machine that exported: a stack trace in every node."""
+    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.functions):
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def onnx_logits(

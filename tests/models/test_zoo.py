@@ -85,3 +85,8 @@ def test_self_test_input_is_what_it_always_was(shipped: Path) -> None:
 def test_every_shipped_model_verifies(name: str) -> None:
     found = zoo.examine(name)
     assert all(difference is not None for difference in found.self_test.values())
+
+
+@pytest.mark.parametrize("path", sorted(zoo.folder().glob("*.onnx")), ids=lambda path: path.stem)
+def test_shipped_networks_say_nothing_of_the_machine_that_made_them(path: Path) -> None:
+    assert b"stack_trace" not in path.read_bytes()
