@@ -16,17 +16,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import zarr
-from astropy.stats import binom_conf_interval
 from jaxtyping import Bool, Float64, Int64
 
 from lenspipe.catalogue.candidates import array_of
 from lenspipe.config import load_survey
 from lenspipe.errors import InputError
+from lenspipe.proportion import clopper_pearson
 from lenspipe.run_directory import CANDIDATES, CATALOGUE, FUNNEL, REPORT, RUN, RunDirectory
 from lenspipe.select.cuts import compile_cuts
 from lenspipe.select.sources import list_parts, open_view, read_part
 
-CONFIDENCE = 0.95
 THETA_E_BINS_ARCSEC = (0.5, 1.0, 1.5, 2.0, 4.0)
 ARC_SNR_BINS = (0.0, 20.0, 30.0, 50.0, 1000.0)
 _LABEL = 34
@@ -54,10 +53,10 @@ class Outcome:
 
 
 def fraction(found: int, of: int) -> str:
-    """`found/of = fraction [low, high]` with the Wilson interval of 95%."""
+    """`found/of = fraction [low, high]` with its 95% interval (Clopper and Pearson)."""
     if of == 0:
         return "0/0"
-    low, high = binom_conf_interval(found, of, CONFIDENCE, interval="wilson")
+    low, high = clopper_pearson(found, of)
     return f"{found}/{of} = {found / of:.3f} [{low:.3f}, {high:.3f}]"
 
 

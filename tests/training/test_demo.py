@@ -54,10 +54,9 @@ def test_bins_hold_lenses_alone(outcome: Outcome) -> None:
     assert [line.split()[4] for line in lines] == ["4/4", "1/6", "0/0"]
 
 
-def test_wilson_interval_of_none_of_ten() -> None:
-    # Wilson (1927): upper bound z^2 / (n + z^2) for no success.
-    z2 = 1.959964**2
-    assert fraction(0, 10) == f"0/10 = 0.000 [0.000, {z2 / (10 + z2):.3f}]"
+def test_the_interval_of_none_of_ten() -> None:
+    # Clopper and Pearson (1934): upper bound 1 - 0.025^(1/n) for no success.
+    assert fraction(0, 10) == f"0/10 = 0.000 [0.000, {1.0 - 0.025**0.1:.3f}]"
 
 
 def test_cuts_are_the_survey_files(tmp_path: Path) -> None:
