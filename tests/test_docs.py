@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -401,6 +402,33 @@ def publish_small(run: RunDirectory) -> None:
     pixels = np.zeros((5, 2, 8, 8), np.float32)
     stamps = [(chosen.table["object_id"].to_pylist(), {"image": pixels}, None)]
     write_candidates(run, chosen, [InputSpec("image", ("g", "r"), 8, 0.25)], stamps, {})
+
+
+# Who may import what (architecture.md)
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level packages that a module imports, wherever the import stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def test_modules_import_what_the_page_allows() -> None:
+    paths = sorted((ROOT / "lenspipe").rglob("*.py"))
+    wrong = {
+        str(path.relative_to(ROOT)): found
+        for path in paths
+        if (found := imported(path) & {"torch", "lenstronomy", "training", "pickle"})
+    }
+    assert not wrong
+    with_ray = {path.name for path in paths if "ray" in imported(path)}
+    assert "runtime.py" in with_ray
+    assert with_ray <= {"runtime.py", "submit.py"}
 
 
 # Commands
