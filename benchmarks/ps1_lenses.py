@@ -67,7 +67,7 @@ def visible_lenses(scores: pa.Table, thresholds: Sequence[Threshold]) -> Iterato
     yield "|---|---|--:|--:|" + "---|" * len(thresholds)
     rows = [row for row in scores.to_pylist() if row["arc_visible_by_eye"] != "no"]
     for row in sorted(rows, key=lambda row: (row["arc_visible_by_eye"], -row["score"])):
-        passed = " | ".join("pass" if row["score"] >= t.score else "–" for t in thresholds)
+        passed = " | ".join("pass" if row["score"] > t.score else "–" for t in thresholds)
         numbers = f"{row['score']:.2f} | {row['probability']:.3f}"
         yield f"| {row['name']} | {row['arc_visible_by_eye']} | {numbers} | {passed} |"
 

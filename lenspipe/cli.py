@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -194,16 +194,27 @@ def main() -> None:
     """Entry point: an expected error is one line on stderr and its own exit status."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        app()
-    except InputError as error:
-        _fail(error, "error")
+        status = app(standalone_mode=False)
     except LenspipeError as error:
-        _fail(error, type(error).__name__)
+        kind = "error" if isinstance(error, InputError) else type(error).__name__
+        _fail(f"{kind}: {error}", error.exit_status)
+    except _UsageError as error:
+        # Empty where the command alone was given, which prints its help.
+        found = error.format_message()
+        _fail(f"error: command line: {found}" if found else "", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted: run the same command to go on", 130)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
-def _fail(error: LenspipeError, kind: str) -> None:
-    typer.echo(f"{kind}: {' '.join(str(error).split())}", err=True)
-    sys.exit(error.exit_status)
+# What Typer raises for a wrong command line; it exports only this subclass of it.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+
+def _fail(line: str, status: int) -> NoReturn:
+    if line:
+        typer.echo(" ".join(line.split()), err=True)
+    sys.exit(status)
 
 
 def _print_fields(lines: list[tuple[str, str]]) -> None:

@@ -56,8 +56,8 @@ class Part(BaseModel):
 
 
 class ShardRecord(BaseModel):
-    """The commit of one shard. start, stop: its rows of the plan (score) or its part number and
-    the next (select). rows_in = rows_out + rows_failed + the sum of `removed`."""
+    """The commit of one shard. start, stop: its rows of the catalogue in the order of planning
+    (select) or of the plan (score). rows_in = rows_out + rows_failed + the sum of `removed`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     stage: Stage

@@ -39,7 +39,7 @@ CHUNK_ROWS = 2048  # rows read, scored and written at once
 
 @dataclass
 class ScoreSummary:
-    """What came out. above: threshold -> rows that score at least so high."""
+    """What came out. above: threshold -> rows that score higher."""
 
     ensemble: str
     out: str
@@ -294,7 +294,7 @@ def _count(summary: ScoreSummary, scores: pa.Table, failures: pa.Table) -> None:
     summary.failed.update(failures["reason"].to_pylist())
     values = scores["score"].to_numpy()
     for threshold in summary.above:
-        summary.above[threshold] += int((values >= threshold.score).sum())
+        summary.above[threshold] += int((values > threshold.score).sum())
 
 
 class _Tables:

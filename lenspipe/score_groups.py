@@ -19,7 +19,7 @@ MOST_GROUPS = 60
 
 @dataclass(frozen=True)
 class Passing:
-    """Rows of a group that score at least `threshold.score`. low, high: ends of the 95%
+    """Rows of a group that score above `threshold.score`. low, high: ends of the 95%
     Clopper-Pearson interval of their rate among the scored."""
 
     threshold: Threshold
@@ -113,7 +113,7 @@ def count_group(
     scored = int(np.isfinite(own).sum())
     passing = []
     for threshold in thresholds:
-        rows = int((own >= threshold.score).sum())
+        rows = int((own > threshold.score).sum())
         passing.append(Passing(threshold, rows, *clopper_pearson(rows, scored)))
     return GroupCount(values, members, scored, tuple(passing))
 

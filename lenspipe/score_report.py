@@ -127,7 +127,7 @@ def render_report(
             report=report,
             rows=sources.num_rows,
             scored=len(ranked),
-            passing=[(t, int((scores.score >= t.score).sum())) for t in report.thresholds],
+            passing=[(t, int((scores.score > t.score).sum())) for t in report.thresholds],
             best=[stamp(row) for row in best],
             galleries=galleries,
             histogram=_histogram(scores.score[ranked], report.thresholds),
@@ -175,5 +175,5 @@ def _histogram(score: Float64[np.ndarray, " k"], thresholds: Iterable[Threshold]
     if not len(score):
         return None
     rows, edges = np.histogram(score, bins=int(np.clip(2 * np.sqrt(len(score)), 10, 90)))
-    marks = {f"FPR {t.fpr:g}: score ≥ {t.score:.3g}": t.score for t in thresholds}
+    marks = {f"FPR {t.fpr:g}: score > {t.score:.3g}": t.score for t in thresholds}
     return score_picture(Histogram(edges.astype(np.float64), rows.astype(np.int64)), marks)

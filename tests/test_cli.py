@@ -101,3 +101,25 @@ def test_the_installed_command_ends_as_the_entry_point_does(tmp_path: Path) -> N
     assert done.returncode == 2
     assert done.stderr.startswith("error: survey file: expected a YAML file, found nothing at")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("run",), "Missing argument"),
+        (("run", "--nope", "x"), "No such option"),
+        (("nope",), "No such command"),
+        (("bench", "--rows", "many"), "Invalid value for '--rows'"),
+        (
+            ("score", "toy", "x", "--out", "y", "--provider", "tpu"),
+            "provider: expected one of auto",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_status_2(
+    lenspipe: Command, arguments: tuple[str, ...], told: str
+) -> None:
+    done = lenspipe(*arguments)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1

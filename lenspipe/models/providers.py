@@ -40,7 +40,7 @@ def parse_provider(text: str) -> ProviderName:
 
 
 def default_batch_size(provider: str) -> int:
-    """Rows of a batch where nobody says: what fits the caches of one core, or fills a GPU."""
+    """Rows of a batch where nobody says: a short last batch wastes little, or a GPU is full."""
     return 64 if provider == "cpu" else 512
 
 
