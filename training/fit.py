@@ -67,6 +67,7 @@ def fit(
     inputs, labels = place(train, where)  # (n, band, y, x) or (n, feature); (n,)
     held_inputs, held_labels = place(validation, where)
 
+    means, weights = floating(averaged), floating(model)
     parts: dict[str, nn.Module | torch.optim.Optimizer] = {
         "model": model,
         "averaged": averaged,
@@ -97,22 +98,25 @@ def fit(
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(model.parameters(), recipe.optimiser.clip_norm)
             optimiser.step()
-            follow(averaged, model, recipe.ema_decay, done)
+            follow(means, weights, recipe.ema_decay, done)
             total += loss.detach()
 
         held = logits_of(averaged, held_inputs, where)  # (n,)
         held_loss = float(loss_of(held, held_labels))
         improved = held_loss < best
         best, stale = (held_loss, 0) if improved else (best, stale + 1)
-        kept = {"recipe": recipe.model_dump_json(), "epoch": epoch + 1, "best": best}
+        kept: dict[str, Any] = {
+            "recipe": recipe.model_dump_json(),
+            "epoch": epoch + 1,
+            "best": best,
+        }
         if improved:
             save({**kept, "model": averaged.state_dict()}, folder / BEST)
         row = log_row(epoch + 1, float(total) / steps, held_loss, held, validation)
-        row["seconds"] = round(time.perf_counter() - started, 2)
-        append_log(folder / LOG, row)
+        append_log(folder / LOG, {**row, "seconds": round(time.perf_counter() - started, 2)})
         logger.info("%s %s", recipe.name, row)
-        states = {key: part.state_dict() for key, part in parts.items()}
-        save({**kept, **states, "stale": stale}, folder / LAST)
+        kept.update({key: part.state_dict() for key, part in parts.items()}, stale=stale)
+        save(kept, folder / LAST)
     return load_best(recipe, train.inputs.shape[1:], folder)
 
 
@@ -188,18 +192,17 @@ def take(inputs: Tensor, rows: Tensor, where: torch.device) -> Tensor:
     return inputs[rows.to(inputs.device)].to(where, non_blocking=True)
 
 
-@torch.no_grad()
-def follow(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the running mean of the weights towards the weights; the first steps count for more.
+def floating(model: nn.Module) -> list[Tensor]:
+    """Weights, and the means and variances of batch normalisation, as they lie in memory."""
+    return [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
 
-    Means and variances of batch normalisation are averaged too, counters are copied.
-    """
+
+@torch.no_grad()
+def follow(means: list[Tensor], weights: list[Tensor], decay: float, step: int) -> None:
+    """Move the running means of the weights towards the weights; the first steps count for more."""
     kept = min(decay, (1 + step) / (10 + step)) if decay else 0.0
-    for mean, now in zip(averaged.state_dict().values(), model.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(now, 1.0 - kept)
-        else:
-            mean.copy_(now)
+    # One kernel for all of them: a loop over small tensors would take as long as the training step.
+    torch._foreach_lerp_(means, weights, 1.0 - kept)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
@@ -37,10 +37,14 @@ def make_all(recipes: Sequence[Recipe], work: Workspace, zoo: Path, trainers: in
     ensembles = [r for r in recipes if isinstance(r, EnsembleRecipe)]
     for ensemble in ensembles:
         stages.check_unseen(ensemble, members_of(ensemble, members))
-    for recipe in recipes:
-        for split in recipe.splits.given():
-            stages.simulate(recipe, split, work)
-    train_all(tuple(members.values()), work, trainers)
+    with Trainers(work, trainers) as pool:
+        for member in members.values():
+            for split in ("train", "validation"):
+                stages.simulate(member, split, work)
+            pool.begin(member)
+        for recipe in recipes:
+            for split in ("calibration", "test"):
+                stages.simulate(recipe, split, work)
     for member in members.values():
         card = stages.export_member(member, work, zoo)
         logger.info("%s: %s", card.name, in_words(card.metrics))
@@ -48,17 +52,36 @@ def make_all(recipes: Sequence[Recipe], work: Workspace, zoo: Path, trainers: in
         make_ensemble(ensemble, members_of(ensemble, members), work, zoo)
 
 
-def train_all(members: Sequence[MemberRecipe], work: Workspace, trainers: int) -> None:
-    """Train every member, `trainers` at a time."""
-    if trainers == 1:
-        for member in members:
-            stages.train(member, work)
-        return
-    with ProcessPoolExecutor(
-        trainers, mp_context=get_context("spawn"), initializer=log_to_stderr
-    ) as pool:
-        for made in [pool.submit(stages.train, member, work) for member in members]:
-            made.result()
+class Trainers:
+    """Trains members in processes of their own, while the caller goes on with its work.
+
+    Leaving the context waits for every training. One at a time is trained at once, in this process.
+    """
+
+    def __init__(self, work: Workspace, at_once: int) -> None:
+        self._work = work
+        self._pool = _spawning(at_once) if at_once > 1 else None
+        self._begun: list[Future[Path]] = []
+
+    def __enter__(self) -> Trainers:
+        return self
+
+    def begin(self, member: MemberRecipe) -> None:
+        """Train `member`, or set it going."""
+        if self._pool is None:
+            stages.train(member, self._work)
+        else:
+            self._begun.append(self._pool.submit(stages.train, member, self._work))
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            with self._pool:
+                for made in self._begun:
+                    made.result()
+
+
+def _spawning(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=log_to_stderr)
 
 
 def make_ensemble(

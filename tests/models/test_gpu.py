@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 
+from lenspipe.errors import ProviderError
 from lenspipe.models import providers
 from lenspipe.models.ensemble import load_ensemble
 from lenspipe.models.session import Member
@@ -21,6 +23,16 @@ def _needs(provider: str) -> None:
         pytest.skip(f"this onnxruntime has no {provider} provider")
     if providers.cuda_devices() == 0:
         pytest.skip("no CUDA device")
+    if provider == "tensorrt" and not _has_tensorrt():
+        pytest.skip("no TensorRT 10 libraries")
+
+
+def _has_tensorrt() -> bool:
+    try:
+        ctypes.CDLL("libnvinfer.so.10")
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture(params=["cuda", "tensorrt"])
@@ -59,3 +71,13 @@ def test_a_nan_stamp_stays_alone_in_an_ensemble(tmp_path: Path) -> None:
     images[4] = np.nan
     scores = ensemble.score({"image": images})
     assert np.flatnonzero(np.isnan(scores.score)).tolist() == [4]
+
+
+def test_tensorrt_without_its_libraries_is_refused(tmp_path: Path) -> None:
+    """ONNX Runtime lists the provider all the same; nothing may run on another in its stead."""
+    _needs("cuda")
+    if _has_tensorrt():
+        pytest.skip("TensorRT is here")
+    toy_models.make_member(tmp_path / "toy.onnx")
+    with pytest.raises(ProviderError, match="provider tensorrt: "):
+        Member.load(tmp_path / "toy.onnx", "tensorrt")

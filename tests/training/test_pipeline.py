@@ -235,7 +235,9 @@ def test_networks_trained_side_by_side_are_the_same(made: Made, tmp_path: Path) 
     aside = Workspace(tmp_path, device="cpu")
     (tmp_path / "data").symlink_to(work.root / "data")
     members = [the(recipes, "toy-plain"), the(recipes, "toy-group")]
-    pipeline.train_all(members, aside, trainers=2)
+    with pipeline.Trainers(aside, at_once=2) as trainers:
+        for member in members:
+            trainers.begin(member)
     for member in members:
         inputs = stages.examples(member, "test", work).inputs
         found = [onnx_logits(place.graph(member), inputs, threads=1) for place in (work, aside)]

@@ -58,11 +58,27 @@ def source_elements(element: int) -> Int64[Tensor, " 8"]:
     return found
 
 
+def turned_index(inputs: int, elements: int, side: int) -> Int64[Tensor, "1 n"]:
+    """Where each weight of a filter in its eight positions is taken from.
+
+    From (input, input element, side, side), flat; to (element, input, input element, side, side),
+    flat. elements: of the input, 1 for an image.
+    """
+    own = torch.arange(inputs * elements * side * side).reshape(inputs, elements, side, side)
+    turned = []
+    for element in range(ELEMENTS):
+        index = turn(own, element)
+        turned.append(index if elements == 1 else index[:, source_elements(element)])
+    return torch.stack(turned).reshape(1, -1)
+
+
 class GroupConvolution(nn.Module):
     """Same-size convolution, batch normalisation per field, ReLU.
 
     Input channels: bands (lifting) or fields × 8; output channels: fields × 8.
     """
+
+    source: Tensor
 
     def __init__(self, inputs: int, fields: int, side: int, lifting: bool) -> None:
         super().__init__()
@@ -70,18 +86,14 @@ class GroupConvolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(fields, inputs, elements, side, side))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
         self.norm = nn.BatchNorm2d(fields)
-        self.fields, self.side, self.lifting = fields, side, lifting
+        self.fields, self.side = fields, side
+        self.register_buffer("source", turned_index(inputs, elements, side), persistent=False)
 
     def filters(self) -> Float[Tensor, "out in side side"]:
         """The filters of an ordinary convolution: every filter in its eight positions."""
-        turned = []
-        for element in range(ELEMENTS):
-            weight = turn(self.weight, element)
-            if not self.lifting:
-                weight = weight[:, :, source_elements(element)]
-            turned.append(weight)
-        stacked = torch.stack(turned, dim=1)  # (field, element, input, input element, side, side)
-        return stacked.reshape(self.fields * ELEMENTS, -1, self.side, self.side)
+        source = self.source.expand(self.fields, -1)
+        turned = self.weight.flatten(1).gather(1, source)  # one gather: a GPU waits for no loop
+        return turned.reshape(self.fields * ELEMENTS, -1, self.side, self.side)
 
     def forward(self, x: Float[Tensor, "b c y x"]) -> Float[Tensor, "b out y x"]:
         """Fields over the group, not negative."""
