@@ -17,7 +17,8 @@ from lenspipe.publish import PublishSettings
 from lenspipe.scoring import ScoreSettings
 from lenspipe.select.files import CatalogueFile
 from lenspipe.select.sources import SourcePart, list_parts
-from lenspipe.select.stage import SelectPlan, plan_select, settle_threshold
+from lenspipe.select.stage import SelectPlan, plan_select
+from lenspipe.select.threshold import settle_threshold
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from lenspipe import config
 from lenspipe.select.plan import SelectPlan, plan_catalogue
 from lenspipe.select.sources import SourcePart, list_parts
-from lenspipe.select.stage import select_part, settle_threshold
+from lenspipe.select.stage import select_part
+from lenspipe.select.threshold import settle_threshold
 
 CUTS = {
     "bright_enough": "i_mag < 21.5",

@@ -76,12 +76,10 @@ def feature_matrix(features: Sequence[Feature], table: pa.Table) -> Float32[np.n
 def threshold_for_fraction(scores: Float32[np.ndarray, " n"], fraction: float) -> float:
     """Logit that `round(fraction * n)` of the scores lie above; fewer where scores are equal.
 
-    As an estimate from a sample its relative error in the surviving fraction is about
-    1 / sqrt(fraction * n).
+    -inf where no score is a number. As an estimate from a sample its relative error in the
+    surviving fraction is about 1 / sqrt(fraction * n).
     """
     finite = np.sort(scores[np.isfinite(scores)])[::-1]
-    if not len(finite):
-        raise InputError("photometry.keep.fraction", "rows to take the threshold from", "none")
     kept = round(fraction * len(finite))
     return float(finite[kept]) if kept < len(finite) else float("-inf")
 

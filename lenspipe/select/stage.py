@@ -21,7 +21,7 @@ from lenspipe.cutouts.base import Reader
 from lenspipe.healpix import healpix_29
 from lenspipe.select.counts import SelectCounts
 from lenspipe.select.cuts import CutCount
-from lenspipe.select.photometry import PhotometryNetwork, keeps, threshold_for_fraction
+from lenspipe.select.photometry import PhotometryNetwork, keeps
 from lenspipe.select.plan import SelectPlan, plan_select
 from lenspipe.select.sources import RESERVED, SourcePart, read_part
 
@@ -31,11 +31,8 @@ __all__ = [
     "SelectResult",
     "plan_select",
     "select_part",
-    "settle_threshold",
+    "survivor_scores",
 ]
-
-SAMPLE_ROWS = 100_000  # scored rows that a threshold by fraction is taken from
-SAMPLE_PARTS = 64  # most parts read for them
 
 
 @dataclass(frozen=True)
@@ -47,28 +44,11 @@ class SelectResult:
     counts: SelectCounts
 
 
-def settle_threshold(plan: SelectPlan, parts: Sequence[SourcePart]) -> SelectPlan:
-    """The plan with its threshold; unchanged where it has one or needs none.
-
-    A fraction becomes the quantile of the scores of the rows that survive the cuts in parts drawn
-    with a fixed seed: the same catalogue gives the same threshold.
-    """
-    if plan.keep is None or plan.keep.fraction is None or plan.threshold is not None:
-        return plan
-    drawn = np.random.default_rng(0).permutation(len(parts))[:SAMPLE_PARTS]
-    scores: list[Float32[np.ndarray, " n"]] = []
-    for index in drawn:
-        if sum(map(len, scores)) >= SAMPLE_ROWS:
-            break
-        scores.append(_sample_scores(parts[index], plan))
-    return plan.with_threshold(threshold_for_fraction(np.concatenate(scores), plan.keep.fraction))
-
-
 def select_part(part: SourcePart, plan: SelectPlan) -> SelectResult:
     """Cuts, network, position on the sky and locality of one part. The same part and plan give the
     same result."""
     if plan.network is not None and plan.threshold is None:
-        raise ValueError("the plan has no threshold: call settle_threshold first")
+        raise ValueError("the plan has no threshold: settle it first (lenspipe.select.threshold)")
     survivors, removed = _survivors(part, plan)
     usable, failures = _split_unusable(survivors, plan)
     scores = _scores(usable, plan)
@@ -90,6 +70,12 @@ def select_part(part: SourcePart, plan: SelectPlan) -> SelectResult:
     return SelectResult(
         _selected(selected, scores if kept is None else scores[kept], plan), failures, counts
     )
+
+
+def survivor_scores(part: SourcePart, plan: SelectPlan) -> Float32[np.ndarray, " n"]:
+    """Logits of the rows that reach the network, NaN where it gives none."""
+    usable, _ = _split_unusable(_survivors(part, plan)[0], plan)
+    return _scores(usable, plan)
 
 
 def _survivors(part: SourcePart, plan: SelectPlan) -> tuple[pa.Table, Mapping[str, CutCount]]:
@@ -198,11 +184,6 @@ def _failures(
         ],
         schema=plan.failure_schema,
     )
-
-
-def _sample_scores(part: SourcePart, plan: SelectPlan) -> Float32[np.ndarray, " n"]:
-    usable, _ = _split_unusable(_survivors(part, plan)[0], plan)
-    return _scores(usable, plan)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ from lenspipe.score_cutouts import score_cutouts
 from lenspipe.select.counts import SelectCounts
 from lenspipe.select.plan import plan_catalogue
 from lenspipe.select.sources import list_parts
-from lenspipe.select.stage import select_part, settle_threshold
+from lenspipe.select.stage import select_part
+from lenspipe.select.threshold import settle_threshold
 from lenspipe.verify import verify
 from tests.toy_models import make_ensemble
 

@@ -18,12 +18,13 @@ from lenspipe import config, cutouts
 from lenspipe.cutouts.base import ReaderOptions
 from lenspipe.errors import InputError
 from lenspipe.models.card import Feature
-from lenspipe.select import stage
+from lenspipe.select import threshold
 from lenspipe.select.cuts import CutCount
 from lenspipe.select.photometry import PhotometryNetwork
 from lenspipe.select.plan import SelectPlan, plan_catalogue
 from lenspipe.select.sources import list_parts
-from lenspipe.select.stage import SelectCounts, select_part, settle_threshold
+from lenspipe.select.stage import SelectCounts, select_part
+from lenspipe.select.threshold import settle_threshold
 from tests import toy_models
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -208,7 +209,7 @@ def test_a_fraction_settles_the_threshold_the_same_way_each_time(
         pq.write_table(_good(1000, object_id=ids), tmp_path / f"{k:02d}.parquet")
     plan = _plan(tmp_path, network, config.Keep(fraction=0.1))
     parts = list_parts(config.Sources(path=str(tmp_path)), ".")
-    with pytest.raises(ValueError, match="settle_threshold"):
+    with pytest.raises(ValueError, match="no threshold"):
         select_part(parts[0], plan)
     settled = settle_threshold(plan, parts)
     assert settled == settle_threshold(plan, parts)
@@ -217,7 +218,7 @@ def test_a_fraction_settles_the_threshold_the_same_way_each_time(
     _, _, counts = _select(settled, tmp_path)
     share = counts.selected / (counts.selected + counts.rejected)
     assert share == pytest.approx(0.1, abs=0.001)  # all parts are in the sample; ties are few
-    monkeypatch.setattr(stage, "SAMPLE_ROWS", 1)
+    monkeypatch.setattr(threshold, "SAMPLE_ROWS", 1)
     assert settle_threshold(plan, parts).threshold is not None
 
 
