@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol, TextIO
@@ -30,6 +30,18 @@ LINE_INTERVAL_S = 5.0
 
 class Progress(Protocol):
     """One run's display. Commits of an earlier attempt are told by `stage_started` alone."""
+
+    def run_started(self, name: str, output: str) -> None:
+        """A run of the survey `name` begins, or is taken up again, in the directory `output`."""
+        ...
+
+    def run_finished(self, state: str, counts: Mapping[str, int]) -> None:
+        """The run ended as `state`; counts: sources by what became of them."""
+        ...
+
+    def note(self, text: str) -> None:
+        """What goes on in a phase that has no rows to count."""
+        ...
 
     def stage_started(self, stage: Stage, total_rows: int, done_rows: int) -> None:
         """A stage of so many rows begins, of which an earlier attempt committed some."""
@@ -74,6 +86,15 @@ def make_progress(stream: TextIO | None = None) -> Iterator[Progress]:
 class SilentProgress:
     """Shows nothing: for measurements, and for programs that tell of the run themselves."""
 
+    def run_started(self, name: str, output: str) -> None:
+        """Nothing."""
+
+    def run_finished(self, state: str, counts: Mapping[str, int]) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
     def stage_started(self, stage: Stage, total_rows: int, done_rows: int) -> None:
         """Nothing."""
 
@@ -113,6 +134,19 @@ class BarProgress:
             TimeElapsedColumn(),
             console=Console(file=stream),
         )
+
+    def run_started(self, name: str, output: str) -> None:
+        """See `Progress`."""
+        self._print(f"{name}: running in {output}")
+
+    def run_finished(self, state: str, counts: Mapping[str, int]) -> None:
+        """See `Progress`."""
+        told = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
+        self._print(f"{state.replace('_', ' ')}{': ' if told else ''}{told}")
+
+    def note(self, text: str) -> None:
+        """See `Progress`."""
+        self._print(f"{text} …")
 
     def stage_started(self, stage: Stage, total_rows: int, done_rows: int) -> None:
         """See `Progress`."""
@@ -176,6 +210,18 @@ class JsonProgress:
         self._speed: dict[Stage, Throughput] = {}
         self._pending: dict[Stage, dict[str, int]] = {}
         self._told: dict[Stage, float] = {}
+
+    def run_started(self, name: str, output: str) -> None:
+        """See `Progress`."""
+        self._line("run_started", name=name, output=output)
+
+    def run_finished(self, state: str, counts: Mapping[str, int]) -> None:
+        """See `Progress`."""
+        self._line("run_finished", state=state, counts=dict(counts))
+
+    def note(self, text: str) -> None:
+        """See `Progress`."""
+        self._line("note", text=text)
 
     def stage_started(self, stage: Stage, total_rows: int, done_rows: int) -> None:
         """See `Progress`."""

@@ -142,3 +142,20 @@ def test_an_error_leaves_nothing_untold() -> None:
         progress.committed(record(10))
         raise KeyboardInterrupt
     assert lines(stream)[-1]["done_rows"] == 20
+
+
+def test_a_run_and_its_silent_phases_are_told() -> None:
+    log, terminal = io.StringIO(), Terminal()
+    for stream in (log, terminal):
+        with make_progress(stream) as progress:
+            progress.run_started("demo", "s3://bucket/run")
+            progress.note("planning shards")
+            progress.run_finished("done", {"scored": 1200, "failed": 0})
+    assert [line["event"] for line in lines(log)] == ["run_started", "note", "run_finished"]
+    started, note, finished = lines(log)
+    assert (started["name"], started["output"]) == ("demo", "s3://bucket/run")
+    assert note["text"] == "planning shards"
+    assert (finished["state"], finished["counts"]) == ("done", {"scored": 1200, "failed": 0})
+    shown = terminal.getvalue()
+    assert "demo: running in s3://bucket/run" in shown
+    assert "done: 1,200 scored, 0 failed" in shown

@@ -26,7 +26,7 @@ class SelectPlan:
     """All that `select_part` needs, checked on the driver; small and picklable.
 
     key: identity; two plans of one key are the same. threshold: logit of the photometry network;
-    None until `threshold.settle_threshold`, or without a network. carried: columns that the reader needs.
+    None until it is settled, or without a network. carried: columns that the reader needs.
     """
 
     key: str
