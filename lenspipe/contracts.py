@@ -34,6 +34,7 @@ class Reason(StrEnum):
     DUPLICATE_ID = "duplicate_id"
     MEMBER_ERROR = "member_error"
     NON_FINITE_SCORE = "non_finite_score"
+    WORKER_ERROR = "worker_error"  # our own code raised on this source alone, every time
     WORKER_DIED = "worker_died"
     TIMED_OUT = "timed_out"
 

@@ -45,6 +45,10 @@ class MemberError(LenspipeError):
     """A member of an ensemble raised on a batch."""
 
 
+class StoppedError(LenspipeError):
+    """What the run needs is not to be had (its storage, its workers); the same command resumes."""
+
+
 class CorruptRunError(LenspipeError):
     """Files of the run directory contradict their commit records."""
 

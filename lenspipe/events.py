@@ -46,9 +46,9 @@ class Events:
         """An actor died and was replaced."""
         self.metrics.actor_restarted()
 
-    def queue(self, stage: Stage, depth: int) -> None:
-        """So many shards wait for a worker."""
-        self.metrics.queue(stage, depth)
+    def queue(self, stage: Stage, depth: int, running: int) -> None:
+        """So many shards wait for a worker, and so many are with one."""
+        self.metrics.queue(stage, depth, running)
 
     def stage_finished(self, stage: Stage) -> None:
         """A stage's last shard was committed."""

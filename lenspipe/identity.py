@@ -37,6 +37,14 @@ def fingerprint(files: Iterable[CatalogueFile]) -> str:
     return digest.hexdigest()
 
 
+def _scoring(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What scores depend on. Candidates are chosen and shown anew by every publish."""
+    kept = {key: dict(identity.get(key) or {}) for key in IDENTITY_KEYS}
+    for key in ("candidates", "publish"):
+        kept["survey"].pop(key, None)
+    return kept
+
+
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], path: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
@@ -54,9 +62,12 @@ def check_same_run(run: RunDirectory, identity: Mapping[str, Any]) -> bool:
     """Whether a run of this identity was begun here; ResumeRefusedError where it was another."""
     before = run.read_json(RUN)
     if before is None:
+        if run.is_begun():
+            raise ResumeRefusedError(
+                f"run {run.url}", f"{RUN} beside the commits, or --fresh", "commits without it"
+            )
         return False
-    kept = {key: before.get(key, {}) for key in IDENTITY_KEYS}
-    found = list(differences(kept, {key: identity[key] for key in IDENTITY_KEYS}))
+    found = list(differences(_scoring(before), _scoring(identity)))
     if found:
         key, old, new = found[0]
         more = f" (and {len(found) - 1} more differences)" if len(found) > 1 else ""

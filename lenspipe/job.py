@@ -7,57 +7,42 @@ anywhere goes on where it was.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from lenspipe import scoring, selecting
 from lenspipe.candidate_stamps import CandidateStamps
 from lenspipe.catalogue.funnel import Funnel
-from lenspipe.check import CheckedSurvey, check_survey
 from lenspipe.config import Survey, resolve
+from lenspipe.contracts import Reason
 from lenspipe.errors import FailureLimitError
 from lenspipe.events import Events
-from lenspipe.identity import check_same_run, versions
-from lenspipe.lock import RunLock
+from lenspipe.job_opening import Job, check_and_open, write_state
 from lenspipe.planning import Plan, make_plan, read_plan
 from lenspipe.publish import PublishInfo, publish
-from lenspipe.run_directory import CATALOGUE, METRICS, REPORT, RUN, RunDirectory
+from lenspipe.run_directory import CATALOGUE, REPORT, THRESHOLD, RunDirectory
 from lenspipe.runtime import PoolOptions, connect
+from lenspipe.select.plan import SelectPlan
+from lenspipe.select.threshold import ThresholdChoice, choose_threshold
 from lenspipe.slots import Slots, plan_slots
-from lenspipe.stages import Ledger, StageSpec, run_stage
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run under way: what was checked, and where its commits go."""
-
-    checked: CheckedSurvey
-    ledger: Ledger
-
-    @property
-    def run(self) -> RunDirectory:
-        """The run directory."""
-        return self.ledger.run
-
-    @property
-    def events(self) -> Events:
-        """Who is told."""
-        return self.ledger.events
+from lenspipe.stages import StageSpec, run_stage
 
 
 def run_survey(
-    survey: Survey, events: Events, address: str | None = None, fresh: bool = False
+    survey: Survey,
+    events: Events,
+    address: str | None = None,
+    fresh: bool = False,
+    retry_failed: bool = False,
 ) -> PublishInfo:
     """Run a survey, or what is left of it, to its published catalogue.
 
+    fresh: erase what is there. retry_failed: score those shards again in which a source failed for
+    a reason that may have passed.
     InputError before anything starts where file, columns, bands or models cannot work;
     ResumeRefusedError where the directory holds another run; FailureLimitError at the end where
     more sources failed than the survey file allows.
     """
     with (
-        check_and_open(survey, events, fresh) as job,
+        check_and_open(survey, events, fresh, retry_failed) as job,
         connect(address or survey.runtime.address) as cluster,
     ):
         slots = plan_slots(cluster, survey.runtime)
@@ -69,7 +54,7 @@ def run_survey(
 
 def select(job: Job, workers: int) -> None:
     """Stages 1 and 2 of the pre-filter over the catalogue's parts; no pixel is read."""
-    settled = job.checked.settled().select_plan
+    settled = settle_threshold(job)
     spec = StageSpec(
         stage="select",
         worker=selecting.SelectorFactory(job.run.url, settled),
@@ -79,10 +64,25 @@ def select(job: Job, workers: int) -> None:
     run_stage(job.ledger, spec, selecting.lay_out(job.checked.parts))
 
 
+def settle_threshold(job: Job) -> SelectPlan:
+    """The stage's plan with the photometry network's threshold, which is chosen once a run."""
+    plan = job.checked.select_plan
+    if plan.keep is None or plan.keep.fraction is None:
+        return plan
+    known = job.run.read_json(THRESHOLD)
+    if known is None:
+        job.events.message("choosing the photometry network's threshold from a sample")
+        choice = choose_threshold(plan, job.checked.parts)
+        known = choice.model_dump()
+        job.run.write_json(THRESHOLD, known)
+    return plan.with_threshold(ThresholdChoice.model_validate(known).value)
+
+
 def plan_shards(job: Job, slots: Slots) -> Plan:
     """The selected sources in the order of their pixels, repeated ids marked, cut into shards."""
     plan = read_plan(job.run)
     if plan is None:
+        job.events.message("planning the shards")
         parts = job.run.part_names("select", job.run.records("select"))
         rows = job.checked.survey.runtime.shard_rows
         plan = make_plan(job.run, parts, rows, slots.scorers)
@@ -115,14 +115,15 @@ def finish(job: Job) -> PublishInfo:
     limit = checked.survey.runtime.failure_limit
 
     def too_many(counted: Funnel) -> bool:
-        return counted.failed > limit * max(counted.selected, 1)
+        repeated = counted.reasons.get(Reason.DUPLICATE_ID, 0)  # the catalogue's doing, not ours
+        return counted.failed - repeated > limit * max(counted.selected, 1)
 
     def settle(counted: Funnel) -> None:
         state = "finished_with_failures" if too_many(counted) else "done"
-        _write_state(run, checked, state)
+        write_state(run, checked, state)
 
+    job.events.message("publishing")
     info = publish(run, checked.publish_settings(), stamps, settle)
-    run.store.write(METRICS, job.events.metrics.text())
     if too_many(info.funnel):
         raise FailureLimitError(
             f"{info.funnel.failed} sources failed, more than runtime.failure_limit "
@@ -152,26 +153,6 @@ def _by_reason(reasons: dict[str, int]) -> str:
     return f" ({told})" if told else ""
 
 
-@contextmanager
-def check_and_open(survey: Survey, events: Events, fresh: bool = False) -> Iterator[Job]:
-    """A survey that can work, its run directory locked: a new run, or one taken up again."""
-    checked = check_survey(survey)
-    run = RunDirectory(checked.output)
-    lock = RunLock(run.store)
-    lock.acquire()
-    try:
-        if fresh:
-            run.erase()
-        if check_same_run(run, checked.identity()):
-            orphans = run.clean()
-            events.message(f"resuming {run.url}; {len(orphans)} uncommitted files removed")
-        else:
-            _write_state(run, checked, "running")
-        yield Job(checked, Ledger(run, lock, events))
-    finally:
-        lock.release()
-
-
 def _pool(
     job: Job, workers: int, cpus: float = 1.0, gpus: float = 0.0, depth: int = 1
 ) -> PoolOptions:
@@ -183,23 +164,4 @@ def _pool(
         depth=depth,
         attempts=runtime.max_attempts,
         timeout_s=runtime.shard_timeout_s,
-    )
-
-
-def _write_state(run: RunDirectory, checked: CheckedSurvey, state: str) -> None:
-    before = run.read_json(RUN) or {}
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    run.write_json(
-        RUN,
-        {
-            "state": state,
-            "created": before.get("created", now),
-            "updated": now,
-            **checked.identity(),
-            "ensemble": {
-                "name": checked.ensemble.name,
-                "members": list(checked.ensemble.member_names),
-            },
-            "versions": versions(),
-        },
     )

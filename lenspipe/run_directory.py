@@ -25,6 +25,8 @@ from lenspipe.storage import Store
 RUN = "run.json"
 FUNNEL = "funnel.json"
 LOCK = "lock.json"
+THRESHOLD = "threshold.json"  # of the photometry network, where the survey file gives a fraction
+ERASING = "erasing"  # state of a run that is being removed
 METRICS = "metrics.prom"
 PLAN_RECORD = "plan/plan.json"
 PLAN_FILE_ROWS = 1 << 20  # every file of the plan but the last holds so many rows
@@ -150,11 +152,30 @@ class RunDirectory:
         return pa.concat_tables([self.read_part(name, columns) for name in names])
 
     def erase(self) -> None:
-        """Remove what runs write, and nothing else that lies in the folder; the lock stays."""
-        for folder in (*PART_FOLDERS, "shards", "plan", CATALOGUE, CANDIDATES, "report"):
+        """Remove what runs write, and nothing else that lies in the folder; the lock stays.
+
+        Records go before the files that they name, and `run.json` last and marked: whoever finds
+        the mark goes on erasing.
+        """
+        self.write_json(RUN, {"state": ERASING})
+        self.store.delete(PLAN_RECORD)
+        for folder in ("shards", "plan", *PART_FOLDERS, CATALOGUE, CANDIDATES, "report"):
             self.store.delete_folder(folder)
-        for name in (RUN, FUNNEL, METRICS):
+        self.store.delete_unfinished()
+        for name in (FUNNEL, METRICS, THRESHOLD, RUN):
             self.store.delete(name)
+
+    def is_begun(self) -> bool:
+        """Whether anything was committed here."""
+        return self.store.exists(PLAN_RECORD) or bool(self.store.names("shards"))
+
+    def forget(self, stage: Stage, reasons: frozenset[str]) -> int:
+        """Take back commits of shards in which rows failed for one of `reasons`, so that they are
+        done again; returns how many."""
+        taken = [record for record in self.records(stage) if reasons & set(record.reasons)]
+        for record in taken:
+            self.store.delete(record.name)
+        return len(taken)
 
     def clean(self) -> list[str]:
         """Remove what no record names: files of killed attempts. Returns their names."""

@@ -8,19 +8,25 @@ is known from those that were only near.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Generic, TypeVar
 
 import ray as _typed_ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import (
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 
 from lenspipe.contracts import Reason
-from lenspipe.errors import LenspipeError
+from lenspipe.errors import LenspipeError, StoppedError
 from lenspipe.slots import Machine
 
 ray: Any = _typed_ray  # its annotations leave out options that its documentation names
@@ -28,6 +34,7 @@ T = TypeVar("T", bound=Hashable)
 R = TypeVar("R")
 _POLL_S = 1.0
 _START_TIMEOUT_S = 600.0
+_START_ATTEMPTS = 5
 _OBJECT_STORE_BYTES = 512 * 1024**2
 
 
@@ -48,13 +55,22 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Mac
                 "include_dashboard": False,
             }
         )
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         ray.init(address=address or "local", log_to_driver=False, logging_level="error", **local)
+        _restore(handlers)
     try:
         resources = ray.cluster_resources()
         yield Machine(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
     finally:
         if ours:
             ray.shutdown()
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    """Ray puts its own handlers in place of the program's, and prints on SIGTERM."""
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)
@@ -71,13 +87,16 @@ class Outcome(Generic[T, R]):
 @dataclass(frozen=True)
 class PoolOptions:
     """workers: actors of `cpus` and `gpus` each. depth: items that one actor holds at a time.
-    attempts: tries of an item. timeout_s: an item that takes longer has its actor killed."""
+    attempts: tries of an item. storage_attempts: tries where the operating system or an object
+    store refuses (OSError), with growing rests; after them the run stops, since no item is at
+    fault. timeout_s: an item that takes longer has its actor killed."""
 
     workers: int
     cpus: float = 1.0
     gpus: float = 0.0
     depth: int = 1
     attempts: int = 3
+    storage_attempts: int = 6
     timeout_s: float | None = None
 
 
@@ -96,10 +115,9 @@ class _Host:
     def __init__(self, factory: Callable[[], Callable[..., Any]]) -> None:
         self._factory = factory
 
-    def prepare(self) -> int:
+    def prepare(self) -> None:
         # Not in __init__: an error raised there reaches the driver only as text.
         self._call = self._factory()
-        return os.getpid()
 
     def call(self, item: Any, *fed: Any) -> Any:
         return self._call(item, *fed)
@@ -118,8 +136,9 @@ def _apply() -> Any:
 @dataclass
 class _Worker(Generic[T]):
     handle: Any
-    holds: dict[Any, tuple[T, float]]  # reference -> item, time it was handed over
-    pid: int = 0
+    starting: Any  # reference to `prepare`; None once it is ready
+    holds: dict[Any, T] = field(default_factory=dict)
+    since: float = 0.0  # when the item that it has held longest came to be that
     alone: bool = False
     timed_out: bool = False
 
@@ -144,38 +163,55 @@ class Pool(Generic[T, R]):
         self._feed = None if feed is None else ray.put(feed)
         self._attempts: dict[T, int] = {}
         self._suspects: deque[T] = deque()
-        handles = [self._spawn() for _ in range(options.workers)]
-        starting = [handle.prepare.remote() for handle in handles]
-        self._workers: list[_Worker[T]] = [_Worker(handle, {}) for handle in handles]
-        for worker, reference in zip(self._workers, starting, strict=True):
-            worker.pid = self._await_ready(reference)
+        self._resting: list[tuple[float, T]] = []
+        self._failed_starts = 0
+        self._workers: list[_Worker[T]] = []
+        try:
+            self._workers += [self._spawn() for _ in range(options.workers)]
+            self._await_start()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Pool[T, R]:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the actors."""
         for worker in self._workers:
             ray.kill(worker.handle)
 
-    def pids(self) -> list[int]:
-        """Process ids of the actors."""
-        return [worker.pid for worker in self._workers]
-
     def run(self, queue: deque[T]) -> Iterator[Outcome[T, R]]:
-        """Outcomes in the order of completion; the caller may add to `queue` meanwhile."""
+        """Outcomes in the order of completion; the caller may add to `queue` meanwhile.
+
+        StoppedError where storage fails an item every time, or no worker can be started.
+        """
         while True:
             self._fill(queue)
-            references = [ref for worker in self._workers for ref in worker.holds]
-            self._events.in_flight(len(references))
-            if not references:
+            held = [reference for worker in self._workers for reference in worker.holds]
+            self._events.in_flight(len(held))
+            if not (held or queue or self._suspects or self._resting):
                 return
-            ready, _ = ray.wait(references, num_returns=1, timeout=_POLL_S)
+            starting = [w.starting for w in self._workers if w.starting is not None]
+            if held or starting:
+                ready, _ = ray.wait(held + starting, num_returns=1, timeout=_POLL_S)
+            else:  # all that is left rests after a fault of the storage
+                time.sleep(_POLL_S)
+                ready = []
             self._kill_overdue()
             for reference in ready:
                 yield from self._collect(reference)
 
     def _fill(self, queue: deque[T]) -> None:
+        now = time.monotonic()
+        self._suspects.extend(item for due, item in self._resting if due <= now)
+        self._resting = [(due, item) for due, item in self._resting if due > now]
         for worker in self._workers:
+            if worker.starting is not None:
+                continue
             # Suspects wait for an empty actor; until one is, no actor takes more.
             if self._suspects and not worker.holds:
                 worker.alone = True
@@ -191,51 +227,72 @@ class Pool(Generic[T, R]):
 
     def _hand(self, worker: _Worker[T], item: T) -> None:
         fed = () if self._feed is None else (_apply().remote(self._feed, item),)
-        worker.holds[worker.handle.call.remote(item, *fed)] = (item, time.monotonic())
+        if not worker.holds:
+            worker.since = time.monotonic()
+        worker.holds[worker.handle.call.remote(item, *fed)] = item
 
     def _collect(self, reference: Any) -> Iterator[Outcome[T, R]]:
-        worker = next((w for w in self._workers if reference in w.holds), None)
-        if worker is None:  # its actor was replaced in this same round
-            return
+        for worker in self._workers:
+            if reference == worker.starting:
+                self._started(worker)
+                return
+            if reference in worker.holds:
+                yield from self._completed(worker, reference)
+                return
+        # Neither: its actor was replaced in this same round.
+
+    def _completed(self, worker: _Worker[T], reference: Any) -> Iterator[Outcome[T, R]]:
         try:
             value = ray.get(reference)
         except RayTaskError as error:
-            item = self._take(worker, reference)
-            yield from self._failed(item, Reason.MEMBER_ERROR, _one_line(error.cause or error))
+            cause = error.cause or error
+            if isinstance(cause, RayError):  # a feeding task died, not this actor
+                yield from self._failed(self._take(worker, reference), cause, Reason.WORKER_DIED)
+            else:
+                yield from self._failed(self._take(worker, reference), cause, Reason.WORKER_ERROR)
+        except RayActorError as error:
+            yield from self._replace(worker, error)
         except RayError as error:
-            yield from self._replace(worker, _one_line(error))
+            yield from self._failed(self._take(worker, reference), error, Reason.WORKER_DIED)
         else:
             item = self._take(worker, reference)
             yield Outcome(item, self._attempts.pop(item, 0) + 1, value=value)
 
     def _take(self, worker: _Worker[T], reference: Any) -> T:
-        item, _ = worker.holds.pop(reference)
+        item = worker.holds.pop(reference)
+        worker.since = time.monotonic()
         if not worker.holds:
             worker.alone = False
         return item
 
-    def _replace(self, worker: _Worker[T], detail: str) -> Iterator[Outcome[T, R]]:
-        items = [item for item, _ in worker.holds.values()]
+    def _replace(self, worker: _Worker[T], error: RayError) -> Iterator[Outcome[T, R]]:
+        items = list(worker.holds.values())
         reason = Reason.TIMED_OUT if worker.timed_out else Reason.WORKER_DIED
-        ray.kill(worker.handle)
-        worker.handle, worker.holds = self._spawn(), {}
-        worker.alone = worker.timed_out = False
+        self._respawn(worker)
         self._events.restarted()
-        worker.pid = self._await_ready(worker.handle.prepare.remote())
         if len(items) == 1:
-            yield from self._failed(items[0], reason, detail)
+            yield from self._failed(items[0], error, reason)
         else:  # nobody knows which one it was
             self._suspects.extend(items)
-            self._events.retried(detail)
+            self._events.retried(_one_line(error))
 
-    def _failed(self, item: T, reason: Reason, detail: str) -> Iterator[Outcome[T, R]]:
+    def _failed(self, item: T, error: BaseException, reason: Reason) -> Iterator[Outcome[T, R]]:
+        detail = _one_line(error)
         attempt = self._attempts.get(item, 0) + 1
-        if attempt >= self._options.attempts:
+        is_storage = isinstance(error, OSError)
+        if is_storage and attempt >= self._options.storage_attempts:
+            raise StoppedError(
+                f"storage failed {attempt} times: {detail}; the same command resumes"
+            )
+        if not is_storage and attempt >= self._options.attempts:
             self._attempts.pop(item, None)
             yield Outcome(item, attempt, reason=reason, detail=detail)
             return
         self._attempts[item] = attempt
-        self._suspects.append(item)
+        if is_storage:  # a passing outage: no item is at fault
+            self._resting.append((time.monotonic() + 2.0 ** (attempt - 1), item))
+        else:
+            self._suspects.append(item)
         self._events.retried(detail)
 
     def _kill_overdue(self) -> None:
@@ -244,32 +301,60 @@ class Pool(Generic[T, R]):
             return
         now = time.monotonic()
         for worker in self._workers:
-            if any(now - since > limit for _, since in worker.holds.values()):
+            if worker.holds and now - worker.since > limit:
                 worker.timed_out = True
                 ray.kill(worker.handle)
 
-    def _spawn(self) -> Any:
+    def _spawn(self) -> _Worker[T]:
         actor = ray.remote(
             num_cpus=self._options.cpus,
             num_gpus=self._options.gpus,
             max_concurrency=self._options.depth + 1,
             max_restarts=0,
         )(_Host)
-        return actor.remote(self._factory)
+        handle = actor.remote(self._factory)
+        return _Worker(handle, handle.prepare.remote())
 
-    def _await_ready(self, starting: Any) -> int:
+    def _respawn(self, worker: _Worker[T]) -> None:
+        ray.kill(worker.handle)
+        self._workers[self._workers.index(worker)] = self._spawn()
+
+    def _await_start(self) -> None:
+        """Until every worker is ready, or one is and the others take too long."""
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while starting := [w.starting for w in self._workers if w.starting is not None]:
+            ready, _ = ray.wait(starting, num_returns=1, timeout=_POLL_S)
+            for worker in [w for w in self._workers if w.starting in ready]:
+                self._started(worker)
+            some = len(starting) < len(self._workers)
+            if not ready and time.monotonic() > deadline - (_START_TIMEOUT_S * 0.9 * some):
+                if some:
+                    return
+                raise StoppedError(
+                    f"no worker started in {_START_TIMEOUT_S:g} s: the cluster has no free slot "
+                    f"of {self._options.cpus:g} CPUs and {self._options.gpus:g} GPUs"
+                )
+
+    def _started(self, worker: _Worker[T]) -> None:
+        """Note that a worker is ready; one that died on the way is started again."""
         try:
-            return int(ray.get(starting, timeout=_START_TIMEOUT_S))
-        except GetTimeoutError as error:
-            raise LenspipeError(
-                f"no worker started in {_START_TIMEOUT_S:g} s: the cluster has no free slot of "
-                f"{self._options.cpus:g} CPUs and {self._options.gpus:g} GPUs"
-            ) from error
-        except RayError as error:
-            cause = error.cause if isinstance(error, RayTaskError) else error
+            ray.get(worker.starting)
+        except RayTaskError as error:
+            cause = error.cause or error
             if isinstance(cause, LenspipeError):
                 raise cause from error
             raise LenspipeError(f"a worker could not start: {_one_line(cause)}") from error
+        except RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts >= _START_ATTEMPTS:
+                raise StoppedError(
+                    f"workers died {self._failed_starts} times while starting: {_one_line(error)}"
+                ) from error
+            self._respawn(worker)
+            self._events.restarted()
+        else:
+            worker.starting = None
+            self._failed_starts = 0
 
 
 def _one_line(error: BaseException) -> str:

@@ -99,7 +99,7 @@ class Quarantine:
         """Write the failure rows."""
         rows = work.part.rows
         piece = work.part.slices[0]
-        if reason is Reason.MEMBER_ERROR:
+        if reason is Reason.WORKER_ERROR:
             reason = Reason.UNREADABLE
         where = f"{piece.file.path}, row group {piece.first_group}: {detail}"
         schema = self.plan.failure_schema

@@ -74,7 +74,7 @@ def run_stage(ledger: Ledger, spec: StageSpec[W], planned: Sequence[W]) -> None:
         pool_events = PoolEvents(
             retried=lambda detail: events.retried(spec.stage, detail),
             restarted=events.actor_restarted,
-            in_flight=lambda _count: events.queue(spec.stage, len(queue)),
+            in_flight=lambda count: events.queue(spec.stage, len(queue), count),
         )
         with Pool(spec.worker, options, pool_events, spec.feed) as pool:
             for outcome in pool.run(queue):

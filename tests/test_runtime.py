@@ -50,7 +50,7 @@ def test_an_item_that_raises_is_tried_again_and_then_told() -> None:
         return item
 
     found = {o.item: o for o in outcomes(call, [1, 2, 3, 4], attempts=2)}
-    assert found[3].reason is Reason.MEMBER_ERROR
+    assert found[3].reason is Reason.WORKER_ERROR
     assert found[3].attempt == 2
     assert found[3].detail == "ValueError: three is not to be had"
     assert [found[k].value for k in (1, 2, 4)] == [1, 2, 4]

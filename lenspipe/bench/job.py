@@ -24,7 +24,8 @@ import zarr
 from lenspipe.config import Survey, parse_survey
 from lenspipe.contracts import InputSpec
 from lenspipe.events import Events
-from lenspipe.job import Job, check_and_open, plan_shards, score, select
+from lenspipe.job import plan_shards, score, select
+from lenspipe.job_opening import Job, check_and_open
 from lenspipe.metrics import RunMetrics
 from lenspipe.models.ensemble_file import describe_ensemble
 from lenspipe.progress import SilentProgress
@@ -110,9 +111,9 @@ class _Stopwatch(Events):
 
     began = 0.0
 
-    def queue(self, stage: Stage, depth: int) -> None:
+    def queue(self, stage: Stage, depth: int, running: int) -> None:
         """The first call of a stage comes when its actors are ready."""
-        super().queue(stage, depth)
+        super().queue(stage, depth, running)
         if stage == "score" and not self.began:
             object.__setattr__(self, "began", time.perf_counter())
 

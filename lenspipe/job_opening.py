@@ -1,0 +1,88 @@
+"""A run directory taken up for writing: checked, locked, new or the same run again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from lenspipe.check import CheckedSurvey, check_survey
+from lenspipe.config import Survey
+from lenspipe.contracts import Reason
+from lenspipe.events import Events
+from lenspipe.identity import check_same_run, versions
+from lenspipe.lock import RunLock
+from lenspipe.run_directory import ERASING, METRICS, RUN, RunDirectory
+from lenspipe.stages import Ledger
+
+# Reasons of a failure that another attempt may not meet again.
+RETRIED = frozenset(
+    {Reason.NOT_FOUND, Reason.UNREADABLE, Reason.WORKER_ERROR, Reason.WORKER_DIED, Reason.TIMED_OUT}
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run under way: what was checked, and where its commits go."""
+
+    checked: CheckedSurvey
+    ledger: Ledger
+
+    @property
+    def run(self) -> RunDirectory:
+        """The run directory."""
+        return self.ledger.run
+
+    @property
+    def events(self) -> Events:
+        """Who is told."""
+        return self.ledger.events
+
+
+@contextmanager
+def check_and_open(
+    survey: Survey, events: Events, fresh: bool = False, retry_failed: bool = False
+) -> Iterator[Job]:
+    """A survey that can work, its run directory locked: a new run, or one taken up again."""
+    checked = check_survey(survey)
+    run = RunDirectory(checked.output)
+    lock = RunLock(run.store)
+    lock.acquire()
+    try:
+        if fresh or (run.read_json(RUN) or {}).get("state") == ERASING:
+            run.erase()
+        if check_same_run(run, checked.identity()):
+            again = run.forget("score", RETRIED) if retry_failed else 0
+            orphans = run.clean()
+            events.message(
+                f"resuming {run.url}: {len(orphans)} uncommitted files removed, "
+                f"{again} shards taken up again"
+            )
+        write_state(run, checked, "running")
+        try:
+            yield Job(checked, Ledger(run, lock, events))
+        finally:
+            run.store.write(METRICS, events.metrics.text())
+    finally:
+        lock.release()
+
+
+def write_state(run: RunDirectory, checked: CheckedSurvey, state: str) -> None:
+    """Write `run.json`: what the run is, and how far."""
+    before = run.read_json(RUN) or {}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    run.write_json(
+        RUN,
+        {
+            "state": state,
+            "created": before.get("created", now),
+            "updated": now,
+            **checked.identity(),
+            "ensemble": {
+                "name": checked.ensemble.name,
+                "members": list(checked.ensemble.member_names),
+            },
+            "versions": versions(),
+        },
+    )
