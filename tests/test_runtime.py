@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lenspipe.contracts import Reason
-from lenspipe.errors import InputError
+from lenspipe.errors import InputError, StoppedError
 from lenspipe.runtime import Outcome, Pool, PoolEvents, PoolOptions
 from lenspipe.slots import Machine
 
@@ -125,6 +125,51 @@ def test_a_worker_that_cannot_start_says_why() -> None:
 
     with pytest.raises(InputError, match="ensemble: expected a file, found none"):
         Pool(refuse, PoolOptions(workers=1))
+
+
+def test_an_outage_of_the_storage_is_waited_for(tmp_path: Path) -> None:
+    def call(item: int) -> int:
+        mark = tmp_path / "tries"
+        tries = int(mark.read_text()) if mark.exists() else 0
+        mark.write_text(str(tries + 1))
+        if tries < 2:
+            raise OSError(5, "the disk is away")
+        return item
+
+    with make_pool(call, PoolOptions(workers=1, attempts=1)) as pool:
+        found = list(pool.run(deque([7])))
+    assert [(o.value, o.attempt) for o in found] == [(7, 3)]
+
+
+def test_storage_that_never_comes_back_stops_the_run_and_blames_no_item() -> None:
+    def call(item: int) -> int:
+        raise OSError(28, "no space left")
+
+    with (
+        make_pool(call, PoolOptions(workers=1, storage_attempts=2)) as pool,
+        pytest.raises(StoppedError, match=r"storage failed 2 times.*no space left.*resumes"),
+    ):
+        list(pool.run(deque([1, 2])))
+
+
+def test_a_worker_that_dies_while_starting_is_started_again(tmp_path: Path) -> None:
+    def build() -> Callable[..., Any]:
+        mark = tmp_path / "started"
+        if not mark.exists():
+            mark.touch()
+            os._exit(1)
+        return lambda item: item
+
+    with Pool[int, Any](build, PoolOptions(workers=1)) as pool:
+        assert [o.value for o in pool.run(deque([1, 2]))] == [1, 2]
+
+
+def test_workers_that_always_die_while_starting_stop_the_run() -> None:
+    def build() -> Callable[..., Any]:
+        os._exit(1)
+
+    with pytest.raises(StoppedError, match="died 5 times while starting"):
+        Pool[int, Any](build, PoolOptions(workers=1))
 
 
 def test_the_window_is_bounded() -> None:

@@ -172,6 +172,56 @@ def test_another_configuration_is_refused_and_fresh_begins_anew(tmp_path: Path) 
     assert 0 < after.num_rows < before.num_rows
 
 
+def test_candidates_are_chosen_anew_without_scoring_anew(tmp_path: Path) -> None:
+    survey = make_survey(tmp_path / "candidates")
+    run(survey)
+    records = sorted((survey.parent / "run" / "shards").iterdir())
+    times = [record.stat().st_mtime_ns for record in records]
+    content = yaml.safe_load(survey.read_text())
+    survey.write_text(yaml.safe_dump({**content, "candidates": {"top": 3}}))
+    assert run(survey).candidates == 3
+    assert [record.stat().st_mtime_ns for record in records] == times
+
+
+def test_commits_without_their_run_are_refused(tmp_path: Path) -> None:
+    survey = make_survey(tmp_path / "lost")
+    run(survey)
+    (survey.parent / "run" / "run.json").unlink()
+    with pytest.raises(ResumeRefusedError, match="commits without it"):
+        run(survey)
+
+
+def test_an_erasing_that_was_killed_is_finished(undisturbed: Path, tmp_path: Path) -> None:
+    survey = make_survey(tmp_path / "erased")
+    run(survey)
+    directory = RunDirectory(str(survey.parent / "run"))
+    directory.write_json("run.json", {"state": "erasing"})
+    directory.store.delete_folder("shards")
+    run(survey)
+    assert_same_scores(survey, undisturbed)
+    assert verify(directory) == []
+
+
+def test_pixels_that_were_away_are_scored_when_they_are_back(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    survey = make_survey(tmp_path / "away")
+    wanted = results(undisturbed)[0]["object_id"].to_pylist()
+    with h5py.File(survey.parent / "cutouts.h5", "a") as file:
+        kept = file["images"][...]
+        del file["images"]
+        file.create_dataset("images", data=kept[: wanted[len(wanted) // 2] - 1000])
+    away = run(survey)
+    assert away.reasons == {"not_found": len(wanted) - len(wanted) // 2}
+    with h5py.File(survey.parent / "cutouts.h5", "a") as file:
+        del file["images"]
+        file.create_dataset("images", data=kept)
+    assert run(survey).reasons == away.reasons  # what is committed stays
+    assert run(survey, retry_failed=True).reasons == {}
+    assert_same_scores(survey, undisturbed)
+    assert verify(RunDirectory(str(survey.parent / "run"))) == []
+
+
 def test_other_models_are_refused(tmp_path: Path) -> None:
     from tests.toy_models import make_member
 
