@@ -10,7 +10,8 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -34,6 +35,8 @@ class RunLock:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._token = uuid.uuid4().hex
+        self._process = _this_process()
+        self._seen = _clocks()
         self._stop = threading.Event()
         self._lost = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="run-lock", daemon=True)
@@ -54,42 +57,55 @@ class RunLock:
                 raise RunLockedError(
                     f"run {self._store.url}", "no other run writing there", "one that just began"
                 )
+        self._seen = _clocks()
         self._thread.start()
 
     def release(self) -> None:
         """Give the lock back if it is still ours."""
         self._stop.set()
         self._thread.join()
-        holder = read_holder(self._store)
-        if holder is not None and holder.get("token") == self._token:
-            self._store.delete(LOCK)
+        with _guard(self._store):
+            if self._is_ours():
+                self._store.delete(LOCK)
 
     def check(self) -> None:
-        """Raise LockLostError if another process holds the lock now."""
+        """Raise LockLostError if another process holds the lock now.
+
+        Where no heartbeat went well of late (the host slept, the storage fails) the lock is read
+        again; what that raises is raised here.
+        """
+        if not self._lost.is_set() and _age(self._seen) > 2 * HEARTBEAT_S:
+            try:
+                self._renew()
+            except OSError:  # a disk that is full can still be read
+                if not self._is_ours():
+                    self._lost.set()
         if self._lost.is_set():
             raise LockLostError(f"run {self._store.url}: another process took this run over")
 
     def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_S):
-            try:
-                holder = read_holder(self._store)
-                if holder is not None and holder.get("token") != self._token:
-                    self._lost.set()
-                    return
-                self._store.write(LOCK, self._content())
-            except OSError:
-                continue  # a full disk or a passing network fault; the next beat tries again
+        while not self._stop.wait(HEARTBEAT_S) and not self._lost.is_set():
+            # Whatever it is, the next beat tries again; if it stays, `check` meets it too and
+            # raises it where the run sees it.
+            with suppress(Exception):
+                self._renew()
+
+    def _renew(self) -> None:
+        """A heartbeat into the lock. One that is gone was taken over and given back since."""
+        with _guard(self._store):
+            at = _clocks()
+            if not self._is_ours():
+                self._lost.set()
+                return
+            self._store.write(LOCK, self._content())
+            self._seen = at
+
+    def _is_ours(self) -> bool:
+        holder = read_holder(self._store)
+        return holder is not None and holder.get("token") == self._token
 
     def _content(self) -> bytes:
-        me = psutil.Process()
-        content = {
-            "token": self._token,
-            "host": socket.gethostname(),
-            "boot": _boot_id(),
-            "pid": me.pid,
-            "process_started": me.create_time(),
-            "heartbeat": time.time(),
-        }
+        content = {"token": self._token, **self._process, "heartbeat": time.time()}
         return json.dumps(content).encode()
 
 
@@ -107,26 +123,85 @@ def read_holder(store: Store) -> dict[str, Any] | None:
 def is_alive(holder: dict[str, Any]) -> bool:
     """Whether the process that wrote the lock still runs.
 
-    On this host the process table says it, process start time included, since ids are used again;
-    on another host the age of the heartbeat does.
+    Where the holder's process ids are ours (same host, boot and PID namespace: containers may share
+    the first two) the process table says it, process start included, since ids are used again;
+    elsewhere the age of the heartbeat does.
     """
-    if holder.get("host") == socket.gethostname() and holder.get("boot") == _boot_id():
-        try:
-            process = psutil.Process(int(holder["pid"]))
-            started: float = process.create_time()
-            zombie = process.status() == psutil.STATUS_ZOMBIE
-        except (psutil.NoSuchProcess, KeyError, ValueError):
+    try:
+        if all(holder.get(key) == value for key, value in _process_table().items()):
+            return _runs(holder)
+        return time.time() - float(holder.get("heartbeat", 0.0)) < STALE_AFTER_S
+    except (KeyError, TypeError, ValueError):  # not a lock that we wrote
+        return False
+
+
+def _runs(holder: dict[str, Any]) -> bool:
+    try:
+        process = psutil.Process(int(holder["pid"]))
+        if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return not zombie and abs(started - float(holder["process_started"])) < 1.0
-    return bool(time.time() - float(holder.get("heartbeat", 0.0)) < STALE_AFTER_S)
+        ticks = _start_ticks(process.pid)
+        if ticks is not None and holder.get("start_ticks") is not None:
+            return ticks == int(holder["start_ticks"])
+        return abs(process.create_time() - float(holder["process_started"])) < 1.0
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _this_process() -> dict[str, Any]:
+    me = psutil.Process()
+    return {
+        **_process_table(),
+        "pid": me.pid,
+        "start_ticks": _start_ticks(me.pid),
+        "process_started": me.create_time(),
+    }
+
+
+def _process_table() -> dict[str, str]:
+    """What names the table that a process id belongs to; empty where the system does not tell."""
+    return {
+        "host": socket.gethostname(),
+        "boot": _boot_id(),
+        "pid_namespace": _pid_namespace(),
+    }
 
 
 def _boot_id() -> str:
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123  # a kernel file
-            return file.read().strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+def _pid_namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Start of a process in clock ticks since boot, field 22 of proc_pid_stat(5); None elsewhere.
+
+    Unlike the time of day that is computed from it, it stays when the clock is set.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    return int(stat.rpartition(b")")[2].split()[19])  # the name before `)` may hold blanks
+
+
+def _clocks() -> tuple[float, float]:
+    """Seconds of the time of day, and of a clock that nobody sets."""
+    boot = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the host sleeps
+    return time.time(), time.clock_gettime(boot)
+
+
+def _age(since: tuple[float, float]) -> float:
+    """Seconds that passed, by the clock that saw more: a paused machine may stop one of them."""
+    return max(now - then for now, then in zip(_clocks(), since, strict=True))
 
 
 @contextmanager

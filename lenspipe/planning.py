@@ -7,20 +7,20 @@ rows pass by once.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from itertools import pairwise
 
-import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from jaxtyping import Int64
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from lenspipe.catalogue import scores
+from lenspipe.errors import CorruptRunError
 from lenspipe.intervals import Interval, shard_bounds
-from lenspipe.run_directory import PLAN_FILE_ROWS, PLAN_RECORD, RunDirectory, plan_name
+from lenspipe.run_directory import PLAN_FILE_ROWS, PLAN_RECORD, Part, RunDirectory, plan_name
 
 ROW_GROUP_ROWS = 8192
 MIN_SHARD_ROWS = 256  # a few batches: the last one is padded
@@ -30,12 +30,29 @@ DUPLICATE = "duplicate"
 
 
 class Plan(BaseModel):
-    """The committed plan: `rows` selected sources, shard i = rows bounds[i] to bounds[i + 1]."""
+    """The committed plan: `rows` selected sources, shard i = rows bounds[i] to bounds[i + 1].
+
+    files: what holds the rows, in their order; every one but the last is full.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     rows: int
     duplicates: int
     bounds: tuple[int, ...]
+    files: tuple[Part, ...]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Plan:
+        ends = self.bounds[:1] + self.bounds[-1:]
+        if ends != (0, self.rows) or any(stop <= start for start, stop in pairwise(self.bounds)):
+            raise ValueError(f"expected bounds that ascend from 0 to {self.rows}")
+        for index, file in enumerate(self.files):
+            rows = min(PLAN_FILE_ROWS, self.rows - index * PLAN_FILE_ROWS)
+            if (file.name, file.rows) != (plan_name(index), rows):
+                raise ValueError(f"expected file {index} to be {plan_name(index)} of {rows} rows")
+        if sum(file.rows for file in self.files) != self.rows:
+            raise ValueError(f"expected files of {self.rows} rows in sum")
+        return self
 
     @property
     def shards(self) -> list[Interval]:
@@ -44,9 +61,15 @@ class Plan(BaseModel):
 
 
 def read_plan(run: RunDirectory) -> Plan | None:
-    """The plan if it was committed; None before that."""
-    content = run.read_json(PLAN_RECORD)
-    return None if content is None else Plan.model_validate(content)
+    """The plan if it was committed; None before that. CorruptRunError where it is broken."""
+    try:
+        return Plan.model_validate_json(run.store.read(PLAN_RECORD))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CorruptRunError(f"{PLAN_RECORD}: {where}: {first['msg']}") from error
 
 
 def make_plan(
@@ -58,18 +81,17 @@ def make_plan(
     Memory is bounded: DuckDB sorts on disk, files are written as they fill.
     """
     groups: list[Int64[np.ndarray, " m"]] = []
-    rows = duplicates = 0
-    if selected_parts:
-        with TemporaryDirectory(prefix="lenspipe-plan-") as scratch:
-            for index, table in enumerate(_sorted_files(run, selected_parts, scratch)):
-                _write_plan_file(run, index, table)
-                groups.append(table["locality"].to_numpy())
-                rows += table.num_rows
-                duplicates += int(np.count_nonzero(table[DUPLICATE].to_numpy()))
+    files: list[Part] = []
+    duplicates = 0
+    for table in _sorted_files(run, selected_parts) if selected_parts else ():
+        files.append(_write_plan_file(run, plan_name(len(files)), table))
+        groups.append(table["locality"].to_numpy())
+        duplicates += int(np.count_nonzero(table[DUPLICATE].to_numpy()))
+    rows = sum(file.rows for file in files)
     localities = np.concatenate(groups) if groups else np.empty(0, np.int64)
     per_worker = max(MIN_SHARD_ROWS, -(-rows // (SHARDS_PER_WORKER * max(workers, 1))))
     bounds = shard_bounds(_run_lengths(localities), min(shard_rows, per_worker))
-    plan = Plan(rows=rows, duplicates=duplicates, bounds=tuple(bounds.tolist()))
+    plan = Plan(rows=rows, duplicates=duplicates, bounds=tuple(bounds.tolist()), files=tuple(files))
     run.write_json(PLAN_RECORD, plan.model_dump(mode="json"))
     return plan
 
@@ -90,18 +112,10 @@ def read_rows(run: RunDirectory, interval: Interval) -> pa.Table:
     return pa.concat_tables(pieces).combine_chunks()
 
 
-def _sorted_files(
-    run: RunDirectory, selected_parts: Sequence[str], scratch: str
-) -> Iterator[pa.Table]:
-    dataset = pads.dataset(
-        [run.store.path(name) for name in selected_parts],
-        filesystem=run.store.arrow_filesystem(),
-        format="parquet",
-    )
-    schema = dataset.schema.append(pa.field(DUPLICATE, pa.bool_()))
+def _sorted_files(run: RunDirectory, selected_parts: Sequence[str]) -> Iterator[pa.Table]:
+    schema = scores.schema(run, selected_parts).append(pa.field(DUPLICATE, pa.bool_()))
     order = "locality, healpix_29, object_id, ra, dec"
-    with duckdb.connect(config={"temp_directory": str(Path(scratch, "duckdb"))}) as connection:
-        connection.register("selected", dataset)
+    with scores.connect(run, selected_parts, "selected") as connection:
         batches: pa.RecordBatchReader = connection.sql(
             f"""SELECT *, row_number() OVER (
                     PARTITION BY object_id ORDER BY locality < 0, healpix_29, ra, dec
@@ -122,9 +136,15 @@ def _sorted_files(
             yield pa.Table.from_batches(waiting).cast(schema)
 
 
-def _write_plan_file(run: RunDirectory, index: int, table: pa.Table) -> None:
-    with run.store.writing(plan_name(index)) as path:
-        pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS, compression="zstd")
+def _write_plan_file(run: RunDirectory, name: str, table: pa.Table) -> Part:
+    with run.store.writing(name) as path:
+        # Chunks as they came from DuckDB would show in the bytes of the file.
+        whole = table.combine_chunks()
+        pq.write_table(whole, path, row_group_size=ROW_GROUP_ROWS, compression="zstd")
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size = path.stat().st_size
+    return Part(name=name, rows=table.num_rows, bytes=size, sha256=sha256)
 
 
 def _run_lengths(values: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " m"]:

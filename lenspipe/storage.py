@@ -60,10 +60,7 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = _aside(target)
         try:
-            with aside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            _write_synced(aside, data)
             aside.replace(target)
         except BaseException:
             aside.unlink(missing_ok=True)
@@ -93,18 +90,22 @@ class Store:
             self.fs.put_file(str(local), self.path(name))
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a file only if there is none of that name. False: there was one."""
+        """Write a file only if there is none of that name, durable before it is visible.
+
+        False: there was one.
+        """
         if self.is_local:
             target = self.local_path(name)
             target.parent.mkdir(parents=True, exist_ok=True)
             aside = _aside(target)
-            aside.write_bytes(data)
             try:
+                _write_synced(aside, data)
                 os.link(aside, target)  # atomic, and whole from the first moment
             except FileExistsError:
                 return False
             finally:
-                aside.unlink()
+                aside.unlink(missing_ok=True)
+            _sync_folder(target.parent)
             return True
         try:
             self.fs.pipe_file(self.path(name), data, mode="create")
@@ -166,6 +167,13 @@ def _aside(target: Path) -> Path:
 
 def _is_aside(name: str) -> bool:
     return name.rpartition("/")[2].startswith(_ASIDE)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +25,22 @@ RunLock(Store(sys.argv[1])).acquire()
 print("held", flush=True)
 time.sleep(60)
 """
+
+
+def held(folder: Path) -> dict[str, Any]:
+    """What a lock of this process says."""
+    mine = RunLock(Store(str(folder)))
+    mine.acquire()
+    holder = read_holder(Store(str(folder)))
+    mine.release()
+    assert holder is not None
+    return holder
+
+
+def sleep_through(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """The host sleeps: only the clock that goes on meanwhile shows it."""
+    before = lock._clocks
+    monkeypatch.setattr(lock, "_clocks", lambda: (before()[0], before()[1] + seconds))
 
 
 def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:
@@ -52,13 +71,69 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_a_process_id_that_is_used_again_is_not_the_holder(tmp_path: Path) -> None:
-    mine = RunLock(Store(str(tmp_path)))
-    mine.acquire()
-    holder = read_holder(Store(str(tmp_path)))
-    mine.release()
-    assert holder is not None
+    holder = held(tmp_path)
+    assert is_alive(holder)
+    assert not is_alive({**holder, "start_ticks": holder["start_ticks"] - 1})
+
+
+def test_a_clock_that_was_set_does_not_make_the_holder_another_process(tmp_path: Path) -> None:
+    holder = held(tmp_path)
+    assert is_alive({**holder, "process_started": holder["process_started"] - 100.0})
+
+
+def test_where_ticks_are_not_known_the_time_of_day_of_the_start_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_start_ticks", lambda _pid: None)
+    holder = held(tmp_path)
+    assert holder["start_ticks"] is None
     assert is_alive(holder)
     assert not is_alive({**holder, "process_started": holder["process_started"] - 100.0})
+
+
+def test_start_ticks_are_read_past_a_name_with_blanks_and_brackets(tmp_path: Path) -> None:
+    name = tmp_path / "a) b (c"
+    name.symlink_to("/bin/sleep")
+    with subprocess.Popen([name, "60"]) as process:
+        ticks = lock._start_ticks(process.pid)
+        process.kill()
+    mine = lock._start_ticks(os.getpid())
+    assert ticks is not None
+    assert mine is not None
+    assert mine <= ticks < mine + 3600 * os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("key", ["host", "boot", "pid_namespace"])
+def test_process_ids_of_another_container_are_not_looked_up_here(tmp_path: Path, key: str) -> None:
+    """Here the process id belongs to a stranger, or to nobody: only the heartbeat can tell."""
+    nobody = 1 << 30
+    there = {**held(tmp_path), key: "another", "pid": nobody}
+    assert is_alive(there)
+    assert not is_alive({**there, "heartbeat": time.time() - lock.STALE_AFTER_S - 1.0})
+    assert not is_alive({**there, "pid": os.getpid(), "heartbeat": 0.0})
+
+
+def test_a_run_of_a_second_container_with_the_same_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = RunLock(Store(str(tmp_path)))
+    first.acquire()
+    with monkeypatch.context() as other:
+        other.setattr(lock, "_pid_namespace", lambda: "pid:[1]")
+        other.setattr(lock, "_start_ticks", lambda _pid: 1)
+        with pytest.raises(RunLockedError):
+            RunLock(Store(str(tmp_path))).acquire()
+    first.release()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"pid": None}, {"pid": "x"}, {"start_ticks": "x"}, {"pid": -1}, {"pid": [1]}]
+)
+def test_a_lock_that_makes_no_sense_names_a_dead_holder(
+    tmp_path: Path, wrong: dict[str, object]
+) -> None:
+    assert not is_alive({**held(tmp_path), **wrong})
+    assert not is_alive({"heartbeat": None})
 
 
 def test_a_holder_on_another_host_lives_while_its_heart_beats() -> None:
@@ -82,3 +157,99 @@ def test_who_lost_the_lock_may_not_commit(tmp_path: Path, monkeypatch: pytest.Mo
             time.sleep(0.02)
     mine.release()
     assert read_holder(store) == {"token": "other", "host": "elsewhere"}
+
+
+def test_who_slept_past_a_takeover_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    mine = RunLock(store)
+    mine.acquire()
+    store.write(LOCK, json.dumps({"token": "other", "host": "elsewhere"}).encode())
+    mine.check()  # the heartbeat, 15 s apart, has not met it yet
+    sleep_through(monkeypatch, 2 * lock.HEARTBEAT_S + 1.0)
+    with pytest.raises(LockLostError):
+        mine.check()
+    mine.release()
+    assert read_holder(store) == {"token": "other", "host": "elsewhere"}
+
+
+def test_a_takeover_that_was_given_back_is_a_loss_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    mine = RunLock(store)
+    mine.acquire()
+    store.delete(LOCK)
+    sleep_through(monkeypatch, 2 * lock.HEARTBEAT_S + 1.0)
+    with pytest.raises(LockLostError):
+        mine.check()
+    mine.release()
+    assert read_holder(store) is None
+
+
+def test_who_slept_and_still_holds_the_lock_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    mine = RunLock(store)
+    mine.acquire()
+    before = read_holder(store)
+    sleep_through(monkeypatch, 2 * lock.HEARTBEAT_S + 1.0)
+    mine.check()
+    after = read_holder(store)
+    mine.release()
+    assert before is not None
+    assert after is not None
+    assert after["token"] == before["token"]
+    assert after["heartbeat"] > before["heartbeat"]
+
+
+def test_a_full_disk_does_not_lose_the_lock_and_an_unreadable_one_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    store = Store(str(tmp_path))
+    mine = RunLock(store)
+    mine.acquire()
+    sleep_through(monkeypatch, 2 * lock.HEARTBEAT_S + 1.0)
+    with monkeypatch.context() as disk:
+        disk.setattr(store, "write", full)
+        mine.check()
+        disk.setattr(store, "read", full)
+        with pytest.raises(OSError, match="No space"):
+            mine.check()
+    mine.release()
+    assert read_holder(store) is None
+
+
+def test_no_error_ends_the_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.02)
+    store = Store(str(tmp_path))
+    mine = RunLock(store)
+    failures = []
+
+    def fails(_name: str, _data: bytes) -> None:
+        failures.append(1)
+        raise RuntimeError("a storage library's own error")
+
+    mine.acquire()
+    before = read_holder(store)
+    assert before is not None
+    with monkeypatch.context() as storage:
+        storage.setattr(store, "write", fails)
+        wait(lambda: len(failures) > 2)
+        with pytest.raises(RuntimeError, match="library's own"):
+            mine.check()
+    wait(lambda: (read_holder(store) or before)["heartbeat"] > before["heartbeat"])
+    mine.check()
+    mine.release()
+
+
+def wait(until: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10.0
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

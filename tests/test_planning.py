@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,9 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lenspipe import planning
+from lenspipe.catalogue import scores
 from lenspipe.contracts import selected_schema
+from lenspipe.errors import CorruptRunError
 from lenspipe.planning import make_plan, read_plan, read_rows
-from lenspipe.run_directory import RunDirectory
+from lenspipe.run_directory import PLAN_RECORD, RunDirectory
 
 
 def selected(ids: list[int], localities: list[int], seed: int = 0) -> pa.Table:
@@ -84,6 +90,73 @@ def test_the_same_selection_in_other_parts_gives_the_same_plan(tmp_path: Path) -
         rows.append(read_rows(run, (0, 1000)))
     assert plans[0] == plans[1]
     assert rows[0].equals(rows[1])
+
+
+def test_the_plan_names_its_files_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "PLAN_FILE_ROWS", 40)
+    run = RunDirectory(str(tmp_path))
+    plan = make_plan(run, write(run, [selected(list(range(100)), [0] * 100)]), 50, workers=1)
+    assert [file.rows for file in plan.files] == [40, 40, 20]
+    for file in plan.files:
+        data = run.store.read(file.name)
+        assert (file.bytes, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def change_rows(plan: dict[str, Any]) -> None:
+    plan["rows"] += 1
+
+
+def change_bounds(plan: dict[str, Any]) -> None:
+    plan["bounds"].insert(1, plan["bounds"][-1])
+
+
+def drop_a_file(plan: dict[str, Any]) -> None:
+    del plan["files"][-1]
+
+
+def swap_files(plan: dict[str, Any]) -> None:
+    plan["files"].reverse()
+
+
+def forget_files(plan: dict[str, Any]) -> None:
+    del plan["files"]
+
+
+@pytest.mark.parametrize(
+    "change", [change_rows, change_bounds, drop_a_file, swap_files, forget_files]
+)
+def test_a_plan_that_contradicts_itself_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], None]
+) -> None:
+    monkeypatch.setattr(planning, "PLAN_FILE_ROWS", 40)
+    run = RunDirectory(str(tmp_path))
+    make_plan(run, write(run, [selected(list(range(100)), [0] * 100)]), 50, workers=1)
+    content = run.read_json(PLAN_RECORD)
+    assert content is not None
+    change(content)
+    run.write_json(PLAN_RECORD, content)
+    with pytest.raises(CorruptRunError, match=PLAN_RECORD):
+        read_plan(run)
+
+
+@pytest.mark.parametrize("junk", [b"", b"{}", b"[]", b"null", b"\xff", b'{"rows": 1'])
+def test_a_plan_that_is_junk_is_refused(tmp_path: Path, junk: bytes) -> None:
+    run = RunDirectory(str(tmp_path))
+    run.store.write(PLAN_RECORD, junk)
+    with pytest.raises(CorruptRunError, match=PLAN_RECORD):
+        read_plan(run)
+
+
+def test_the_sort_is_bound_by_the_memory_limit_of_all_queries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory(str(tmp_path))
+    parts = write(run, [selected(list(range(100_000)), [0] * 100_000)])
+    monkeypatch.setattr(scores, "MEMORY_LIMIT", "1MB")
+    with pytest.raises(duckdb.OutOfMemoryException):
+        make_plan(run, parts, 8192, workers=1)
 
 
 def test_a_survey_that_selects_nothing_has_an_empty_plan(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import stat
 from pathlib import Path
 
 import fsspec
@@ -48,6 +49,39 @@ def test_create_takes_a_name_once(store: Store) -> None:
     assert store.create("lock", b"mine")
     assert not store.create("lock", b"yours")
     assert store.read("lock") == b"mine"
+
+
+@pytest.mark.parametrize("write", ["write", "writing", "create"])
+def test_a_file_is_on_the_disk_before_it_is_visible_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    synced: list[tuple[str, bool]] = []
+    target = tmp_path / "a" / "b"
+
+    def fsync(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        synced.append((kind, target.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store = Store(str(tmp_path))
+    if write == "writing":
+        with store.writing("a/b") as path:
+            path.write_bytes(b"x")
+    else:
+        getattr(store, write)("a/b", b"x")
+    assert synced == [("file", False), ("folder", True)]
+
+
+def test_a_create_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        Store(str(tmp_path)).create("lock", b"mine")
+    assert os.listdir(tmp_path) == []  # noqa: PTH208  # hidden files too
 
 
 def test_deleting_what_is_not_there_is_no_error(store: Store) -> None:
