@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic import model_validator as after_model
 
 from lenspipe import cutouts
-from lenspipe.cutouts.base import Block, ReaderOptions
+from lenspipe.cutouts.base import (
+    Block,
+    Count,
+    Number,
+    PositiveNumber,
+    ReaderOptions,
+    Text,
+    WholeNumber,
+)
 from lenspipe.errors import InputError
+from lenspipe.problems import first_problem
+from lenspipe.yaml_file import read_yaml
 
 
 class Columns(Block):
     """Names that the survey gives to the columns lenspipe needs."""
 
-    id: str = "object_id"
-    ra: str = "ra"
-    dec: str = "dec"
+    id: Text = "object_id"
+    ra: Text = "ra"
+    dec: Text = "dec"
 
 
 class Sources(Block):
@@ -30,17 +39,17 @@ class Sources(Block):
     of the model card. missing_values: numbers that mean "not measured" (Pan-STARRS: -999).
     """
 
-    path: str | tuple[str, ...]
+    path: Text | Annotated[tuple[Text, ...], Field(min_length=1)]
     columns: Columns = Columns()
-    rename: dict[str, str] = Field(default_factory=dict)
-    missing_values: tuple[float, ...] = ()
+    rename: dict[Text, Text] = Field(default_factory=dict)
+    missing_values: tuple[Number, ...] = ()
 
 
 class Keep(Block):
     """How many the photometry network lets through: by logit, or by fraction of its input."""
 
-    score_above: float | None = None
-    fraction: float | None = Field(default=None, gt=0.0, le=1.0)
+    score_above: Number | None = None
+    fraction: Number | None = Field(default=None, gt=0.0, le=1.0)
 
     @after_model(mode="after")
     def _one(self) -> Keep:
@@ -52,7 +61,7 @@ class Keep(Block):
 class Photometry(Block):
     """Stage 2. model: a name in the zoo or a path."""
 
-    model: str
+    model: Text
     keep: Keep
 
 
@@ -60,10 +69,10 @@ class Candidates(Block):
     """Which scored sources are candidates: by a threshold that holds a stated false-positive rate
     on the ensemble's test set, by score, or the best so many."""
 
-    fpr: float | None = Field(default=None, gt=0.0, lt=1.0)
-    score_above: float | None = None
-    top: PositiveInt | None = None
-    max_stamps: PositiveInt = 10_000  # stamps kept in candidates.zarr, the best first
+    fpr: Number | None = Field(default=None, gt=0.0, lt=1.0)
+    score_above: Number | None = None
+    top: Count | None = None
+    max_stamps: Count = 10_000  # stamps kept in candidates.zarr, the best first
 
     @after_model(mode="after")
     def _one(self) -> Candidates:
@@ -80,31 +89,33 @@ class Runtime(Block):
     reader tasks (default 0: each scorer reads its next shard ahead in `read_ahead` threads).
     batch_size: rows per call of a network (default: 64 on CPUs, 512 on GPUs).
     max_attempts: tries of a shard before it is split. failure_limit: fraction of the selected
-    sources that may fail before the command ends with status 3.
+    sources that may fail before the command ends with status 3. metrics_host: address of the
+    driver that `metrics_port` listens on.
     """
 
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
-    shard_rows: PositiveInt = 8192
-    batch_size: PositiveInt | None = None
-    scorers: PositiveInt | None = None
-    cpus_per_scorer: PositiveFloat = 1.0
-    gpus_per_scorer: PositiveFloat = 1.0
-    readers: int = Field(default=0, ge=0)
-    read_ahead: PositiveInt = 1
-    max_attempts: PositiveInt = 3
-    shard_timeout_s: PositiveFloat | None = None
-    failure_limit: float = Field(default=0.01, ge=0.0, le=1.0)
-    metrics_port: int | None = Field(default=None, ge=0, le=65535)
-    address: str | None = None
+    shard_rows: Count = 8192
+    batch_size: Count | None = None
+    scorers: Count | None = None
+    cpus_per_scorer: PositiveNumber = 1.0
+    gpus_per_scorer: PositiveNumber = 1.0
+    readers: WholeNumber = Field(default=0, ge=0)
+    read_ahead: Count = 1
+    max_attempts: Count = 3
+    shard_timeout_s: PositiveNumber | None = None
+    failure_limit: Number = Field(default=0.01, ge=0.0, le=1.0)
+    metrics_port: WholeNumber | None = Field(default=None, ge=0, le=65535)
+    metrics_host: Text = "127.0.0.1"
+    address: Text | None = None
 
 
 class Publish(Block):
     """partition_rows: most rows of one HEALPix partition of the published catalogue. mosaic:
     candidates shown in the report. explain: the best candidates that get an occlusion map."""
 
-    partition_rows: PositiveInt = 1_000_000
-    mosaic: PositiveInt = 100
-    explain: int = Field(default=100, ge=0)
+    partition_rows: Count = 1_000_000
+    mosaic: Count = 100
+    explain: WholeNumber = Field(default=100, ge=0)
 
 
 class Survey(Block):
@@ -112,12 +123,12 @@ class Survey(Block):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     sources: Sources
-    cuts: dict[str, str] = Field(default_factory=dict)
+    cuts: dict[Text, str] = Field(default_factory=dict)
     photometry: Photometry | None = None
     cutouts: ReaderOptions
-    ensemble: str
+    ensemble: Text
     candidates: Candidates
-    output: str = "run/"
+    output: Text = "run/"
     runtime: Runtime = Runtime()
     publish: Publish = Publish()
     base: str = Field(default=".", exclude=True)
@@ -133,24 +144,13 @@ class Survey(Block):
         try:
             return model.model_validate(value)
         except ValidationError as error:
-            raise _first_error(error, "cutouts") from error
+            raise first_problem(error, "cutouts") from error
 
     def identity(self) -> dict[str, Any]:
         """What a result depends on: all of the file but `runtime` and `output`."""
         kept = self.model_dump(mode="json", exclude={"runtime", "output", "cutouts"})
         kept["cutouts"] = self.cutouts.model_dump(mode="json")
         return kept
-
-
-def _first_error(error: ValidationError, prefix: str = "") -> InputError:
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in (prefix, *first["loc"]) if str(part))
-    if first["type"] == "extra_forbidden":
-        return InputError(field or "survey file", "a known key", "an unknown one")
-    if first["type"] == "missing":
-        return InputError(field, "a value", "none")
-    message = first["msg"].removeprefix("Value error, ").removeprefix("expected ")
-    return InputError(field or "survey file", message, repr(first.get("input")))
 
 
 def is_url(path: str) -> bool:
@@ -172,12 +172,9 @@ def resolve(path: str, base: str) -> str:
 def load_survey(path: str | Path) -> Survey:
     """Read and validate a survey file. InputError names the key that is wrong."""
     file = Path(path)
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("survey file", "a YAML file", f"nothing at {file}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(str(file), "readable YAML", error) from error
+    if not file.exists():
+        raise InputError("survey file", "a YAML file", f"nothing at {file}")
+    content = read_yaml(file, str(file))
     if not isinstance(content, dict):
         raise InputError(str(file), "a mapping of keys to values", type(content).__name__)
     return parse_survey(content, base=str(file.parent.absolute()))
@@ -185,7 +182,9 @@ def load_survey(path: str | Path) -> Survey:
 
 def parse_survey(content: dict[str, Any], base: str) -> Survey:
     """Validate a survey that is already a mapping; see `load_survey`."""
+    if "base" in content:  # no key of the file: `base` is said by where the file lies
+        raise InputError("base", "a known key", "an unknown one")
     try:
         return Survey.model_validate({**content, "base": base})
     except ValidationError as error:
-        raise _first_error(error) from error
+        raise first_problem(error, whole="survey file") from error

@@ -31,6 +31,8 @@ from lenspipe.config import Columns
 from lenspipe.cutouts.base import Block, ReaderOptions
 from lenspipe.cutouts.stacks import stated_bands
 from lenspipe.errors import InputError
+from lenspipe.problems import first_problem
+from lenspipe.yaml_file import parse_yaml, read_yaml
 
 CATALOGUE_ROW = "catalogue_row"  # column with a row's position, added to every catalogue
 HDF5_SUFFIXES = (".h5", ".hdf5")
@@ -85,14 +87,11 @@ def find_layout(
 
 def read_layout(path: str | Path) -> LayoutFile:
     """Parse a layout file. InputError names the key that is wrong."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"layout {path}", "readable YAML", error) from error
+    content = read_yaml(Path(path), f"layout {path}")
     try:
         return LayoutFile.model_validate(content)
     except ValidationError as error:
-        raise _first(error, f"layout {path}: ") from error
+        raise first_problem(error, f"layout {path}:") from error
 
 
 def parse_options(block: Mapping[str, Any]) -> ReaderOptions:
@@ -101,7 +100,7 @@ def parse_options(block: Mapping[str, Any]) -> ReaderOptions:
     try:
         return model.model_validate(dict(block))
     except ValidationError as error:
-        raise _first(error, "cutouts.") from error
+        raise first_problem(error, "cutouts") from error
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
@@ -112,7 +111,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         if not equals or not key:
             raise InputError("--set", "KEY=VALUE", repr(setting))
         try:
-            value = yaml.safe_load(text)
+            value = parse_yaml(text)
         except yaml.YAMLError as error:
             raise InputError(f"--set {key}", "a YAML value", repr(text)) from error
         for part in reversed(key.split(".")):
@@ -207,9 +206,3 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = _merged(merged[key], value) if both else value
     return merged
-
-
-def _first(error: ValidationError, prefix: str) -> InputError:
-    first = error.errors()[0]
-    where = prefix + ".".join(str(part) for part in first["loc"])
-    return InputError(where.rstrip(": ."), first["msg"], repr(first["input"]))

@@ -20,7 +20,7 @@ from pydantic import (
 
 from lenspipe.cutouts.base import Block
 from lenspipe.errors import InputError
-from training.problems import first_problem
+from lenspipe.problems import first_problem
 
 SPLITS = ("train", "validation", "calibration", "test")
 
@@ -212,7 +212,7 @@ def parse_recipe(content: dict[str, Any]) -> Recipe:
     try:
         return tasks[task].model_validate(content)
     except ValidationError as error:
-        raise first_problem(error) from error
+        raise first_problem(error, whole="recipe") from error
 
 
 def load_recipe(path: str | Path) -> Recipe:

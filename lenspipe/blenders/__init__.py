@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 import lenspipe.blenders as _package
 from lenspipe import registry
 from lenspipe.errors import InputError
+from lenspipe.problems import first_problem
 
 
 class BlenderOptions(BaseModel):
@@ -42,9 +43,7 @@ def parse(content: Mapping[str, Any], members: int, field: str = "blender") -> B
     try:
         options = model.model_validate(dict(content))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in (field, *first["loc"]))
-        raise InputError(where, first["msg"], repr(first["input"])) from error
+        raise first_problem(error, field) from error
     options.check_members(members)
     return options
 

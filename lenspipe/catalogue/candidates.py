@@ -10,7 +10,15 @@ import numpy as np
 import pyarrow as pa
 import zarr
 from jaxtyping import Float32, Int64, Shaped
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    model_validator,
+)
 
 from lenspipe.catalogue import scores
 from lenspipe.catalogue.whole_folder import replacing
@@ -43,7 +51,7 @@ class Rule(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    score_above: float | None = None
+    score_above: FiniteFloat | None = None
     top: PositiveInt | None = None
     keep: PositiveInt = 10_000
     fpr: float | None = Field(default=None, gt=0.0, lt=1.0)
@@ -74,20 +82,20 @@ def choose(run: RunDirectory, score_parts: Sequence[str], rule: Rule) -> Chosen 
     if not score_parts:
         return None
     # DuckDB holds NaN to be larger than any number: it must never pass as a high score.
-    where = "isfinite(score)"
-    if rule.score_above is not None:
-        where += f" AND score > {rule.score_above!r}::DOUBLE"
+    where = "isfinite(score) AND (? IS NULL OR score > ?)"
+    bound = [rule.score_above, rule.score_above]
     limit = min(rule.keep, rule.top or rule.keep)
     columns = ", ".join(_COLUMNS)
     with scores.connect(run, score_parts) as connection:
         ranked = connection.sql(
-            f"SELECT {columns} FROM scores WHERE {where} "  # noqa: S608  # numbers of ours
-            f"ORDER BY score DESC, object_id LIMIT {limit}"
+            f"SELECT {columns} FROM scores WHERE {where} "  # noqa: S608  # text of ours
+            f"ORDER BY score DESC, object_id LIMIT {limit}",
+            params=bound,
         ).to_arrow_table()
-        counted = connection.sql(f"SELECT count(*) FROM scores WHERE {where}")  # noqa: S608
-        passing = int(counted.fetchall()[0][0])
+        counted = f"SELECT count(*) FROM scores WHERE {where}"  # noqa: S608  # text of ours
+        [[passing]] = connection.execute(counted, bound).fetchall()
     schema = scores.schema(run, score_parts)
-    total = min(passing, rule.top or passing)
+    total = min(int(passing), rule.top or int(passing))
     return Chosen(total, ranked.cast(pa.schema([schema.field(name) for name in _COLUMNS])))
 
 

@@ -4,14 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
 
 from lenspipe.contracts import CutoutBatch, InputSpec
+
+
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticKnownError("float_type")
+    return value
+
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+WholeNumber = Annotated[int, Field(strict=True)]
+Count = Annotated[int, Field(strict=True, gt=0)]
+# Text that is a number passes, since YAML reads 1e-3 as text.
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_truth_value)]
+PositiveNumber = Annotated[Number, Field(gt=0.0)]
+Switch = Annotated[bool, Field(strict=True)]
 
 
 class Block(BaseModel):
@@ -28,12 +51,12 @@ class ZeroPoint(Block):
     the zero point is then `base_mag + 2.5 log10(exptime)` (Pan-STARRS1 stacks: base 25).
     """
 
-    header: str | None = None
-    column: str | None = None
-    constant: float | dict[str, float] | None = None
-    exptime_header: str | None = None
-    exptime_column: str | None = None
-    base_mag: float = 25.0
+    header: Text | None = None
+    column: Text | None = None
+    constant: Number | dict[Text, Number] | None = None
+    exptime_header: Text | None = None
+    exptime_column: Text | None = None
+    base_mag: Number = 25.0
 
     @model_validator(mode="after")
     def _one_source(self) -> ZeroPoint:
@@ -59,10 +82,10 @@ class Mask(Block):
     (none given: any non-zero pixel is bad).
     """
 
-    values: tuple[float, ...] = ()
-    hdu: str | int | None = None
-    file: str | None = None
-    bits: tuple[int, ...] = ()
+    values: tuple[Number, ...] = ()
+    hdu: Text | WholeNumber | None = None
+    file: Text | None = None
+    bits: tuple[Annotated[WholeNumber, Field(ge=0, le=63)], ...] = ()
 
 
 class ReaderOptions(Block):
@@ -75,13 +98,13 @@ class ReaderOptions(Block):
     """
 
     reader: str
-    pixel_scale_arcsec: PositiveFloat | None = None
+    pixel_scale_arcsec: PositiveNumber | None = None
     zero_point: ZeroPoint | None = None
     mask: Mask = Mask()
-    crop: bool = False
-    resample: bool = False
+    crop: Switch = False
+    resample: Switch = False
     missing_band: Literal["fail", "fill"] = "fail"
-    max_bad_fraction: float = Field(default=0.25, ge=0.0, le=1.0)
+    max_bad_fraction: Number = Field(default=0.25, ge=0.0, le=1.0)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from pydantic import Field
 from lenspipe.config import is_url, resolve
 from lenspipe.contracts import CutoutBatch, InputSpec, Reason
 from lenspipe.cutouts.assemble import Collector, Plane, finish
-from lenspipe.cutouts.base import BandInfo, Block, Reader, ReaderOptions
+from lenspipe.cutouts.base import BandInfo, Block, Reader, ReaderOptions, Text, WholeNumber
 from lenspipe.cutouts.checks import check_inputs, native_scale, require_bands
 from lenspipe.cutouts.cutting import Broken, Place, cut
 from lenspipe.cutouts.fitsfile import FitsFile, Image, UnreadableError, card_number, open_fits
@@ -53,15 +53,15 @@ from lenspipe.errors import InputError
 class BandImage(Block):
     """Where a band's image is. hdu: index or EXTNAME; none: the first two-dimensional image."""
 
-    file: str = "{tile}.fits"
-    hdu: int | str | None = None
+    file: Text = "{tile}.fits"
+    hdu: WholeNumber | Text | None = None
 
 
 class Options(ReaderOptions):
     """See the module."""
 
-    tiles: str
-    bands: dict[str, str | BandImage] = Field(min_length=1)
+    tiles: Text
+    bands: dict[Text, Text | BandImage] = Field(min_length=1)
 
     def images(self) -> dict[str, BandImage]:
         """Every band's file and HDU, the short form written out."""

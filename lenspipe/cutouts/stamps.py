@@ -35,7 +35,7 @@ from pydantic import Field
 from lenspipe.config import resolve
 from lenspipe.contracts import CutoutBatch, Flag, InputSpec, Reason
 from lenspipe.cutouts.assemble import Collector, finish
-from lenspipe.cutouts.base import BandInfo, Block, Reader, ReaderOptions
+from lenspipe.cutouts.base import BandInfo, Block, Reader, ReaderOptions, WholeNumber
 from lenspipe.cutouts.checks import check_inputs, native_scale, require_bands
 from lenspipe.cutouts.fitsfile import FitsFile, Image, UnreadableError, card_number, open_fits
 from lenspipe.cutouts.geometry import crop_origin, same_scale
@@ -62,7 +62,7 @@ class Options(ReaderOptions):
 
     path: str
     bands: dict[str, str] = Field(min_length=1)
-    hdu: int | str | None = None
+    hdu: WholeNumber | str | None = None
     position: Position | None = None
 
 

@@ -8,10 +8,19 @@ from typing import Any, Literal
 
 import onnx
 from google.protobuf.message import DecodeError, Message
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from lenspipe.contracts import InputSpec
 from lenspipe.errors import InputError
+from lenspipe.problems import first_problem
 
 METADATA_KEY = "lenspipe.card"
 
@@ -71,7 +80,7 @@ class Threshold(CardBlock):
     """Score that a stated false-positive rate was measured at."""
 
     fpr: float = Field(gt=0.0, lt=1.0)
-    score: float
+    score: FiniteFloat
     n_negatives: PositiveInt
 
 
@@ -208,9 +217,7 @@ def _card_of(model: onnx.ModelProto, field: str) -> ModelCard:
     try:
         return ModelCard.model_validate_json(texts[METADATA_KEY])
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{field}: card.{where}", first["msg"], repr(first["input"])) from error
+        raise first_problem(error, f"{field}: card") from error
 
 
 def write_card(model: onnx.ModelProto, card: ModelCard, path: str | Path) -> ModelCard:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from lenspipe import blenders
@@ -25,6 +24,8 @@ from lenspipe.models.card import (
     file_sha256,
     read_card,
 )
+from lenspipe.problems import first_problem
+from lenspipe.yaml_file import read_yaml
 
 
 class Cascade(CardBlock):
@@ -124,18 +125,13 @@ def describe_ensemble(name_or_path: str, base: str | Path = ".") -> EnsembleDesc
 
 def read_spec(path: Path) -> EnsembleSpec:
     """Parse an ensemble file. InputError names the key that is wrong."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"ensemble {path}", "readable YAML", error) from error
+    content = read_yaml(path, f"ensemble {path}")
     if not isinstance(content, dict):
         raise InputError(f"ensemble {path}", "a mapping of keys to values", type(content).__name__)
     try:
         return EnsembleSpec.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"ensemble {path}: {where}", first["msg"], repr(first["input"])) from error
+        raise first_problem(error, f"ensemble {path}:") from error
 
 
 def merge_inputs(

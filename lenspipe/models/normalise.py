@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 
 from lenspipe.errors import InputError
 from lenspipe.models import zscale
+from lenspipe.problems import first_problem
 
 
 class Parameters(BaseModel):
@@ -106,9 +107,7 @@ def parse(name: str, parameters: Mapping[str, Any]) -> Parameters:
     try:
         return FUNCTIONS[name][0].model_validate(dict(parameters))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in ("normalisation", *first["loc"]))
-        raise InputError(field, first["msg"], repr(first["input"])) from error
+        raise first_problem(error, "normalisation") from error
 
 
 def apply(name: str, parameters: Mapping[str, Any], images: Any, xp: Any) -> Any:

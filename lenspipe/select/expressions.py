@@ -69,14 +69,10 @@ def parse(field: str, text: str, connection: duckdb.DuckDBPyConnection) -> Node:
     """Tree of one expression; InputError(field) where `text` is not exactly one."""
     if not text.strip() or len(text) > MAX_LENGTH:
         raise InputError(field, f"an expression of 1 to {MAX_LENGTH} characters", f"{len(text)}")
-    tree = _serialise(connection, f"SELECT (\n{text}\n)")
-    if tree.get("error"):
-        raise InputError(field, "one SQL expression", tree.get("error_message", "no SQL"))
-    frame = _serialise(connection, "SELECT 1")
-    expressions = _expressions(tree)
-    if len(expressions) != 1 or _frame(tree) != _frame(frame):
-        raise InputError(field, "one SQL expression", f"more than that in {text.strip()!r}")
-    expression = expressions[0]
+    # In brackets, so that it is no more than an expression; and as it stands, so that its own
+    # brackets are in balance.
+    for sql in (f"SELECT (\n{text}\n)", f"SELECT \n{text}\n"):
+        expression = _only_expression(field, text, _serialise(connection, sql), connection)
     if expression.get("alias"):
         raise InputError(field, "an expression without an alias", repr(expression["alias"]))
     _vet(field, expression)
@@ -260,6 +256,18 @@ def _expressions(tree: Node) -> list[Node]:
         return []
     expressions: list[Node] = tree["statements"][0]["node"].get("select_list", [])
     return expressions
+
+
+def _only_expression(
+    field: str, text: str, tree: Node, connection: duckdb.DuckDBPyConnection
+) -> Node:
+    """The one thing that a statement selects; InputError where there is more to the statement."""
+    if tree.get("error"):
+        raise InputError(field, "one SQL expression", tree.get("error_message", "no SQL"))
+    expressions = _expressions(tree)
+    if len(expressions) != 1 or _frame(tree) != _frame(_serialise(connection, "SELECT 1")):
+        raise InputError(field, "one SQL expression", f"more than that in {text.strip()!r}")
+    return expressions[0]
 
 
 def _frame(tree: Node) -> Any:

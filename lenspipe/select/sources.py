@@ -387,8 +387,10 @@ def _check_types(schema: pa.Schema) -> None:
         raise InputError("sources.columns.id", "a column of integers or text", f"one of {kind}")
     for name in ("ra", "dec"):
         kind = schema.field(name).type
-        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-            raise InputError(f"sources.columns.{name}", "a numeric column (deg)", f"one of {kind}")
+        if not pa.types.is_floating(kind):  # integers are an id or a cell, never degrees
+            raise InputError(
+                f"sources.columns.{name}", "a column of floats (deg)", f"one of {kind}"
+            )
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

@@ -153,6 +153,8 @@ def test_honest_expressions_are_taken_and_survive_a_pickle(cut: str) -> None:
         ("g > 1) FROM t WHERE (true", "more than that"),
         ("g > 1), (i > 1", "more than that"),
         ("g > 1) UNION SELECT (i > 1", "more than that"),
+        ("g > 1) OR (1=1", "syntax"),
+        ("g > 1;", "syntax"),
         ("g > 1) LIMIT (1", "more than that"),
         ("(SELECT 1) > 0", "subquery"),
         ("EXISTS (FROM '/etc/passwd')", "subquery"),

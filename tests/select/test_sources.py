@@ -326,7 +326,7 @@ def _plan(sources: Sources) -> None:
         ("rename", "sources.rename.g: expected a column of the catalogue (near: mag"),
         ("reserved", "sources.rename.ra: expected"),
         ("id", "sources.columns.id: expected a column of integers or text, found one of double"),
-        ("ra", "sources.columns.ra: expected a numeric column"),
+        ("ra", "sources.columns.ra: expected a column of floats"),
     ],
 )
 def test_bad_catalogues_are_refused_in_one_line(tmp_path: Path, case: str, line: str) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from lenspipe import registry
 from lenspipe.cutouts.base import Block
-from training.problems import first_problem
+from lenspipe.problems import first_problem
 
 HELPERS = ("layers",)
 

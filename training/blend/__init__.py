@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from pydantic import ValidationError
 
 from lenspipe import blenders, registry
-from training.problems import first_problem
+from lenspipe.problems import first_problem
 
 HELPERS = ("calibration", "logistic_fit")
 

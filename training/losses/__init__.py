@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from lenspipe import registry
-from training.problems import first_problem
+from lenspipe.problems import first_problem
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

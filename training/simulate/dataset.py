@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from lenspipe.errors import InputError
+from lenspipe.problems import first_problem
 from training.simulate import contaminants, paint, priors
 from training.simulate.lens import SourceStamp, Visible, draw_lens
 from training.simulate.observe import (
@@ -442,10 +443,7 @@ def parse_recipe(block: Mapping[str, Any]) -> SimulateRecipe:
     try:
         return SimulateRecipe.model_validate(dict(block))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in ("simulate", *first["loc"]))
-        message = first["msg"].removeprefix("Value error, ").removeprefix("expected ")
-        raise InputError(where, message, repr(first["input"])) from error
+        raise first_problem(error, "simulate") from error
 
 
 def simulate(recipe_block: Mapping[str, Any], out: Path, workers: int) -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 from scipy.fft import fft2, irfft2, next_fast_len, rfft2
 
 from lenspipe.errors import InputError
+from lenspipe.problems import first_problem
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64
@@ -99,9 +100,7 @@ def parse_instrument(content: dict[str, Any], source: str) -> Instrument:
     try:
         return Instrument.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in (source, *first["loc"]))
-        raise InputError(where, first["msg"], repr(first["input"])) from error
+        raise first_problem(error, source) from error
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from lenspipe.errors import InputError
 from lenspipe.healpix import healpix_29
-from training.problems import first_problem
+from lenspipe.problems import first_problem
 from training.simulate.catalogue import JITTER_COLOUR, JITTER_MAG
 from training.simulate.measurement import (
     Depth,
