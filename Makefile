@@ -1,7 +1,7 @@
 # make demo: a simulated sky through the whole survey. make test: every test but the slow ones.
 # Both do their own set-up in .venv; a second call finds it done.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 DATA := ../shared/data
@@ -13,13 +13,13 @@ setup-dev: $(VENV)/.ready-dev
 
 # What the demo and a user need: no torch, no compiler.
 $(VENV)/.ready: pyproject.toml constraints.txt
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[cpu,simulate,serve]'
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
+	$(PIP) --editable '.[cpu,simulate]'
 	touch $@
 
 # What tests and training need besides.
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(PIP) --editable '.[cpu,s3,serve,training,dev]'
+	$(PIP) --editable '.[cpu,s3,training,dev]'
 	touch $@
 
 demo: setup
