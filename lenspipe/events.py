@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lenspipe.metrics import RunMetrics
@@ -54,6 +54,18 @@ class Events:
         """A stage's last shard was committed."""
         self.metrics.finished(stage)
         self.progress.stage_finished(stage)
+
+    def run_started(self, name: str, output: str) -> None:
+        """A run begins, or is taken up again."""
+        self.progress.run_started(name, output)
+
+    def run_finished(self, state: str, counts: Mapping[str, int]) -> None:
+        """The run ended; counts: sources by what became of them."""
+        self.progress.run_finished(state, counts)
+
+    def note(self, text: str) -> None:
+        """What goes on in a phase that has no rows to count."""
+        self.progress.note(text)
 
     def message(self, text: str) -> None:
         """Something that a person should read."""

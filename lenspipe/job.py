@@ -18,12 +18,15 @@ from lenspipe.events import Events
 from lenspipe.job_opening import Job, check_and_open, write_state
 from lenspipe.planning import Plan, make_plan, read_plan
 from lenspipe.publish import PublishInfo, publish
-from lenspipe.run_directory import CATALOGUE, REPORT, THRESHOLD, RunDirectory
+from lenspipe.run_directory import CATALOGUE, REPORT, RUN, THRESHOLD, RunDirectory
 from lenspipe.runtime import PoolOptions, connect
 from lenspipe.select.plan import SelectPlan
 from lenspipe.select.threshold import ThresholdChoice, choose_threshold
 from lenspipe.slots import Slots, plan_slots
 from lenspipe.stages import StageSpec, run_stage
+
+# What the last line of a run tells of its funnel.
+_TOLD = ("sources_in", "cut", "rejected", "scored", "failed", "candidates")
 
 
 def run_survey(
@@ -71,7 +74,7 @@ def settle_threshold(job: Job) -> SelectPlan:
         return plan
     known = job.run.read_json(THRESHOLD)
     if known is None:
-        job.events.message("choosing the photometry network's threshold from a sample")
+        job.events.note("choosing the photometry network's threshold from a sample")
         choice = choose_threshold(plan, job.checked.parts)
         known = choice.model_dump()
         job.run.write_json(THRESHOLD, known)
@@ -82,7 +85,7 @@ def plan_shards(job: Job, slots: Slots) -> Plan:
     """The selected sources in the order of their pixels, repeated ids marked, cut into shards."""
     plan = read_plan(job.run)
     if plan is None:
-        job.events.message("planning the shards")
+        job.events.note("planning the shards")
         parts = job.run.part_names("select", job.run.records("select"))
         rows = job.checked.survey.runtime.shard_rows
         plan = make_plan(job.run, parts, rows, slots.scorers)
@@ -122,8 +125,10 @@ def finish(job: Job) -> PublishInfo:
         state = "finished_with_failures" if too_many(counted) else "done"
         write_state(run, checked, state)
 
-    job.events.message("publishing")
+    job.events.note("publishing: catalogue, candidates, report")
     info = publish(run, checked.publish_settings(), stamps, settle)
+    counts = {name: getattr(info.funnel, name) for name in _TOLD}
+    job.events.run_finished(str((run.read_json(RUN) or {})["state"]), counts)
     if too_many(info.funnel):
         raise FailureLimitError(
             f"{info.funnel.failed} sources failed, more than runtime.failure_limit "

@@ -45,7 +45,9 @@ def check_and_open(
     survey: Survey, events: Events, fresh: bool = False, retry_failed: bool = False
 ) -> Iterator[Job]:
     """A survey that can work, its run directory locked: a new run, or one taken up again."""
+    events.note("checking the survey: files, columns, bands, models")
     checked = check_survey(survey)
+    events.run_started(survey.name, checked.output)
     run = RunDirectory(checked.output)
     lock = RunLock(run.store)
     lock.acquire()

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool
 
 from lenspipe import __version__, cutouts
-from lenspipe.config import Columns, resolve
+from lenspipe.config import Columns, is_url, resolve
 from lenspipe.contracts import failure_schema, score_schema
 from lenspipe.cutout_layout import CATALOGUE_ROW, CutoutLayout, find_layout
 from lenspipe.cutouts.base import Reader
@@ -101,6 +102,7 @@ def score_cutouts(
     with its reason.
     """
     began = time.perf_counter()
+    folder, name, failures_name = _names(out)
     found = find_layout(cutouts_path, layout, options)
     named = Columns(**{**found.columns.model_dump(), **(columns or {})})
     described = describe_ensemble(ensemble)
@@ -109,7 +111,6 @@ def score_cutouts(
     sources = read_sources(catalogue or found.catalogue, named, found, reader)
     values = group_values(sources, group) if group else []
     loaded = load_ensemble(ensemble, provider=provider, threads=threads, batch_size=batch_size)
-    folder, name, failures_name = _names(out)
     summary = ScoreSummary(
         ensemble=loaded.name,
         out=str(out),
@@ -285,7 +286,22 @@ def _names(out: str | Path) -> tuple[str, str, str]:
     stem = name.removesuffix(".parquet")
     if stem == name or not stem:
         raise InputError("--out", "a name that ends in .parquet", out)
+    _check_writable(folder, name)
     return folder, name, f"{stem}.failures.parquet"
+
+
+def _check_writable(folder: str, name: str) -> None:
+    """InputError where the file could not be written, before hours of scoring find it out."""
+    if is_url(folder):
+        return
+    if Path(folder, name).is_dir():
+        raise InputError("--out", "a file", f"a folder: {folder}/{name}")
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError("--out", "a file in a writable folder", error) from error
 
 
 def _count(summary: ScoreSummary, scores: pa.Table, failures: pa.Table) -> None:
