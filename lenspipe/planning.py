@@ -8,6 +8,7 @@ rows pass by once.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -27,6 +28,8 @@ MIN_SHARD_ROWS = 256  # a few batches: the last one is padded
 # Shards that a worker should get at least, so that the last ones end together.
 SHARDS_PER_WORKER = 8
 DUPLICATE = "duplicate"
+# Each thread that sorts needs memory of its own; many of them do not fit into the limit.
+_SORT_THREADS = 4
 
 
 class Plan(BaseModel):
@@ -116,6 +119,7 @@ def _sorted_files(run: RunDirectory, selected_parts: Sequence[str]) -> Iterator[
     schema = scores.schema(run, selected_parts).append(pa.field(DUPLICATE, pa.bool_()))
     order = "locality, healpix_29, object_id, ra, dec"
     with scores.connect(run, selected_parts, "selected") as connection:
+        connection.execute(f"SET threads = {min(_SORT_THREADS, os.cpu_count() or 1)}")
         batches: pa.RecordBatchReader = connection.sql(
             f"""SELECT *, row_number() OVER (
                     PARTITION BY object_id ORDER BY locality < 0, healpix_29, ra, dec

@@ -3,116 +3,178 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
 
-import duckdb
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lenspipe.errors import CorruptRunError
 from lenspipe.intervals import pending
 from lenspipe.planning import Plan, read_plan
-from lenspipe.run_directory import PART_FOLDERS, RUN, Part, RunDirectory, ShardRecord
+from lenspipe.run_directory import (
+    CANDIDATES,
+    CATALOGUE,
+    FUNNEL,
+    PART_FOLDERS,
+    PLAN_RECORD,
+    RUN,
+    Part,
+    RunDirectory,
+    ShardRecord,
+)
+from lenspipe.verify_products import check_candidates, check_catalogue, check_funnel
+from lenspipe.verify_rows import check_ids
 
+FINISHED = ("done", "finished_with_failures")
+_STATES = ("running", *FINISHED)
 _THREADS = 8
+_BLOCK_BYTES = 1 << 22
+
+
+class _Inputs(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    rows: int = Field(ge=0)
+
+
+class _Survey(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    cuts: dict[str, str] = Field(default_factory=dict)
+
+
+class _Run(BaseModel):
+    """What of run.json the proof rests on."""
+
+    model_config = ConfigDict(frozen=True)
+    state: str
+    inputs: _Inputs
+    survey: _Survey
 
 
 def verify(run: RunDirectory) -> list[str]:
     """Everything that is wrong with a run, one line each, with the place; empty when all is well.
 
-    Every record balances and its part files are there, whole and unchanged; records cover catalogue
-    and plan once; every selected source is scored or failed, once; no file is foreign.
+    Every record balances and its part files are there, whole and unchanged, those of the plan too;
+    records cover catalogue and plan once; every selected source is planned, and scored or failed,
+    once; no file is foreign. Of a run that ended, funnel, catalogue and candidates are what these
+    files give. Products are compared with the rows only where the rows are sound.
     """
-    identity = run.read_json(RUN)
-    if identity is None:
-        return [f"{RUN}: not there: no run was begun in {run.url}"]
     try:
+        told = _read_run(run)
         plan = read_plan(run)
         select, score = run.records("select"), run.records("score")
-        found = list(_accounting(identity["inputs"]["rows"], plan, select, score))
+        found = list(_accounting(told.inputs.rows, plan, select, score))
     except CorruptRunError as error:
         return [str(error)]
-    parts = [part for record in (*select, *score) for part in record.parts.values()]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found += [line for line in pool.map(lambda part: _check_part(run, part), parts) if line]
-    live = {part.name for part in parts}
-    found += [
-        f"{name}: a file that no commit record names"
-        for folder in PART_FOLDERS
-        for name in run.store.names(folder)
-        if name not in live
-    ]
-    return found or list(_check_ids(run, plan, score))
+    finished = told.state in FINISHED
+    if told.state not in _STATES:
+        found.append(f"{RUN}: state: expected one of {', '.join(_STATES)}, found {told.state!r}")
+    if finished:
+        found += _faults(FUNNEL, lambda: check_funnel(run, select, score, told.survey.cuts))
+    damaged = _check_files(run, plan, select, score)
+    if damaged or plan is None:
+        return found + damaged
+    scores = run.part_names("scores", score)
+    found += _faults("object_id", lambda: check_ids(run, plan, select, score))
+    if finished:
+        found += _faults(CATALOGUE, lambda: check_catalogue(run, scores))
+        found += _faults(CANDIDATES, lambda: check_candidates(run, scores))
+    return found
+
+
+def _faults(where: str, check: Callable[[], Iterable[str]]) -> list[str]:
+    try:
+        return list(check())
+    except CorruptRunError as error:
+        return [str(error)]
+    except Exception as error:  # every library says in its own way what is broken
+        return [f"{where}: cannot be read: {type(error).__name__}: {' '.join(str(error).split())}"]
+
+
+def _read_run(run: RunDirectory) -> _Run:
+    try:
+        return _Run.model_validate_json(run.store.read(RUN))
+    except FileNotFoundError:
+        raise CorruptRunError(f"{RUN}: not there: no run was begun in {run.url}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CorruptRunError(f"{RUN}: {where}: {first['msg']}") from error
 
 
 def _accounting(
     sources_in: int, plan: Plan | None, select: list[ShardRecord], score: list[ShardRecord]
 ) -> Iterator[str]:
     for record in (*select, *score):
-        if not record.balanced:
-            yield f"{record.name}: {record.rows_in} rows in, others out: {record.removed}"
-        for folder, rows in (("select", record.rows_out), ("failures", record.rows_failed)):
-            name = "scores" if folder == "select" and record.stage == "score" else folder
-            held = record.parts[name].rows if name in record.parts else 0
-            if held != rows:
-                yield f"{record.name}: says {rows} rows, its file of {name} holds {held}"
-    for start, stop in pending([(0, sources_in)], [(r.start, r.stop) for r in select]):
-        yield f"select: no commit for catalogue rows {start} to {stop}"
+        yield from _check_record(record)
+    yield from _cover("select", "the catalogue", sources_in, select)
     if plan is None:
-        yield "plan: not made yet"
+        yield f"{PLAN_RECORD}: not made yet"
         return
     selected = sum(record.rows_out for record in select)
     if plan.rows != selected:
-        yield f"plan: {plan.rows} rows, but {selected} were selected"
-    for start, stop in pending([(0, plan.rows)], [(r.start, r.stop) for r in score]):
-        yield f"score: no commit for rows {start} to {stop} of the plan"
+        yield f"{PLAN_RECORD}: {plan.rows} rows, but {selected} were selected"
+    yield from _cover("score", "the plan", plan.rows, score)
 
 
-def _check_part(run: RunDirectory, part: Part) -> str:
+def _check_record(record: ShardRecord) -> Iterator[str]:
+    if record.rows_in != record.stop - record.start:
+        yield f"{record.name}: {record.rows_in} rows in, of {record.stop - record.start}"
+    if not record.balanced or any(count < 0 for count in record.removed.values()):
+        yield f"{record.name}: {record.rows_in} rows in, others out: {record.removed}"
+    out = "select" if record.stage == "select" else "scores"
+    for folder, rows in ((out, record.rows_out), ("failures", record.rows_failed)):
+        held = record.parts[folder].rows if folder in record.parts else 0
+        if held != rows:
+            yield f"{record.name}: says {rows} rows, its file of {folder} holds {held}"
+
+
+def _cover(stage: str, what: str, rows: int, records: list[ShardRecord]) -> Iterator[str]:
+    for start, stop in pending([(0, rows)], [(record.start, record.stop) for record in records]):
+        yield f"{stage}: no commit for rows {start} to {stop} of {what}"
+    for record in records:
+        if record.start < 0 or record.stop > rows:
+            yield f"{record.name}: beyond the {rows} rows of {what}"
+
+
+def _check_files(
+    run: RunDirectory, plan: Plan | None, select: list[ShardRecord], score: list[ShardRecord]
+) -> list[str]:
+    records = [*select, *score]
+    parts = [part for record in records for part in record.parts.values()]
+    folders: tuple[str, ...] = (*PART_FOLDERS, "shards")
+    live = {record.name for record in records}
+    if plan is not None:
+        parts += plan.files
+        folders += ("plan",)
+        live.add(PLAN_RECORD)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        checked = pool.map(lambda part: _faults(part.name, lambda: _check_part(run, part)), parts)
+        found = [line for lines in checked for line in lines]
+    live |= {part.name for part in parts}
+    foreign = [name for folder in folders for name in run.store.names(folder) if name not in live]
+    return found + [f"{name}: a file that no record names" for name in foreign]
+
+
+def _check_part(run: RunDirectory, part: Part) -> Iterator[str]:
     try:
-        data = run.store.read(part.name)
+        file = run.store.open(part.name)
     except FileNotFoundError:
-        return f"{part.name}: lost: its commit record names it"
-    if len(data) != part.bytes or hashlib.sha256(data).hexdigest() != part.sha256:
-        return f"{part.name}: changed: size or checksum is not that of its commit record"
-    with run.store.open(part.name) as file:
-        rows = pq.ParquetFile(file).metadata.num_rows
-    return "" if rows == part.rows else f"{part.name}: {rows} rows, its record says {part.rows}"
-
-
-def _check_ids(run: RunDirectory, plan: Plan | None, score: list[ShardRecord]) -> Iterator[str]:
-    """Every id of the plan among scores and failures as often as it was selected."""
-    if plan is None or not plan.rows:
+        yield f"{part.name}: lost: its record names it"
         return
-    tables = {
-        "planned": [name for name in run.store.names("plan") if name.endswith(".parquet")],
-        "scored": run.part_names("scores", score),
-        "failed": run.part_names("failures", score),
-    }
-    with duckdb.connect() as connection:
-        for table, names in tables.items():
-            if not names:
-                connection.execute(
-                    f"CREATE VIEW {table} AS SELECT object_id FROM planned LIMIT 0"  # noqa: S608  # our own names
-                )
-                continue
-            paths = [run.store.path(name) for name in names]
-            connection.register(
-                table,
-                pads.dataset(paths, filesystem=run.store.arrow_filesystem(), format="parquet"),
-            )
-        wrong = connection.execute(
-            """SELECT object_id, sum(planned), sum(scored), sum(failed) FROM (
-                SELECT object_id, 1 AS planned, 0 AS scored, 0 AS failed FROM planned
-                UNION ALL SELECT object_id, 0, 1, 0 FROM scored
-                UNION ALL SELECT object_id, 0, 0, 1 FROM failed
-            ) GROUP BY object_id
-            HAVING sum(planned) <> sum(scored) + sum(failed) OR sum(scored) > 1
-            ORDER BY object_id LIMIT 20"""
-        ).fetchall()
-    for object_id, planned, scored, failed in wrong:
-        yield (
-            f"object_id {object_id}: selected {planned} times, "
-            f"scored {scored} times, failed {failed} times"
-        )
+    with file:
+        if _size_and_checksum(file) != (part.bytes, part.sha256):
+            yield f"{part.name}: changed: size or checksum is not that of its record"
+            return
+        rows = pq.ParquetFile(file).metadata.num_rows
+        if rows != part.rows:
+            yield f"{part.name}: {rows} rows, its record says {part.rows}"
+
+
+def _size_and_checksum(file: BinaryIO) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    while block := file.read(_BLOCK_BYTES):
+        digest.update(block)
+        size += len(block)
+    return size, digest.hexdigest()
