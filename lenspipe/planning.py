@@ -8,7 +8,6 @@ rows pass by once.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -28,8 +27,6 @@ MIN_SHARD_ROWS = 256  # a few batches: the last one is padded
 # Shards that a worker should get at least, so that the last ones end together.
 SHARDS_PER_WORKER = 8
 DUPLICATE = "duplicate"
-# Each thread that sorts needs memory of its own; many of them do not fit into the limit.
-_SORT_THREADS = 4
 
 
 class Plan(BaseModel):
@@ -70,9 +67,14 @@ def read_plan(run: RunDirectory) -> Plan | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise CorruptRunError(f"{PLAN_RECORD}: {where}: {first['msg']}") from error
+        raise broken(PLAN_RECORD, error) from error
+
+
+def broken(name: str, error: ValidationError) -> CorruptRunError:
+    """The first thing that is wrong with a JSON file of the run, with its place."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return CorruptRunError(": ".join(part for part in (name, where, first["msg"]) if part))
 
 
 def make_plan(
@@ -119,7 +121,6 @@ def _sorted_files(run: RunDirectory, selected_parts: Sequence[str]) -> Iterator[
     schema = scores.schema(run, selected_parts).append(pa.field(DUPLICATE, pa.bool_()))
     order = "locality, healpix_29, object_id, ra, dec"
     with scores.connect(run, selected_parts, "selected") as connection:
-        connection.execute(f"SET threads = {min(_SORT_THREADS, os.cpu_count() or 1)}")
         batches: pa.RecordBatchReader = connection.sql(
             f"""SELECT *, row_number() OVER (
                     PARTITION BY object_id ORDER BY locality < 0, healpix_29, ra, dec

@@ -22,6 +22,7 @@ from lenspipe.catalogue.candidates import (
 )
 from lenspipe.catalogue.funnel import count
 from lenspipe.catalogue.hats import PROPERTIES, read_properties
+from lenspipe.errors import CorruptRunError
 from lenspipe.run_directory import CANDIDATES, CATALOGUE, FUNNEL, RunDirectory, ShardRecord
 from lenspipe.verify_rows import same_rows
 
@@ -37,10 +38,7 @@ def check_funnel(
     cuts: Iterable[str],
 ) -> Iterator[str]:
     """funnel.json counts what the commit records count; the candidates are looked at elsewhere."""
-    told = run.read_json(FUNNEL)
-    if told is None:
-        yield f"{FUNNEL}: not there"
-        return
+    told = _read_funnel(run)
     counted = count(select, score, cuts=cuts).model_dump(mode="json", exclude={"candidates"})
     for field in sorted({*counted, *told} - {"candidates"}):
         if told.get(field) != counted.get(field):
@@ -90,7 +88,7 @@ def check_candidates(run: RunDirectory, score_parts: Sequence[str]) -> Iterator[
     if group is not None and score_parts:
         total = int(str(group.attrs["candidates"]))
         yield from _check_choice(run, score_parts, group, total)
-    told = (run.read_json(FUNNEL) or {}).get("candidates")
+    told = _read_funnel(run).get("candidates")
     if told != total:
         yield f"{FUNNEL}: candidates: {told}, {CANDIDATES} says {total}"
 
@@ -130,6 +128,14 @@ def _with_pixels(array: zarr.Array[Any], n: int) -> Bool[np.ndarray, " n"]:
         rows = slice(start, start + len(pixels))
         found[rows] = np.isfinite(pixels).reshape(len(pixels), -1).any(axis=1)
     return found
+
+
+def _read_funnel(run: RunDirectory) -> dict[str, Any]:
+    content: object = run.read_json(FUNNEL)
+    if not isinstance(content, dict):
+        there = "not there" if content is None else f"expected an object, found {content!r:.60}"
+        raise CorruptRunError(f"{FUNNEL}: {there}")
+    return content
 
 
 def _listed_partitions(run: RunDirectory) -> Iterator[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from lenspipe.run_directory import RunDirectory
 # What DuckDB may hold before it spills to disk; its default, most of the machine, would take
 # memory from the scorers that share it.
 MEMORY_LIMIT = "1GB"
+# Each thread needs memory of its own: a sort of 10 million rows by 64 does not fit into the limit.
+THREADS = 4
 
 
 @contextmanager
@@ -26,9 +29,12 @@ def connect(
     """A DuckDB connection with `table` over the part files; sorts spill to disk."""
     with TemporaryDirectory(prefix="lenspipe-scores-") as scratch:
         spill = str(Path(scratch, "duckdb"))
-        with duckdb.connect(
-            config={"temp_directory": spill, "memory_limit": MEMORY_LIMIT}
-        ) as connection:
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "temp_directory": spill,
+            "memory_limit": MEMORY_LIMIT,
+            "threads": min(THREADS, os.cpu_count() or 1),
+        }
+        with duckdb.connect(config=config) as connection:
             connection.register(table, _dataset(run, parts))
             yield connection
 
