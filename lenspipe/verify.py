@@ -76,7 +76,7 @@ def verify(run: RunDirectory) -> list[str]:
     if finished:
         found += _faults(CATALOGUE, lambda: check_catalogue(run, scores))
         found += _faults(CANDIDATES, lambda: check_candidates(run, scores))
-    return found
+    return list(dict.fromkeys(found))  # two checks may meet the same broken file
 
 
 def _faults(where: str, check: Callable[[], Iterable[str]]) -> list[str]:
