@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from lenspipe import cutouts
 from lenspipe.catalogue.candidates import Rule
 from lenspipe.config import Survey, resolve
-from lenspipe.cutouts.base import BandInfo
+from lenspipe.cutouts.base import BandInfo, Inspector
 from lenspipe.identity import fingerprint
 from lenspipe.models.card import file_sha256
 from lenspipe.models.ensemble_file import EnsembleDescription, describe_ensemble
 from lenspipe.models.providers import ProviderName
+from lenspipe.preflight import check_address, check_output, free_bytes, local_slots
 from lenspipe.publish import PublishSettings
 from lenspipe.scoring import ScoreSettings
 from lenspipe.select.files import CatalogueFile
-from lenspipe.select.sources import SourcePart, list_parts
+from lenspipe.select.sources import SourcePart, list_parts, stored_share
 from lenspipe.select.stage import SelectPlan, plan_select
 from lenspipe.select.threshold import settle_threshold
+from lenspipe.slots import Slots
+
+_MOST_WARNINGS = 10
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,8 @@ class CheckedSurvey:
             },
             "inputs": {
                 "rows": self.rows,
-                "files": len(self._files()),
-                "fingerprint": fingerprint(self._files()),
+                "files": len(self.files()),
+                "fingerprint": fingerprint(self.files()),
             },
         }
 
@@ -87,7 +92,8 @@ class CheckedSurvey:
             prevalence=calibration.prevalence if calibration else None,
         )
 
-    def _files(self) -> list[CatalogueFile]:
+    def files(self) -> list[CatalogueFile]:
+        """The catalogue's files."""
         files = {piece.file.path: piece.file for part in self.parts for piece in part.slices}
         return list(files.values())
 
@@ -107,6 +113,7 @@ class CheckedSurvey:
 
 def check_survey(survey: Survey) -> CheckedSurvey:
     """Find every mistake that shows without reading pixels; InputError names the first."""
+    check_output(resolve(survey.output, survey.base))
     ensemble = describe_ensemble(survey.ensemble, survey.base)
     if survey.candidates.fpr is not None:
         ensemble.threshold(survey.candidates.fpr)
@@ -118,23 +125,85 @@ def check_survey(survey: Survey) -> CheckedSurvey:
     return CheckedSurvey(survey, parts, plan, ensemble, bands)
 
 
-def describe(checked: CheckedSurvey) -> list[tuple[str, str]]:
+def check_machine(survey: Survey, address: str | None = None) -> Slots | None:
+    """Slots on this machine, None where a cluster will be joined; InputError where the survey file
+    asks for more than there is, or no cluster answers. address: of the command line."""
+    if address is not None:
+        check_address(address)
+    elif survey.runtime.address is not None:
+        check_address(survey.runtime.address, "runtime.address")
+    else:
+        return local_slots(survey.runtime)
+    return None
+
+
+def describe(checked: CheckedSurvey, slots: Slots | None = None) -> list[tuple[str, str]]:
     """What was found, as (field, text) lines for a person."""
+    survey = checked.survey
     size = sum(part.size_bytes for part in checked.parts)
-    lines = [
-        ("survey", checked.survey.name),
+    return [
+        ("survey", survey.name),
         ("sources", f"{checked.rows:,} rows in {len(checked.parts)} parts, {_bytes(size)}"),
-        ("cuts", ", ".join(checked.survey.cuts) or "none"),
+        ("cuts", ", ".join(survey.cuts) or "none"),
         ("photometry", str(checked.select_plan.network or "none")),
         ("ensemble", f"{checked.ensemble.name} ({', '.join(checked.ensemble.member_names)})"),
+        *((f"band {name}", _band(info, survey)) for name, info in checked.bands.items()),
+        *(("warning", line) for line in _warnings(survey)),
+        ("workers", _workers(slots)),
+        ("cost", _cost(checked, size)),
+        ("not known", _not_known(survey)),
+        ("output", _output(checked.output)),
     ]
-    lines += [(f"band {name}", _band(info)) for name, info in checked.bands.items()]
-    return [*lines, ("output", checked.output)]
 
 
-def _band(info: BandInfo) -> str:
-    scale = f"{info.pixel_scale_arcsec:.4g} arcsec/pixel" if info.pixel_scale_arcsec else "scale ?"
-    return f"{info.files} files, {_bytes(info.bytes)}, {scale}"
+def _band(info: BandInfo, survey: Survey) -> str:
+    scale = info.pixel_scale_arcsec or survey.cutouts.pixel_scale_arcsec
+    told = f"{scale:.4g} arcsec/pixel" if scale else "pixel scale not stated"
+    return f"{info.files} files, {_bytes(info.bytes)}, {told}"
+
+
+def _warnings(survey: Survey) -> list[str]:
+    """What will cost sources and is no reason to refuse; the first few, and how many more."""
+    reader = cutouts.open_reader(survey.cutouts, survey.base)
+    found = list(reader.problems()) if isinstance(reader, Inspector) else []
+    more = len(found) - _MOST_WARNINGS
+    return [*found[:_MOST_WARNINGS], *([f"and {more} more"] if more > 0 else [])]
+
+
+def _workers(slots: Slots | None) -> str:
+    if slots is None:
+        return "as many as the cluster has slots for"
+    told = f"{slots.scorers} scorers of {slots.cpus:g} CPUs"
+    if slots.gpus:
+        told += f" and {slots.gpus:g} GPUs"
+    return f"{told}, {slots.readers} readers, provider {slots.provider}"
+
+
+def _cost(checked: CheckedSurvey, size: int) -> str:
+    """Upper bounds: what is read where every row survives."""
+    share = stored_share(checked.files(), checked.select_plan.stored_columns)
+    keep = checked.select_plan.keep
+    most = checked.rows
+    if keep is not None and keep.fraction is not None:
+        most = round(keep.fraction * most)
+    pixels = sum(4 * math.prod(spec.shape) for spec in checked.ensemble.inputs)
+    return (
+        f"at most {_bytes(share * size)} of the catalogue's columns read, at most {most:,} cutouts"
+        f" ({_bytes(most * pixels)} of pixels into the networks)"
+    )
+
+
+def _not_known(survey: Survey) -> str:
+    stages = [
+        name for name, there in (("cuts", survey.cuts), ("network", survey.photometry)) if there
+    ]
+    kept = f"how many rows pass the {' and the '.join(stages)}, " if stages else ""
+    return f"{kept}the time per cutout (`lenspipe bench` measures this machine)"
+
+
+def _output(url: str) -> str:
+    free = free_bytes(url)
+    return url if free is None else f"{url} ({_bytes(free)} free)"
 
 
 def _bytes(count: float) -> str:

@@ -6,8 +6,10 @@ import json
 import os
 import signal
 import sys
+import tempfile
+import traceback
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -16,6 +18,11 @@ from rich.table import Table
 from lenspipe import __version__
 from lenspipe.config import load_survey
 from lenspipe.errors import InputError, LenspipeError
+
+if TYPE_CHECKING:
+    from lenspipe.config import Runtime
+    from lenspipe.metrics import RunMetrics
+    from lenspipe.progress import Progress
 
 app = typer.Typer(
     name="lenspipe",
@@ -34,9 +41,11 @@ RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run directory o
 @app.command()
 def check(survey: SurveyFile) -> None:
     """Find every mistake that shows before a GPU starts: files, columns, bands, models, cost."""
-    from lenspipe.check import check_survey, describe
+    from lenspipe.check import check_machine, check_survey, describe
 
-    _print_fields(describe(check_survey(load_survey(survey))))
+    loaded = load_survey(survey)
+    slots = check_machine(loaded)
+    _print_fields(describe(check_survey(loaded), slots))
 
 
 @app.command()
@@ -47,6 +56,7 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; erases the run.")] = False,
 ) -> None:
     """Run a survey, or what is left of it."""
+    from lenspipe.check import check_machine
     from lenspipe.events import Events
     from lenspipe.job import describe_run, run_survey
     from lenspipe.metrics import RunMetrics
@@ -55,11 +65,10 @@ def run(
     loaded = load_survey(survey)
     if output is not None:
         loaded = loaded.model_copy(update={"output": str(_absolute(output))})
+    check_machine(loaded, address)
     with make_progress() as progress:
         metrics = RunMetrics(loaded.name)
-        if loaded.runtime.metrics_port is not None:
-            port = metrics.serve(loaded.runtime.metrics_port)
-            progress.message(f"metrics on http://127.0.0.1:{port}/metrics")
+        _serve_metrics(metrics, loaded.runtime, progress)
         info = run_survey(loaded, Events(metrics, progress), address, fresh)
     _print_fields(describe_run(loaded, info))
 
@@ -114,10 +123,10 @@ def status(run: RunFolder) -> None:
 @app.command()
 def verify(run: RunFolder) -> None:
     """Prove from the files that nothing was lost and nothing counted twice."""
-    from lenspipe.run_directory import RunDirectory
+    from lenspipe.status import open_run
     from lenspipe.verify import verify as find_faults
 
-    faults = find_faults(RunDirectory(run))
+    faults = find_faults(open_run(run)[0])
     for fault in faults:
         typer.echo(fault, err=True)
     if faults:
@@ -129,10 +138,11 @@ def verify(run: RunFolder) -> None:
 def report(run: RunFolder) -> None:
     """Write the run's page again."""
     from lenspipe.report import write_report
-    from lenspipe.run_directory import REPORT, RunDirectory
+    from lenspipe.run_directory import REPORT
+    from lenspipe.status import open_run
 
-    directory = RunDirectory(run)
-    write_report(directory)
+    directory, identity = open_run(run)
+    write_report(directory, int(identity["survey"]["publish"]["mosaic"]))
     typer.echo(directory.store.path(REPORT))
 
 
@@ -191,8 +201,8 @@ def _version(
 
 
 def main() -> None:
-    """Entry point: an expected error is one line on stderr and its own exit status."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    """Entry point: whatever goes wrong is one line on stderr, with an exit status of its own."""
+    _exit_on_signals()
     try:
         status = app(standalone_mode=False)
     except LenspipeError as error:
@@ -202,9 +212,41 @@ def main() -> None:
         # Empty where the command alone was given, which prints its help.
         found = error.format_message()
         _fail(f"error: command line: {found}" if found else "", 2)
+    except SystemExit as ended:
+        if isinstance(ended.code, int) and ended.code in _SIGNALLED:
+            _fail(_SIGNALLED[ended.code], ended.code)
+        raise
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted: run the same command to go on", 130)
+        _fail(_SIGNALLED[130], 130)
+    except Exception as error:  # a fault of ours: a user can do more with a line than with a trace
+        _fail(f"fault: {type(error).__name__}: {error}; {_keep_traceback(error)}", 1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+# Exit status -> what is said of it.
+_SIGNALLED = {
+    130: "interrupted: the same command resumes",
+    143: "terminated: the same command resumes",
+}
+
+
+def _exit_on_signals() -> None:
+    """End by SystemExit, so that locks are released and Ray is shut down."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in `nohup` and background jobs
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+
+
+def _keep_traceback(error: Exception) -> str:
+    """Where the traceback was written, for whoever mends the fault."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="lenspipe-", suffix=".log", delete=False, encoding="utf-8"
+        ) as file:
+            traceback.print_exception(error, file=file)
+    except OSError as problem:
+        return f"its traceback could not be written ({problem})"
+    return f"traceback in {file.name}"
 
 
 # What Typer raises for a wrong command line; it exports only this subclass of it.
@@ -215,6 +257,19 @@ def _fail(line: str, status: int) -> NoReturn:
     if line:
         typer.echo(" ".join(line.split()), err=True)
     sys.exit(status)
+
+
+def _serve_metrics(metrics: RunMetrics, runtime: Runtime, progress: Progress) -> None:
+    """Serve /metrics where the survey file asks for it."""
+    if runtime.metrics_port is None:
+        return
+    host, port = runtime.metrics_host, runtime.metrics_port
+    try:
+        served = metrics.serve(port, host)
+    except OSError as error:
+        found = f"{port}: {error}"
+        raise InputError("runtime.metrics_port", f"a free port of {host}", found) from error
+    progress.message(f"metrics on http://{host}:{served}/metrics")
 
 
 def _print_fields(lines: list[tuple[str, str]]) -> None:

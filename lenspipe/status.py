@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
-from lenspipe.errors import InputError
+from lenspipe.errors import InputError, LenspipeError
 from lenspipe.lock import is_alive, read_holder
 from lenspipe.planning import read_plan
 from lenspipe.run_directory import RUN, RunDirectory, Stage
 
 
-def describe_status(url: str) -> list[tuple[str, str]]:
-    """(field, text) lines; InputError where no run was begun."""
-    run = RunDirectory(url)
-    identity = run.read_json(RUN)
+def open_run(url: str) -> tuple[RunDirectory, dict[str, Any]]:
+    """A run directory and the content of its run.json; InputError where no run was begun.
+
+    Nothing is written.
+    """
+    try:
+        run = RunDirectory(url)
+        identity = run.read_json(RUN)
+    except LenspipeError:
+        raise
+    except Exception as error:  # each store's library has exceptions of its own
+        raise InputError("run", f"a run directory (with {RUN})", f"{url}: {error}") from error
     if identity is None:
         raise InputError("run", f"a run directory (with {RUN})", url)
+    return run, identity
+
+
+def describe_status(url: str) -> list[tuple[str, str]]:
+    """(field, text) lines; InputError where no run was begun."""
+    run, identity = open_run(url)
     plan = read_plan(run)
     lines = [
         ("survey", str(identity["survey"]["name"])),

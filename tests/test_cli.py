@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lenspipe import preflight
 from lenspipe.cli import main
 from tests.toy_survey import make_survey
 
@@ -55,6 +59,10 @@ def test_check_tells_what_was_found(lenspipe: Command, survey: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "600 rows" in done.stdout
     assert "toy (toy-a, toy-b)" in done.stdout
+    assert "at most 600 cutouts (461 kB of pixels into the networks)" in done.stdout
+    assert "how many rows pass the cuts and the network" in done.stdout
+    assert "0.25 arcsec/pixel" in done.stdout
+    assert " free)" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -82,12 +90,129 @@ def test_a_refused_survey_is_one_line_and_status_2(
     assert done.stderr.count("\n") == 1
 
 
-def test_status_and_verify_of_a_folder_that_is_no_run(lenspipe: Command, tmp_path: Path) -> None:
-    done = lenspipe("status", tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    done = lenspipe("verify", tmp_path)
+@pytest.mark.parametrize("command", ["status", "verify", "report"])
+@pytest.mark.parametrize("what", ["folder", "file", "nothing", "foo://x", "/proc/nope/run"])
+def test_what_is_no_run_is_one_line_and_nothing_is_made(
+    lenspipe: Command, tmp_path: Path, command: str, what: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    done = lenspipe(command, tmp_path / what if what.isalpha() else what)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: run: expected a run directory (with run.json), found ")
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def _changed(survey: Path, **blocks: object) -> Path:
+    path = survey.with_name("changed.yaml")
+    path.write_text(yaml.safe_dump({**yaml.safe_load(survey.read_text()), **blocks}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ("survey.yaml", "expected a folder or a place for one, found the file"),
+        ("survey.yaml/run", "expected a folder or a place for one, found the file"),
+        ("foo://x", "expected a folder, or a URL of s3://, gs:// or az://, found foo://x"),
+        ("memory://run", "expected a folder, or a URL of s3://"),
+        ("/proc/nope/run", "expected a folder that can be written, found /proc/nope/run"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_an_output_that_cannot_be_written_is_refused(
+    lenspipe: Command, survey: Path, command: str, output: str, told: str
+) -> None:
+    before = sorted(survey.parent.rglob("*"))
+    path = _changed(survey, output=output)
+    done = lenspipe(command, path)
+    assert done.returncode == 2
+    *events, last = done.stderr.splitlines()
+    assert last.startswith(f"error: output: {told}")
+    assert all("event" in json.loads(event) for event in events)
+    assert {*survey.parent.rglob("*")} - {*before, path} == set()
+
+
+@pytest.mark.parametrize(
+    ("runtime", "field"),
+    [
+        ({"scorers": 9000, "provider": "cpu"}, "runtime.scorers"),
+        ({"readers": 9000, "provider": "cpu"}, "runtime.scorers"),
+        ({"address": "http://head:8265"}, "runtime.address"),
+    ],
+)
+def test_what_this_machine_cannot_give_is_refused_by_check(
+    lenspipe: Command, survey: Path, runtime: dict[str, object], field: str
+) -> None:
+    done = lenspipe("check", _changed(survey, runtime=runtime))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {field}: expected ")
+
+
+def test_a_gpu_that_is_not_there_is_refused_by_check(
+    lenspipe: Command, survey: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "cuda_devices", lambda: 0)
+    done = lenspipe("check", _changed(survey, runtime={"provider": "cuda"}))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: runtime.provider: expected cpu, as the cluster has no")
+    monkeypatch.setattr(preflight, "cuda_devices", lambda: 1)
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    done = lenspipe("check", _changed(survey, runtime={"provider": "auto"}))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: runtime.provider: expected one of this onnxruntime (CPU")
+
+
+def test_a_cluster_that_does_not_answer_is_refused_at_once(lenspipe: Command, survey: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"  # bound, and nobody listens
+        for given in (address, f"ray://{address}"):
+            done = lenspipe("run", survey, "--address", given)
+            assert done.returncode == 2
+            told = f"error: --address: expected a Ray head that answers, found {given}: "
+            assert done.stderr.startswith(told)
+
+
+def test_a_metrics_port_that_is_taken_is_refused(lenspipe: Command, survey: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        runtime = {"provider": "cpu", "metrics_port": port}
+        done = lenspipe("run", _changed(survey, runtime=runtime))
+    assert done.returncode == 2
+    told = f"error: runtime.metrics_port: expected a free port of 127.0.0.1, found {port}: "
+    assert done.stderr.startswith(told)
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyError("x\ny")])
+def test_a_fault_of_ours_is_one_line_and_its_traceback_is_kept(
+    lenspipe: Command,
+    survey: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    fault: Exception,
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr("lenspipe.check.check_survey", fail)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    done = lenspipe("check", survey)
     assert done.returncode == 1
-    assert "not there" in done.stderr
+    assert done.stderr.startswith(f"fault: {type(fault).__name__}: ")
+    assert done.stderr.count("\n") == 1
+    [log] = tmp_path.glob("lenspipe-*.log")
+    assert str(log) in done.stderr
+    assert "Traceback" in log.read_text()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
+    done = lenspipe("check", survey)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "could not be written" in done.stderr
 
 
 def test_the_installed_command_ends_as_the_entry_point_does(tmp_path: Path) -> None:

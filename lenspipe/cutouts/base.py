@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -145,4 +145,13 @@ class Reader(Protocol):
 
         A row that cannot be read is a `Failure`; only a fault that no row causes is raised.
         """
+        ...
+
+
+@runtime_checkable
+class Inspector(Protocol):
+    """A reader that can tell before a run which of its files will cost sources."""
+
+    def problems(self) -> Sequence[str]:
+        """One line per file that cannot be read or is missing; reads headers only."""
         ...

@@ -71,7 +71,9 @@ def _find(path: str) -> list[CatalogueFile]:
             return [_file(path, fs.info(inner), "")]
         root = _data_folder(fs, inner.rstrip("/"), path)
         infos = fs.find(root, detail=True)
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # each store's library has exceptions of its own
         raise InputError("sources.path", "a readable catalogue", f"{path}: {error}") from error
     return [
         _file(_outer(fs, path, name), info, name[len(root) + 1 :])
