@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lenspipe.config import Columns, Sources
 from lenspipe.errors import InputError
 from lenspipe.select import sources as module
-from lenspipe.select.files import CatalogueFile
+from lenspipe.select.files import CatalogueFile, find_files
 from lenspipe.select.sources import (
     FileSlice,
     SourcePart,
@@ -28,6 +28,7 @@ from lenspipe.select.sources import (
     list_parts,
     open_view,
     read_part,
+    stored_share,
 )
 
 
@@ -366,3 +367,27 @@ def test_view_and_parts_survive_a_pickle(tmp_path: Path) -> None:
         pickle.dumps((view, parts))
     )
     assert again == (view, parts)
+
+
+def test_a_store_whose_library_raises_what_it_likes_is_an_input_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class NoCredentialsError(Exception):
+        """As botocore has it: no OSError."""
+
+    class Store:
+        def isfile(self, path: str) -> bool:
+            raise NoCredentialsError(f"Unable to locate credentials for {path}")
+
+    monkeypatch.setattr("lenspipe.select.files.filesystem", lambda path: (Store(), path))
+    with pytest.raises(InputError, match=r"sources\.path: .*s3://b/c: Unable to locate cred"):
+        list_parts(Sources(path="s3://b/c"), ".")
+
+
+def test_the_share_of_columns_is_that_of_the_footers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = pa.table({"a": rng.random(10_000), "b": rng.random(10_000), "c": np.zeros(10_000)})
+    pq.write_table(table, tmp_path / "x.parquet", compression="none", use_dictionary=False)
+    files = find_files(str(tmp_path), ".")
+    assert stored_share(files, ["a"]) == pytest.approx(1 / 3, rel=0.01)
+    assert stored_share(files, ["a", "b", "c"]) == 1.0
