@@ -22,6 +22,7 @@ HELPERS = (
     "sparse",
     "stacks",
     "skywcs",
+    "tiling",
 )
 
 

@@ -23,6 +23,12 @@ from lenspipe.cutouts.quality import look, repair
 
 Plane3D = np.ndarray[Any, np.dtype[np.float32]]
 
+# At a zero point of 25 mag this is a star of magnitude 2.5 in one pixel, at 31.4 mag (nJy) one of
+# 8.9, and no stack of exposures counts as many electrons: sentinels such as 1e30 lie beyond, and
+# sums of squares of a stamp stay within float32.
+LARGEST_FLUX = 1e9
+_OF_PIXELS = (Reason.MISSING_BAND, Reason.BAD_PIXELS, Reason.CONSTANT_IMAGE)
+
 
 class Plane:
     """One band of one input for every row asked for.
@@ -105,6 +111,25 @@ class Collector:
         """Set a quality bit of these rows."""
         self.flags[rows] |= np.uint32(flag)
 
+    def wanting(self) -> Int64[np.ndarray, " k"]:
+        """Rows that other pixels of the same source may serve: those that fail for what is in
+        their pixels, and those with a band that was filled."""
+        failed = [row for row, failure in self.failures.items() if failure.reason in _OF_PIXELS]
+        rows = np.flatnonzero(self.flags & np.uint32(Flag.MISSING_BAND))
+        return np.union1d(rows, np.array(failed, np.int64)).astype(np.int64)
+
+    def adopt(self, rows: Int64[np.ndarray, " k"], other: Collector) -> None:
+        """Take the images of `other`, whose rows are `rows` here, wherever they are better: where
+        this has none, or where the other one has all bands. The rules were applied to both."""
+        self.bytes_read += other.bytes_read
+        for mine, theirs in zip(rows[other.alive()].tolist(), other.alive().tolist(), strict=True):
+            if mine not in self.failures and other.flags[theirs] & np.uint32(Flag.MISSING_BAND):
+                continue
+            for name, images in self.images.items():
+                images[mine] = other.images[name][theirs]
+            self.flags[mine] = other.flags[theirs]
+            self.failures.pop(mine, None)
+
     def alive(self) -> Int64[np.ndarray, " k"]:
         """Rows without a failure so far."""
         mask = np.ones(self.requested, bool)
@@ -113,7 +138,13 @@ class Collector:
 
 
 def finish(collector: Collector, options: ReaderOptions, sources: pa.Table) -> CutoutBatch:
-    """Apply missing-band, mask, zero-point, resampling and quality rules, and pack the result."""
+    """Apply the rules and pack the result."""
+    apply_rules(collector, options, sources)
+    return pack(collector)
+
+
+def apply_rules(collector: Collector, options: ReaderOptions, sources: pa.Table) -> None:
+    """Apply missing-band, mask, zero-point, resampling and quality rules."""
     _unobserved_bands(collector)
     _missing_bands(collector, options)
     for spec in collector.inputs:
@@ -121,15 +152,18 @@ def finish(collector: Collector, options: ReaderOptions, sources: pa.Table) -> C
             rows = collector.alive()
             rows = rows[plane.present[rows]]
             _flag_and_blank(collector, plane, rows, options.mask.values)
+            scale = np.ones(collector.requested)
             if spec.zero_point_mag is not None and options.zero_point is not None:
                 found = zero_points(options.zero_point, plane.band, sources, plane.cards)
-                _calibrate(collector, plane, rows, spec.zero_point_mag, found)
+                scale = _scale(collector, plane, rows, spec.zero_point_mag, found)
+            _blank_absurd(collector, plane, rows, scale)
+            if np.any(scale[rows] != 1.0):
+                _multiply(plane.pixels, scale)
             target = collector.images[spec.name][:, index]
             if plane.window.resampled:
                 target[rows] = resample(plane.pixels[rows], plane.window)
                 collector.mark(rows, Flag.RESAMPLED)
             _judge(collector, plane, rows, target, options.max_bad_fraction)
-    return _pack(collector)
 
 
 def _unobserved_bands(collector: Collector) -> None:
@@ -195,25 +229,41 @@ def _flag_and_blank(
         plane.suspects = np.union1d(plane.suspects, hit)
 
 
-def _calibrate(
+def _scale(
     collector: Collector,
     plane: Plane,
     rows: Int64[np.ndarray, " k"],
     target_mag: float,
     found: Float64[np.ndarray, " n"],
-) -> None:
-    """Bring the pixels of zero points `found` (mag, NaN where unknown) to `target_mag`."""
+) -> Float64[np.ndarray, " n"]:
+    """What brings pixels of zero points `found` (mag, NaN where unknown) to `target_mag`."""
     bad = rows[~np.isfinite(found[rows])]
     collector.fail(bad, Reason.BAD_METADATA, f"band {plane.band}: zero point missing or absurd")
+    largest = float(np.finfo(np.float32).max)
+    return np.asarray(np.minimum(np.nan_to_num(factors(found, target_mag), nan=1.0), largest))
+
+
+def _blank_absurd(
+    collector: Collector,
+    plane: Plane,
+    rows: Int64[np.ndarray, " k"],
+    scale: Float64[np.ndarray, " n"],
+) -> None:
+    """Make NaN of what `scale` would bring beyond any flux that a sky has."""
+    limit = LARGEST_FLUX / scale
+    high = rows[~(plane.largest[rows] <= limit[rows])]
+    absurd = np.abs(plane.pixels[high]) > limit[high, None, None]
+    hit = absurd.any(axis=(1, 2))
+    plane.pixels[high[hit]] = np.where(absurd[hit], np.float32(np.nan), plane.pixels[high[hit]])
+    collector.mark(high[hit], Flag.NAN_FILLED)
+    plane.suspects = np.union1d(plane.suspects, high[hit])
+
+
+def _multiply(pixels: Plane3D, scale: Float64[np.ndarray, " n"]) -> None:
+    """In place and for all rows, which is faster than for most of them; rows without pixels hold
+    what the memory held, which may overflow."""
     with np.errstate(over="ignore", invalid="ignore"):
-        scale = np.nan_to_num(factors(found, target_mag), nan=1.0).astype(np.float32)
-        scale[~plane.present] = 1.0
-        beyond = ~np.isfinite(plane.largest * scale)
-        beyond[plane.suspects] = False
-        if np.any(scale[rows] != 1.0):
-            np.multiply(plane.pixels, scale[:, None, None], out=plane.pixels)
-    beyond = rows[beyond[rows]]
-    collector.fail(beyond, Reason.BAD_METADATA, f"band {plane.band}: flux beyond float32")
+        np.multiply(pixels, scale.astype(np.float32)[:, None, None], out=pixels)
 
 
 def _judge(
@@ -244,7 +294,8 @@ def _judge(
     )
 
 
-def _pack(collector: Collector) -> CutoutBatch:
+def pack(collector: Collector) -> CutoutBatch:
+    """The images of all rows without a failure, and the failures."""
     rows, flags = collector.alive(), collector.flags
     if len(rows) < collector.requested:
         collector.images = {name: array[rows] for name, array in collector.images.items()}

@@ -10,7 +10,8 @@ template is compared with the end of each path (as many folders as the template 
 for any characters of one name, and a template fits the compressed form of a file (`.fits.fz`,
 `.fits.gz`) too. Files that fit no template are left alone; two files for one band of one tile are
 refused. A source is cut from the tile where it is farthest from the edges (in pixels of the
-tile's first band; ties go to the first tile by name). Bands of a tile may have grids of their own.
+tile's first band; ties go to the first tile by name), and where that lacks a band or has too few
+good pixels, from the next one that holds it. Bands of a tile may have grids of their own.
 
 `mask.file` is a name such as `{tile}_{band}_mask.fits` beside the tile; `mask.hdu` an HDU of the
 band's own file. Stamps follow the tile's pixel grid: nothing is shifted by parts of a pixel and
@@ -19,9 +20,10 @@ nothing rotated. The pixel that a source falls on is defined in `geometry`.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -30,24 +32,28 @@ from pydantic import Field
 
 from lenspipe.config import is_url, resolve
 from lenspipe.contracts import CutoutBatch, InputSpec, Reason
-from lenspipe.cutouts.assemble import Collector, Plane, finish
+from lenspipe.cutouts.assemble import Collector, Plane, apply_rules, pack
 from lenspipe.cutouts.base import BandInfo, Block, Reader, ReaderOptions, Text, WholeNumber
 from lenspipe.cutouts.checks import check_inputs, native_scale, require_bands
 from lenspipe.cutouts.cutting import Broken, Place, cut
-from lenspipe.cutouts.fitsfile import FitsFile, Image, UnreadableError, card_number, open_fits
-from lenspipe.cutouts.geometry import (
-    SkyBuckets,
-    group_rows,
-    interior_distance,
-    same_scale,
-    stamp_origin,
+from lenspipe.cutouts.fitsfile import (
+    FitsFile,
+    Image,
+    OpenFiles,
+    UnreadableError,
+    card_number,
+    open_fits,
 )
+from lenspipe.cutouts.geometry import group_rows, same_scale, stamp_origin
 from lenspipe.cutouts.paths import Tile, expand, sizes, tiles_of
 from lenspipe.cutouts.photometric import catalogue_columns, column_values, header_card
 from lenspipe.cutouts.quality import mask_rejects
-from lenspipe.cutouts.skywcs import SkyWcs, sky_wcs
+from lenspipe.cutouts.skywcs import sky_wcs
 from lenspipe.cutouts.sparse import LOCAL_REQUEST_BYTES, REMOTE_REQUEST_BYTES
+from lenspipe.cutouts.tiling import Opener, Tiling
 from lenspipe.errors import InputError
+
+_HEADER_THREADS = 16
 
 
 class BandImage(Block):
@@ -71,6 +77,25 @@ class Options(ReaderOptions):
         }
 
 
+@dataclass(frozen=True)
+class _Request:
+    """One call of `read`. native: band -> pixel scale (arcsec); files: those open now."""
+
+    inputs: Sequence[InputSpec]
+    native: Mapping[str, float]
+    files: OpenFiles
+
+
+@dataclass(frozen=True)
+class _OnTile:
+    """Sources that are cut from one tile. rows: where they stand in the table; position in deg."""
+
+    tile: Tile
+    rows: Int64[np.ndarray, " k"]
+    ra: Float64[np.ndarray, " k"]
+    dec: Float64[np.ndarray, " k"]
+
+
 class CoaddReader:
     """See `Reader`. Tiles are listed once; a tile's header is read when it is first needed."""
 
@@ -82,8 +107,7 @@ class CoaddReader:
         self._request_bytes = (
             REMOTE_REQUEST_BYTES if is_url(resolve(options.tiles, base)) else LOCAL_REQUEST_BYTES
         )
-        self._lock = threading.Lock()
-        self._footprints: dict[int, SkyWcs | None] = {}
+        self._tiling = Tiling(self._tiles, {band: i.hdu for band, i in self._images.items()})
         self._scales: dict[str, float] = {}
 
     @property
@@ -115,7 +139,30 @@ class CoaddReader:
         """See `Reader`."""
         check_inputs(self._options, self.describe(), inputs)
 
-    def _band_scale(self, band: str) -> float:
+    def problems(self) -> Sequence[str]:
+        """Tiles that lack a band, and files whose header cannot be read or has another scale."""
+        lacking = [
+            f"tile {tile.name}: no band {band}"
+            for tile in self._tiles
+            for band in self._images
+            if band not in tile.files
+        ]
+        images = [(path, band) for tile in self._tiles for band, path in tile.files.items()]
+        with ThreadPoolExecutor(_HEADER_THREADS) as pool:
+            found = pool.map(lambda image: self._header_problem(*image), images)
+            return [*lacking, *filter(None, found)]
+
+    def _header_problem(self, path: str, band: str) -> str | None:
+        try:
+            scale = self._tiling.wcs(path, band).pixel_scale_arcsec
+        except (OSError, UnreadableError) as error:
+            return f"{path}: {error}"
+        first = self._band_scale(band)
+        if same_scale(scale, first):
+            return None
+        return f"{path}: {scale:.5g} arcsec per pixel, not {first:.5g} as other tiles of its band"
+
+    def _band_scale(self, band: str, opener: Opener = open_fits) -> float:
         """Pixel scale of the first tile of a band that can be read."""
         if band in self._scales:
             return self._scales[band]
@@ -124,143 +171,144 @@ class CoaddReader:
             if band not in tile.files:
                 continue
             try:
-                self._scales[band] = self._wcs(tile.files[band], band).pixel_scale_arcsec
+                self._scales[band] = self._tiling.wcs(
+                    tile.files[band], band, opener
+                ).pixel_scale_arcsec
                 return self._scales[band]
             except (OSError, UnreadableError) as error:
                 problem = f"{tile.files[band]}: {error}"
         raise InputError(f"cutouts.bands.{band}", "a readable image", problem)
 
-    def _wcs(self, path: str, band: str) -> SkyWcs:
-        with open_fits(path) as file:
-            return sky_wcs(file.image(self._images[band].hdu).hdu)
-
-    def _footprint(self, number: int) -> SkyWcs | None:
-        """The WCS of a tile's first band that has one; None where no band can be read."""
-        if number in self._footprints:
-            return self._footprints[number]
-        found = None
-        for band, path in self._tiles[number].files.items():
-            try:
-                found = self._wcs(path, band)
-                break
-            except (OSError, UnreadableError):
-                continue
-        with self._lock:
-            return self._footprints.setdefault(number, found)
-
     def locality(self, sources: pa.Table) -> Int64[np.ndarray, " n"]:
         """Number of the tile where each source is most interior, -1 where it is on none."""
-        ra, dec = column_values(sources, "ra"), column_values(sources, "dec")
-        best = np.full(len(ra), -1, np.int64)
-        depth = np.full(len(ra), 0.0)
-        footprints = {i: self._footprint(i) for i in range(len(self._tiles))}
-        radii = [tile.radius_deg for tile in footprints.values() if tile is not None]
-        buckets = SkyBuckets(ra, dec, max(radii, default=1.0))
-        for number, tile in footprints.items():
-            if tile is None:
-                continue
-            rows = buckets.near(*tile.centre_deg, tile.radius_deg)
-            inside = interior_distance(*tile.pixels(ra[rows], dec[rows]), tile.shape)
-            better = (inside > depth[rows]) | ((inside >= 0) & (best[rows] < 0))
-            best[rows[better]], depth[rows[better]] = number, inside[better]
-        return best
+        return self._tiling.most_interior(*_positions(sources))
 
     def read(self, sources: pa.Table, inputs: Sequence[InputSpec]) -> CutoutBatch:
-        """See `Reader`. Each tile is opened once."""
+        """See `Reader`. A tile is opened once for all of its sources and bands."""
         require_bands(inputs, tuple(self._images))
-        native = {
-            band: native_scale(self._options, band, self._scale_or(band, inputs))
-            for spec in inputs
-            for band in spec.bands
-        }
-        collector = Collector(sources.num_rows, inputs, native, self._options.resample)
-        if sources.num_rows:
-            self._collect(collector, sources, native)
-        return finish(collector, self._options, sources)
+        with OpenFiles() as files:
+            native = {
+                band: native_scale(self._options, band, self._scale_or(band, inputs, files))
+                for spec in inputs
+                for band in spec.bands
+            }
+            request = _Request(inputs, native, files)
+            tiles = self._planned(sources)
+            collector = self._gather(sources, tiles, request)
+            self._try_next_tiles(collector, sources, tiles, request)
+        return pack(collector)
 
-    def _scale_or(self, band: str, inputs: Sequence[InputSpec]) -> float:
+    def _scale_or(self, band: str, inputs: Sequence[InputSpec], files: OpenFiles) -> float:
         """A band's scale; where no tile of it can be read every row fails, whatever it is."""
         try:
-            return self._band_scale(band)
+            return self._band_scale(band, files.use)
         except InputError:
             assumed = next(spec.pixel_scale_arcsec for spec in inputs if band in spec.bands)
             return self._options.pixel_scale_arcsec or assumed
 
-    def _collect(
-        self, collector: Collector, sources: pa.Table, native: Mapping[str, float]
-    ) -> None:
-        ra, dec = column_values(sources, "ra"), column_values(sources, "dec")
-        nowhere = np.flatnonzero(~(np.isfinite(ra) & (np.abs(dec) <= 90.0)))
-        collector.fail(nowhere, Reason.BAD_METADATA, "position is missing or absurd")
-        tiles = self._tiles_of(sources, ra, dec)
-        self._fail_lost(collector, np.flatnonzero(tiles < 0))
-        for number, rows in group_rows(tiles):
-            for band in collector.bands():
-                self._collect_band(
-                    collector,
-                    self._tiles[number],
-                    band,
-                    native=native[band],
-                    rows=rows,
-                    ra=ra[rows],
-                    dec=dec[rows],
-                )
-
-    def _tiles_of(
-        self, sources: pa.Table, ra: Float64[np.ndarray, " n"], dec: Float64[np.ndarray, " n"]
-    ) -> Int64[np.ndarray, " n"]:
-        """The tile of each source. Column `locality`, where the table has it, was found by
-        `locality` before: it is taken where the tile does hold the source, which saves this
-        process the headers of all other tiles."""
+    def _planned(self, sources: pa.Table) -> Int64[np.ndarray, " n"]:
+        """The tile of each source, by column `locality` where the table has it: that spares this
+        process the headers of all other tiles. Not believed before the tile's header is read."""
         if "locality" not in sources.column_names:
             return self.locality(sources)
         tiles = column_values(sources, "locality")
-        tiles = np.where(np.isfinite(tiles), tiles, -1).astype(np.int64)
-        doubtful = np.ones(len(tiles), bool)
-        for number, rows in group_rows(np.where(tiles < len(self._tiles), tiles, -1)):
-            tile = self._footprint(number)
-            if tile is not None:
-                inside = interior_distance(*tile.pixels(ra[rows], dec[rows]), tile.shape)
-                doubtful[rows] = ~(inside >= 0)
-        doubtful = np.flatnonzero(doubtful)
-        if len(doubtful):
-            tiles[doubtful] = self.locality(sources.take(pa.array(doubtful)))
-        return tiles
+        known = np.isfinite(tiles) & (tiles >= 0) & (tiles < len(self._tiles))
+        return np.where(known, tiles, -1).astype(np.int64)
+
+    def _gather(
+        self, sources: pa.Table, tiles: Int64[np.ndarray, " n"], request: _Request
+    ) -> Collector:
+        """All sources cut from their tiles, the rules applied. A source that its tile does not
+        hold is cut from the most interior one, which is written into `tiles`."""
+        collector = Collector(
+            sources.num_rows, request.inputs, request.native, self._options.resample
+        )
+        ra, dec = _positions(sources)
+        nowhere = np.flatnonzero(~(np.isfinite(ra) & (np.abs(dec) <= 90.0)))
+        collector.fail(nowhere, Reason.BAD_METADATA, "position is missing or absurd")
+        lost = self._cut_all(collector, tiles, ra, dec, request)
+        if len(lost):
+            tiles[lost] = self._tiling.most_interior(ra[lost], dec[lost])
+            moved = np.full(len(tiles), -1)
+            moved[lost] = tiles[lost]
+            self._cut_all(collector, moved, ra, dec, request)
+            self._fail_lost(collector, lost[tiles[lost] < 0])
+        apply_rules(collector, self._options, sources)
+        return collector
+
+    def _try_next_tiles(
+        self,
+        collector: Collector,
+        sources: pa.Table,
+        tiles: Int64[np.ndarray, " n"],
+        request: _Request,
+    ) -> None:
+        """Cut what fails for what is in its pixels, or lacks a band, from the tile where it is
+        next to most interior, and so on while there is one."""
+        ra, dec = _positions(sources)
+        tried = [tiles]
+        while len(rows := collector.wanting()):
+            used = [each[rows] for each in tried]
+            following = self._tiling.most_interior(ra[rows], dec[rows], used)
+            rows, following = rows[following >= 0], following[following >= 0]
+            if not len(rows):
+                return
+            again = self._gather(sources.take(pa.array(rows)), following, request)
+            collector.adopt(rows, again)
+            tried.append(np.full(len(tiles), -1))
+            tried[-1][rows] = following
+
+    def _cut_all(
+        self,
+        collector: Collector,
+        tiles: Int64[np.ndarray, " n"],
+        ra: Float64[np.ndarray, " n"],
+        dec: Float64[np.ndarray, " n"],
+        request: _Request,
+    ) -> Int64[np.ndarray, " k"]:
+        """Cut sources from their tiles (-1: none); gives the rows that their tile does not hold."""
+        held = np.zeros(len(tiles), bool)
+        for number, members in group_rows(tiles):
+            inside = self._tiling.holds(number, ra[members], dec[members], request.files.use)
+            rows = members[inside]
+            held[rows] = True
+            if len(rows):
+                on_tile = _OnTile(self._tiles[number], rows, ra[rows], dec[rows])
+                for band in collector.bands():
+                    self._collect_band(collector, on_tile, band, request)
+            request.files.close()
+        return np.flatnonzero(~held)
 
     def _fail_lost(self, collector: Collector, rows: Int64[np.ndarray, " k"]) -> None:
         """Rows on no tile that was read may be on one that cannot be read."""
-        broken = [self._tiles[i].name for i, found in self._footprints.items() if found is None]
+        broken = self._tiling.unreadable()
         if broken:
             detail = f"on no readable tile; headers cannot be read of {', '.join(broken[:5])}"
             collector.fail(rows, Reason.UNREADABLE, detail)
         collector.fail(rows, Reason.NOT_FOUND, "on no tile")
 
     def _collect_band(
-        self,
-        collector: Collector,
-        tile: Tile,
-        band: str,
-        *,
-        native: float,
-        rows: Int64[np.ndarray, " k"],
-        ra: Float64[np.ndarray, " k"],
-        dec: Float64[np.ndarray, " k"],
+        self, collector: Collector, on_tile: _OnTile, band: str, request: _Request
     ) -> None:
         """Cut all stamps of one band of one tile, for every input that takes the band."""
-        path = tile.files.get(band)
+        path, rows = on_tile.tile.files.get(band), on_tile.rows
         if path is None:
             return
         try:
-            with open_fits(path) as file, self._open_mask(file, tile, band) as mask:
+            with (
+                request.files.use(path) as file,
+                self._open_mask(file, on_tile.tile, band, request.files) as mask,
+            ):
                 image = file.image(self._images[band].hdu)
                 wcs = sky_wcs(image.hdu)
+                native = request.native[band]
                 if not same_scale(wcs.pixel_scale_arcsec, native):
                     detail = (
                         f"{path}: {wcs.pixel_scale_arcsec:.5g} arcsec per pixel, not {native:.5g}"
                     )
                     collector.fail(rows, Reason.BAD_METADATA, detail)
                     return
-                x, y = wcs.pixels(ra, dec)
+                x, y = wcs.pixels(on_tile.ra, on_tile.dec)
                 for plane in collector.planes_of(band):
                     self._cut_plane(collector, plane, image, mask, rows=rows, x=x, y=y)
         except FileNotFoundError:
@@ -269,12 +317,14 @@ class CoaddReader:
             collector.fail(rows, Reason.UNREADABLE, f"{path}: {error}")
 
     @contextmanager
-    def _open_mask(self, file: FitsFile, tile: Tile, band: str) -> Iterator[Image | None]:
+    def _open_mask(
+        self, file: FitsFile, tile: Tile, band: str, files: OpenFiles
+    ) -> Iterator[Image | None]:
         """The mask image of a band, if the survey has masks."""
         mask = self._options.mask
         if mask.file is not None:
             name = mask.file.replace("{tile}", tile.stem).replace("{band}", band)
-            with open_fits(f"{tile.folder}/{name}") as other:
+            with files.use(f"{tile.folder}/{name}") as other:
                 yield other.image(mask.hdu)
         else:
             yield None if mask.hdu is None else file.image(mask.hdu)
@@ -320,6 +370,12 @@ class CoaddReader:
         collector.bytes_read += total
         plane.need_masked()[place.rows] = mask_rejects(stamps, self._options.mask.bits)
         return tuple(Broken(place.rows[part.rows], f"mask: {part.error}") for part in broken)
+
+
+def _positions(
+    sources: pa.Table,
+) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    return column_values(sources, "ra"), column_values(sources, "dec")
 
 
 def open_reader(options: ReaderOptions, base: str) -> Reader:

@@ -264,6 +264,7 @@ class FitsFile:
         self._astropy: fits.HDUList | None = None
         self._scan = scan(fetch, size)
         self._hdus: list[Hdu] = []
+        self._fault: UnreadableError | None = None
 
     def image(self, selector: int | str | None) -> Image:
         """The unit of that index or EXTNAME; None: the first with a two-dimensional image."""
@@ -279,9 +280,15 @@ class FitsFile:
 
     def _units(self) -> Iterator[Hdu]:
         yield from self._hdus
-        for hdu in self._scan:
-            self._hdus.append(hdu)
-            yield hdu
+        if self._fault is not None:
+            raise self._fault
+        try:
+            for hdu in self._scan:
+                self._hdus.append(hdu)
+                yield hdu
+        except UnreadableError as error:
+            self._fault = error
+            raise
 
     def view(self, offset: int, length: int) -> Any:
         """`length` bytes from `offset`. UnreadableError where the file is shorter."""
@@ -342,20 +349,58 @@ def _open_remote(url: str, whole: bool) -> FitsFile:
 
 
 @contextmanager
+def _faults_told() -> Iterator[None]:
+    """Every fault of a file but its absence becomes an UnreadableError."""
+    try:
+        yield
+    except (FileNotFoundError, UnreadableError):
+        raise
+    except READ_ERRORS as error:
+        raise UnreadableError(f"{type(error).__name__}: {error}") from error
+
+
+def _open(path: str, whole: bool) -> FitsFile:
+    return _open_remote(path, whole) if "://" in path else _open_local(path, whole)
+
+
+@contextmanager
 def open_fits(path: str, whole: bool = False) -> Iterator[FitsFile]:
     """Open a local path or URL. whole: read it in one go, which suits small files.
 
     FileNotFoundError where it is missing; every other fault of the file, while the block runs,
     becomes an UnreadableError.
     """
-    file: FitsFile | None = None
-    try:
-        file = _open_remote(path, whole) if "://" in path else _open_local(path, whole)
-        yield file
-    except (FileNotFoundError, UnreadableError):
-        raise
-    except READ_ERRORS as error:
-        raise UnreadableError(f"{type(error).__name__}: {error}") from error
-    finally:
-        if file is not None:
+    with _faults_told():
+        file = _open(path, whole)
+        try:
+            yield file
+        finally:
             file.close()
+
+
+class OpenFiles:
+    """Files that stay open from one use to the next, so that each is opened once. For one thread;
+    as a context manager it closes all at the end."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, FitsFile] = {}
+
+    @contextmanager
+    def use(self, path: str) -> Iterator[FitsFile]:
+        """As `open_fits`, of a file that is open already where it was used before."""
+        with _faults_told():
+            if path not in self._files:
+                self._files[path] = _open(path, whole=False)
+            yield self._files[path]
+
+    def close(self) -> None:
+        """Close all files; the next use opens anew."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def __enter__(self) -> OpenFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -149,11 +149,7 @@ class StampReader:
         """See `Reader`."""
         require_bands(inputs, tuple(self._options.bands))
         columns = self._values(sources)
-        native = {
-            band: self._native_scale(band, spec.pixel_scale_arcsec)
-            for spec in inputs
-            for band in spec.bands
-        }
+        native = {band: self._native_scale(band, inputs) for spec in inputs for band in spec.bands}
         collector = Collector(sources.num_rows, inputs, native, self._options.resample)
         bands = collector.bands()
         for row in range(sources.num_rows):
@@ -163,16 +159,19 @@ class StampReader:
                     self._collect(collector, row, band, native[band], values)
         return finish(collector, self._options, sources)
 
-    def _native_scale(self, band: str, model_arcsec: float) -> float:
-        """Scale that every stamp of a band must have. Where nothing is resampled that is the
-        model's; else the first file's, or any where no file can be read and every row fails."""
-        if not self._options.resample:
-            return model_arcsec
+    def _native_scale(self, band: str, inputs: Sequence[InputSpec]) -> float:
+        """Scale that every stamp of a band must have. Where nothing is resampled and the inputs
+        agree that is the inputs'; else the first file's, or any where no file can be read and
+        every row fails."""
+        wanted = [spec.pixel_scale_arcsec for spec in inputs if band in spec.bands]
+        agree = all(same_scale(scale, wanted[0]) for scale in wanted)
+        if agree and not self._options.resample:
+            return wanted[0]
         if band not in self._scales:
             try:
                 found = self._sample(band, self.files(band)).scale
             except InputError:
-                return model_arcsec
+                return wanted[0]
             self._scales[band] = native_scale(self._options, band, found)
         return self._scales[band]
 

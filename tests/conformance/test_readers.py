@@ -396,13 +396,30 @@ def test_zero_points_of_the_catalogue_reach_their_rows(build: Build) -> None:
     np.testing.assert_allclose(batch.images["image"], expected, rtol=1e-5)
 
 
-def test_flux_beyond_float32_is_a_failure(build: Build) -> None:
+def test_flux_beyond_any_sky_is_a_bad_pixel(build: Build) -> None:
     stamps = plain_stamps()
     stamps[3] *= np.float32(1e30)
-    spec = replace(SPEC, zero_point_mag=ZERO_POINT + 25.0)
-    batch = _read(build(Sky(stamps)), spec)
-    assert _failures(batch) == {3: Reason.BAD_METADATA}
-    assert np.isfinite(batch.images["image"]).all()
+    stamps[4, 0, 2, 2] = -1e30
+    stamps[8, 1, 5, 5] = 2e8  # ten times more at the model's zero point
+    stamps[9, 1, 5, 5] = 0.9e8
+    written = build(Sky(stamps))
+    batch = _read(written)
+    assert _failures(batch) == {3: Reason.BAD_PIXELS}
+    _expect_rest_intact(batch, stamps, (3, 4, 8))
+    flags = dict(zip(batch.rows.tolist(), batch.flags.tolist(), strict=True))
+    assert (flags[4], flags[8]) == (Flag.NAN_FILLED, Flag.NAN_FILLED)
+    assert np.abs(np.delete(batch.images["image"], 8, axis=0)).max() < 200.0
+    counts = _read(written, replace(SPEC, zero_point_mag=None))
+    assert _failures(counts) == {3: Reason.BAD_PIXELS}
+    assert counts.images["image"][7, 1, 5, 5] == np.float32(2e8)
+
+
+def test_a_zero_point_that_makes_absurd_fluxes_is_told_by_its_pixels(build: Build) -> None:
+    stamps = plain_stamps()
+    stamps[:, :, 0, 0] = 0.0
+    far = {"zero_point": {"constant": -55.0}}
+    batch = _read(build(Sky(stamps, options=far)), replace(SPEC, zero_point_mag=55.0))
+    assert _failures(batch) == dict.fromkeys(range(SOURCES), Reason.BAD_PIXELS)
 
 
 def test_sizes_are_checked(build: Build) -> None:

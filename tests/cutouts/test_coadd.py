@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,113 @@ def test_bands_as_units_of_one_file_with_masks_and_zero_points(tmp_path: Path) -
     assert "mask" in batch.failures[0].detail
 
 
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each file was opened, by name."""
+    counts: Counter[str] = Counter()
+    original = Path.open
+
+    def counted(self: Path, *args: Any, **options: Any) -> Any:
+        counts[self.name] += 1
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", counted)
+    return counts
+
+
+def test_a_tile_is_opened_once_per_shard(tmp_path: Path, opened: Counter[str]) -> None:
+    image = sky_image()
+    for number in range(3):
+        x = number * STEP
+        units = [
+            fits.ImageHDU(image[:, x : x + SIDE] * factor, header(x), name=name)
+            for factor, name in ((1, "G"), (2, "R"), (3, "I"))
+        ]
+        mask = fits.ImageHDU(np.zeros((SIDE, SIDE), np.uint8), name="MASK")
+        fits.HDUList([fits.PrimaryHDU(), *units, mask]).writeto(tmp_path / f"t{number}.fits")
+        mask.writeto(tmp_path / f"t{number}.mask")
+    bands = {name: {"hdu": name.upper()} for name in "gri"}
+    table = sources([50.0, 60.0, 130.0, 230.0], [50.0] * 4)
+    table = table.append_column("locality", pa.array([0, 0, 1, 2]))
+    spec = InputSpec("image", ("g", "r", "i"), 12, SCALE)
+    for mask_options in ({"hdu": "MASK"}, {"file": "{tile}.mask"}):
+        reader = open_coadd(tmp_path, bands=bands, mask=mask_options)
+        expected = {f"t{number}.fits": 1 for number in range(3)}
+        if "file" in mask_options:
+            expected |= {f"t{number}.mask": 1 for number in range(3)}
+        opened.clear()
+        for _ in range(2):
+            batch = reader.read(table, [spec])
+            assert opened == expected
+            opened.clear()
+        np.testing.assert_array_equal(
+            batch.images["image"][2], [image[44:56, 124:136] * factor for factor in (1, 2, 3)]
+        )
+
+
+def two_bands(folder: Path, image: np.ndarray[Any, Any], spoil: Any) -> None:
+    """The three tiles in bands g and r; `spoil(number, band, pixels)` gives what to write."""
+    for number in range(3):
+        x = number * STEP
+        for band in "gr":
+            pixels = spoil(number, band, image[:, x : x + SIDE].copy())
+            if pixels is not None:
+                fits.PrimaryHDU(pixels, header(x)).writeto(folder / f"t{number}_{band}.fits")
+
+
+TWO = {"bands": {"g": "{tile}_g.fits", "r": "{tile}_r.fits"}}
+BOTH = InputSpec("image", ("g", "r"), 12, SCALE)
+
+
+@pytest.mark.parametrize("missing_band", ["fail", "fill"])
+def test_a_band_that_the_tile_lacks_comes_from_the_next_tile(
+    tmp_path: Path, missing_band: str
+) -> None:
+    image = sky_image()
+    two_bands(tmp_path, image, lambda n, band, p: None if (n, band) == (1, "r") else p)
+    # On tiles 0 and 1 (most interior in 1), 1 alone, 1 and 2.
+    table = sources([91.0, 130.0, 168.0], [50.0] * 3)
+    reader = open_coadd(tmp_path, missing_band=missing_band, **TWO)
+    assert reader.locality(table).tolist() == [1, 1, 1]
+    batch = reader.read(table, [BOTH])
+    by_row = dict(zip(batch.rows.tolist(), batch.images["image"], strict=True))
+    np.testing.assert_array_equal(by_row[2], [image[44:56, 162:174]] * 2)
+    np.testing.assert_array_equal(by_row[0][:, :, :11], [image[44:56, 85:96]] * 2)
+    if missing_band == "fail":
+        assert reasons(batch) == {1: Reason.MISSING_BAND}
+    else:
+        assert not batch.failures
+        assert batch.flags.tolist() == [0, Flag.MISSING_BAND, 0]
+        np.testing.assert_array_equal(by_row[1][0], image[44:56, 124:136])
+
+
+@pytest.mark.parametrize("empty", [np.nan, 0.0])
+def test_an_empty_border_is_read_from_the_next_tile(tmp_path: Path, empty: float) -> None:
+    image = sky_image()
+
+    def border(number: int, band: str, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if number == 1:
+            pixels[:, :20] = empty
+        return pixels
+
+    two_bands(tmp_path, image, border)
+    table = sources([91.0, 130.0, 91.0], [50.0, 50.0, 30.0])
+    for shard in (table, table.append_column("locality", pa.array([1, 1, 1]))):
+        batch = open_coadd(tmp_path, **TWO).read(shard, [BOTH])
+        assert batch.flags.tolist() == [0, 0, 0]
+        np.testing.assert_array_equal(batch.images["image"][0], [image[44:56, 85:97]] * 2)
+        np.testing.assert_array_equal(batch.images["image"][2], [image[24:36, 85:97]] * 2)
+
+
+def test_what_no_tile_can_serve_keeps_the_first_tiles_reason(tmp_path: Path) -> None:
+    def spoil(number: int, band: str, pixels: np.ndarray[Any, Any]) -> Any:
+        return (None if band == "r" else pixels) if number == 1 else pixels * np.nan
+
+    two_bands(tmp_path, sky_image(), spoil)
+    batch = open_coadd(tmp_path, **TWO).read(sources([91.0], [50.0]), [BOTH])
+    assert reasons(batch) == {0: Reason.MISSING_BAND}
+
+
 def test_a_missing_zero_point_card_fails_its_rows(tmp_path: Path) -> None:
     write_tiles(tmp_path, sky_image())
     spec = InputSpec("image", ("g",), 12, SCALE, 27.0)
@@ -201,7 +309,7 @@ def test_the_plans_locality_saves_headers_and_is_not_believed_blindly(tmp_path: 
     assert isinstance(reader, CoaddReader)
     planned = table.append_column("locality", pa.array([0, 1, 1]))
     np.testing.assert_array_equal(reader.read(planned, [SPEC]).images["image"], expected)
-    assert set(reader._footprints) == {0, 1}
+    assert reader._tiling.known() == {0, 1}
     wrong = table.append_column("locality", pa.array([2, -1, 99]))
     np.testing.assert_array_equal(reader.read(wrong, [SPEC]).images["image"], expected)
 

@@ -33,6 +33,7 @@ def test_every_source_of_zero_points() -> None:
     np.testing.assert_equal(found(constant=24.0), [24.0] * 3)
     np.testing.assert_equal(found(constant={"g": 23.0}), [23.0] * 3)
     np.testing.assert_equal(found(exptime_column="exp_{band}"), [25.0, 30.0, nan])
+    np.testing.assert_equal(found(exptime_column="exp_{band}", base_mag=0.0), [0.0, 5.0, nan])
     cards = np.array([10.0, -1.0, nan])
     np.testing.assert_equal(found(cards, exptime_header="EXPTIME"), [27.5, nan, nan])
     np.testing.assert_equal(found(np.array([26.0, -999.0, np.inf]), header="ZP"), [26.0, nan, nan])

@@ -87,6 +87,21 @@ def test_one_stamp_of_another_scale_fails_alone(tmp_path: Path) -> None:
     assert batch.failures[0].reason is Reason.BAD_METADATA
 
 
+def test_inputs_of_two_scales_in_one_band_need_resampling(tmp_path: Path) -> None:
+    pixels = write(tmp_path / "a_g.fits", side=19)
+    coarse = InputSpec("coarse", ("g",), 8, 0.5)
+    for order in ([SPEC, coarse], [coarse, SPEC]):
+        with pytest.raises(
+            InputError, match=r"expected 0\.5 arcsec of input coarse .* found 0\.25"
+        ):
+            open_stamps(tmp_path, crop=True).read(table("a"), order)
+        batch = open_stamps(tmp_path, crop=True, resample=True).read(table("a"), order)
+        np.testing.assert_array_equal(batch.images["image"][0, 0], pixels[5:13, 5:13])
+        assert batch.images["coarse"][0].sum() == pytest.approx(
+            np.einsum("yx,y,x->", pixels, *2 * [np.r_[0.5, np.ones(15), 0.5, 0, 0]]), rel=1e-4
+        )
+
+
 def test_zero_points_and_exposure_times_come_from_each_header(tmp_path: Path) -> None:
     stamps = [write(tmp_path / f"{n}_g.fits", n, EXPTIME=t) for n, t in ((0, 10.0), (1, 100.0))]
     write(tmp_path / "2_g.fits", 2, EXPTIME=0.0)
