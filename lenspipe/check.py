@@ -20,7 +20,6 @@ from lenspipe.scoring import ScoreSettings
 from lenspipe.select.files import CatalogueFile
 from lenspipe.select.sources import SourcePart, list_parts, stored_share
 from lenspipe.select.stage import SelectPlan, plan_select
-from lenspipe.select.threshold import settle_threshold
 from lenspipe.slots import Slots
 
 _MOST_WARNINGS = 10
@@ -46,13 +45,9 @@ class CheckedSurvey:
         """The run directory."""
         return resolve(self.survey.output, self.survey.base)
 
-    def settled(self) -> CheckedSurvey:
-        """The same with the photometry network's threshold, where it is given as a fraction."""
-        plan = settle_threshold(self.select_plan, self.parts)
-        return CheckedSurvey(self.survey, self.parts, plan, self.ensemble, self.bands)
-
     def identity(self) -> dict[str, Any]:
-        """What a result depends on: the survey file, the models' hashes, the catalogue's files."""
+        """What a result depends on: the survey file, the models' hashes, the catalogue's files,
+        and how many files and bytes of pixels each band has (a digest would read them all)."""
         network = self.select_plan.network
         return {
             "survey": self.survey.identity(),
@@ -64,6 +59,10 @@ class CheckedSurvey:
                 "rows": self.rows,
                 "files": len(self.files()),
                 "fingerprint": fingerprint(self.files()),
+            },
+            "pixels": {
+                name: {"files": band.files, "bytes": band.bytes}
+                for name, band in self.bands.items()
             },
         }
 

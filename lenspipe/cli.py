@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-models_app = typer.Typer(help="The shipped models and any other.", no_args_is_help=True)
+models_app = typer.Typer(help="The shipped models and any other.")
 app.add_typer(models_app, name="models")
 
 SurveyFile = Annotated[Path, typer.Argument(metavar="SURVEY.yaml", help="The survey file.")]
@@ -54,6 +54,9 @@ def run(
     output: Annotated[str | None, typer.Option(help="Run directory; default: the file's.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster; default: this machine.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; erases the run.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what could not be read.")
+    ] = False,
 ) -> None:
     """Run a survey, or what is left of it."""
     from lenspipe.check import check_machine
@@ -69,7 +72,7 @@ def run(
     with make_progress() as progress:
         metrics = RunMetrics(loaded.name)
         _serve_metrics(metrics, loaded.runtime, progress)
-        info = run_survey(loaded, Events(metrics, progress), address, fresh)
+        info = run_survey(loaded, Events(metrics, progress), address, fresh, retry_failed)
     _print_fields(describe_run(loaded, info))
 
 
@@ -146,6 +149,12 @@ def report(run: RunFolder) -> None:
     typer.echo(directory.store.path(REPORT))
 
 
+@models_app.callback(invoke_without_command=True)
+def _models(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        models_list()
+
+
 @models_app.command("list")
 def models_list() -> None:
     """The shipped models."""
@@ -166,11 +175,16 @@ def models_show(model: str) -> None:
 
 
 @models_app.command("verify")
-def models_verify(model: str) -> None:
-    """Check card, weights and that the network runs."""
+def models_verify(
+    model: Annotated[str | None, typer.Argument(help="Default: all shipped.")] = None,
+) -> None:
+    """Check card, weights and that the network gives what its card says."""
+    from lenspipe.models.zoo import list_models
     from lenspipe.models.zoo import verify as verify_model
 
-    _print_fields(verify_model(model))
+    shipped = [entry.name for entry in list_models()]
+    for name in [model] if model else shipped:
+        _print_fields(verify_model(name))
 
 
 @app.command()

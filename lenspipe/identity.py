@@ -14,7 +14,7 @@ from lenspipe.run_directory import RUN, RunDirectory
 from lenspipe.select.files import CatalogueFile
 
 # A result depends on these; versions and times in run.json are only told.
-IDENTITY_KEYS = ("survey", "models", "inputs")
+IDENTITY_KEYS = ("survey", "models", "inputs", "pixels")
 _TOLD = ("ray", "onnxruntime", "duckdb", "pyarrow", "astropy", "numpy", "zarr", "h5py", "hats")
 
 
@@ -58,8 +58,13 @@ def differences(
             yield where, first, second
 
 
-def check_same_run(run: RunDirectory, identity: Mapping[str, Any]) -> bool:
-    """Whether a run of this identity was begun here; ResumeRefusedError where it was another."""
+def check_same_run(
+    run: RunDirectory, identity: Mapping[str, Any], other_pixels: bool = False
+) -> bool:
+    """Whether a run of this identity was begun here; ResumeRefusedError where it was another.
+
+    other_pixels: files of pixels may have come or gone since, for shards that are done again.
+    """
     before = run.read_json(RUN)
     if before is None:
         if run.is_begun():
@@ -67,7 +72,10 @@ def check_same_run(run: RunDirectory, identity: Mapping[str, Any]) -> bool:
                 f"run {run.url}", f"{RUN} beside the commits, or --fresh", "commits without it"
             )
         return False
-    found = list(differences(_scoring(before), _scoring(identity)))
+    known, now = _scoring(before), _scoring(identity)
+    if other_pixels:
+        known["pixels"] = now["pixels"]
+    found = list(differences(known, now))
     if found:
         key, old, new = found[0]
         more = f" (and {len(found) - 1} more differences)" if len(found) > 1 else ""

@@ -54,7 +54,7 @@ def check_and_open(
     try:
         if fresh or (run.read_json(RUN) or {}).get("state") == ERASING:
             run.erase()
-        if check_same_run(run, checked.identity()):
+        if check_same_run(run, checked.identity(), other_pixels=retry_failed):
             again = run.forget("score", RETRIED) if retry_failed else 0
             orphans = run.clean()
             events.message(
