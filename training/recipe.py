@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import (
     Field,
     NonNegativeFloat,
@@ -21,6 +20,7 @@ from pydantic import (
 from lenspipe.cutouts.base import Block
 from lenspipe.errors import InputError
 from lenspipe.problems import first_problem
+from lenspipe.yaml_file import read_yaml
 
 SPLITS = ("train", "validation", "calibration", "test")
 
@@ -242,12 +242,9 @@ def load_ensemble(path: str | Path) -> EnsembleRecipe:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("recipe", "a YAML file", f"nothing at {file}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(str(file), "readable YAML", error) from error
+    if not file.exists():
+        raise InputError("recipe", "a YAML file", f"nothing at {file}")
+    content = read_yaml(file, str(file))
     if not isinstance(content, dict):
         raise InputError(str(file), "a mapping of keys to values", type(content).__name__)
     return content

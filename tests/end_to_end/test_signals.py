@@ -50,7 +50,7 @@ def test_a_run_that_is_told_to_stop_ends_in_order_and_is_resumed(
     tmp_path: Path, number: signal.Signals, status: int, line: str
 ) -> None:
     runtime = {"shard_rows": 16, "provider": "cpu", "scorers": 1, "failure_limit": 1.0}
-    survey = make_survey(tmp_path, rows=ROWS, runtime=runtime)
+    survey = make_survey(tmp_path, rows=ROWS, runtime=runtime, publish={"explain": 0, "mosaic": 4})
     process = _start(survey)
     try:
         _wait_for_commit(process, tmp_path / "run")
