@@ -25,6 +25,7 @@ class Examples:
     inputs: (n, band, y, x) flux or (n, feature). labels: 1 for a lens. kinds: class of each source
     (`lens`, `spiral` …). truth: parameters of the simulation by name, NaN where there are none.
     spec: what the pixels are; None for features. name, sha256: identity of the file.
+    rests_on: how many distinct real objects or drawn lenses the sources were made from, in words.
     """
 
     inputs: Float32[np.ndarray, "n ..."]
@@ -34,6 +35,7 @@ class Examples:
     sha256: str
     truth: dict[str, np.ndarray] = field(default_factory=dict)
     spec: InputSpec | None = None
+    rests_on: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,6 +61,7 @@ def load_images(path: str | Path) -> Examples:
         kinds = file["kind"].asstr()[:] if "kind" in file else labels.astype(str)
         truth = {key: column[:] for key, column in file.get("truth", {}).items()}
         hosts = int(file.attrs.get("real_hosts", 0))
+        rests_on = _rests_on_hosts(file)
         spec = InputSpec(
             name="image",
             bands=tuple(_text(band) for band in file.attrs["bands"]),
@@ -77,7 +80,42 @@ def load_images(path: str | Path) -> Examples:
         sha256=file_sha256(path),
         truth=truth,
         spec=spec,
+        rests_on=rests_on,
     )
+
+
+def real_objects(path: str | Path) -> tuple[str, ...]:
+    """Names of the real objects in a set, sorted; the table and its side for a set of rows."""
+    if Path(path).suffix == ".parquet":
+        told = _told(path)
+        taken = int(told.get("real_galaxies", 0)) > 0
+        return (f"{told['table']}, side {told['side']}",) if taken else ()
+    with h5py.File(path, "r") as file:
+        return _hosts(file)
+
+
+def _hosts(file: h5py.File) -> tuple[str, ...]:
+    if "host" not in file:
+        return ()
+    return tuple(sorted({str(name) for name in file["host"].asstr()[:]} - {""}))
+
+
+def _rests_on_hosts(file: h5py.File) -> str:
+    hosts, sources = len(_hosts(file)), int(file.attrs.get("real_sources", 0))
+    return f"{hosts} real host galaxies and {sources} real source galaxies" if hosts else ""
+
+
+def _told(path: str | Path) -> dict[str, str]:
+    """What a set of rows says of itself; empty for a file that says nothing."""
+    found = pq.read_schema(path).metadata or {}
+    return {key.decode(): value.decode() for key, value in found.items()}
+
+
+def _rests_on_rows(path: str | Path) -> str:
+    told = _told(path)
+    if "drawn_lenses" not in told:
+        return ""
+    return f"{told['drawn_lenses']} drawn lenses and {told['real_galaxies']} real galaxies"
 
 
 def load_table(
@@ -97,6 +135,7 @@ def load_table(
         kinds=np.asarray(kinds, str),
         name=f"{Path(path).stem} ({len(labels)} rows)",
         sha256=file_sha256(path),
+        rests_on=_rests_on_rows(path),
     )
 
 

@@ -39,12 +39,14 @@ def evaluate(
 ) -> dict[str, Any]:
     """Everything about one ranking of one test set.
 
-    `figures`: of the whole set. `at_threshold`: at each stored threshold, which was chosen on
-    another set, the false-positive rate found here (all and by kind) and the completeness (all and
-    by bin of the truth).
+    `figures`: of the whole set, the true-positive rate at false-positive rates 0.01 and 0.001 and
+    at the thresholds' among them. `at_threshold`: at each stored threshold, which
+    was chosen on another set, the false-positive rate found here (all and by kind) and the
+    completeness (all and by bin of the truth).
     """
+    fprs = sorted({1e-2, 1e-3, *(t.fpr for t in thresholds)}, reverse=True)
     return {
-        "figures": figures(scores, test.positive),
+        "figures": figures(scores, test.positive, fprs, rests_on=test.rests_on),
         "at_threshold": {
             f"fpr_{t.fpr:g}": at_threshold(scores > t.score, test) for t in thresholds
         },
@@ -55,14 +57,16 @@ def at_threshold(above: Bool[np.ndarray, " n"], test: Examples) -> dict[str, Any
     """Rates of sources above a fixed threshold."""
     lens = test.positive
     kinds = sorted(set(test.kinds[~lens].tolist()))
+    made = test.rests_on
     return {
-        "completeness": rate(above[lens], positives=True),
-        "fpr": rate(above[~lens], positives=False),
+        "completeness": rate(above[lens], positives=True, rests_on=made),
+        "fpr": rate(above[~lens], positives=False, rests_on=made),
         "fpr_by_kind": {
-            kind: rate(above[~lens & (test.kinds == kind)], positives=False) for kind in kinds
+            kind: rate(above[~lens & (test.kinds == kind)], positives=False, rests_on=made)
+            for kind in kinds
         },
         "completeness_by": {
-            column: completeness_by(above[lens], test.truth[column][lens], edges)
+            column: completeness_by(above[lens], test.truth[column][lens], edges, made)
             for column, edges in BINS.items()
             if column in test.truth
         },
@@ -70,14 +74,17 @@ def at_threshold(above: Bool[np.ndarray, " n"], test: Examples) -> dict[str, Any
 
 
 def completeness_by(
-    above: Bool[np.ndarray, " n"], truth: Float[np.ndarray, " n"], edges: Sequence[float]
+    above: Bool[np.ndarray, " n"],
+    truth: Float[np.ndarray, " n"],
+    edges: Sequence[float],
+    rests_on: str = "",
 ) -> dict[str, Metric]:
     """Completeness of the lenses in each bin [low, high) that holds any."""
     found = {}
     for low, high in pairwise(edges):
         inside = (truth >= low) & (truth < high)
         if inside.any():
-            found[f"{low:g} to {high:g}"] = rate(above[inside], positives=True)
+            found[f"{low:g} to {high:g}"] = rate(above[inside], True, rests_on)
     return found
 
 

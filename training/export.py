@@ -110,6 +110,7 @@ def card_of(
     features: Sequence[Feature],
     thresholds: Sequence[Threshold] = (),
     metrics: dict[str, Metric] | None = None,
+    real_objects: Sequence[str] = (),
 ) -> ModelCard:
     """The card of a network that `recipe` made from `train`."""
     return ModelCard(
@@ -129,6 +130,7 @@ def card_of(
             training_set_sha256=train.sha256,
             n_train=len(train),
             seed=recipe.seed,
+            real_objects=tuple(real_objects),
         ),
         versions=versions(),
         licence=recipe.licence,

@@ -6,7 +6,11 @@ than ten (Metcalf et al. 2019, arXiv:1802.03609).
 
 Intervals are 95%. Where the threshold comes from the same sample (all of the above) they are
 percentiles of a bootstrap over lenses and non-lenses apart, which holds the scatter of the
-threshold too; a rate at a fixed threshold has Clopper and Pearson's.
+threshold too; a rate at a fixed threshold has Clopper and Pearson's. The bootstrap fails where one
+or two non-lenses set the threshold: no resample holds a non-lens above the sample's highest
+(Bickel & Freedman 1981, Ann. Stat. 9, 1196). With Gaussian scores, 2000 non-lenses and 600 lenses,
+it covers the mean rate in 74% of samples for no false positive (TPR0), 89% for one, 95% and more
+from two on; the notes of the first two say so.
 """
 
 from __future__ import annotations
@@ -24,6 +28,12 @@ from lenspipe.proportion import clopper_pearson
 
 RESAMPLES = 1000
 BOOTSTRAP = "95% interval: bootstrap, 1000 resamples of lenses and non-lenses apart"
+TOO_FEW = (
+    "no 95% interval: bootstrap, 1000 resamples of lenses and non-lenses apart, of a threshold set "
+    "by one or two non-lenses; covers about 74% (one) or 89% (two) in a Gaussian toy"
+)
+FEWEST = 3  # non-lenses, down to the one at the threshold, for a bootstrap that covers 95%
+INDEPENDENT = "sources taken as independent; their set was made from {}"
 CLOPPER_PEARSON = "95% interval: Clopper-Pearson, at a fixed threshold"
 
 
@@ -95,8 +105,12 @@ def figures(
     positive: Bool[np.ndarray, " n"],
     fprs: Sequence[float] = (1e-2, 1e-3),
     seed: int = 0,
+    rests_on: str = "",
 ) -> dict[str, Metric | Unsupported]:
-    """AUROC, TPR0, TPR10 and TPR at each FPR, with intervals; Unsupported where n is too small."""
+    """AUROC, TPR0, TPR10 and TPR at each FPR, with intervals; Unsupported where n is too small.
+
+    rests_on: the distinct objects that the sources were made from, in words, for the notes.
+    """
     curve = Curve(scores, positive)
     budgets: dict[str, int | Unsupported] = {
         "tpr0": 0,
@@ -107,21 +121,32 @@ def figures(
     allowed = {name: n for name, n in budgets.items() if isinstance(n, int)}
     drawn = _bootstrap(curve, allowed, seed)
     found: dict[str, Metric | Unsupported] = {
-        "auroc": _metric(curve, curve.auroc(), drawn["auroc"])
+        "auroc": _metric(curve, curve.auroc(), drawn["auroc"], note(BOOTSTRAP, rests_on))
     }
     for name, budget in budgets.items():
         found[name] = (
             budget
             if isinstance(budget, Unsupported)
-            else _metric(curve, curve.tpr(budget), drawn[name])
+            else _metric(curve, curve.tpr(budget), drawn[name], tpr_note(budget, rests_on))
         )
     return found
 
 
-def rate(above: Bool[np.ndarray, " n"], positives: bool) -> Metric:
+def tpr_note(allowed: int, rests_on: str) -> str:
+    """Note of a true-positive rate at a threshold that lets `allowed` non-lenses pass."""
+    return note(BOOTSTRAP if allowed + 1 >= FEWEST else TOO_FEW, rests_on)
+
+
+def note(interval: str, rests_on: str) -> str:
+    """How an interval was made, and what it takes as independent."""
+    return "; ".join([interval, INDEPENDENT.format(rests_on)] if rests_on else [interval])
+
+
+def rate(above: Bool[np.ndarray, " n"], positives: bool, rests_on: str = "") -> Metric:
     """Fraction of sources above a fixed threshold, Clopper and Pearson's interval.
 
     positives: whether the sources are lenses (a completeness) or not (a false-positive rate).
+    rests_on: as in `figures`.
     """
     n, k = len(above), int(above.sum())
     if n == 0:
@@ -131,7 +156,7 @@ def rate(above: Bool[np.ndarray, " n"], positives: bool) -> Metric:
         interval=clopper_pearson(k, n),
         n_positives=n if positives else 0,
         n_negatives=0 if positives else n,
-        note=CLOPPER_PEARSON,
+        note=note(CLOPPER_PEARSON, rests_on),
     )
 
 
@@ -161,14 +186,16 @@ def _bootstrap(
     return {name: np.asarray(values) for name, values in drawn.items()}
 
 
-def _metric(curve: Curve, value: float, drawn: Float64[np.ndarray, " resample"]) -> Metric:
+def _metric(
+    curve: Curve, value: float, drawn: Float64[np.ndarray, " resample"], words: str
+) -> Metric:
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Metric(
         value=value,
         interval=(float(low), float(high)),
         n_positives=curve.n_positives,
         n_negatives=curve.n_negatives,
-        note=BOOTSTRAP,
+        note=words,
     )
 
 

@@ -23,6 +23,7 @@ from training.cli import log_to_stderr, run
 from training.evaluate import in_words
 from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, load_member, load_recipe
 from training.stages import Workspace
+from training.unseen import check_unseen
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,10 @@ def make_all(recipes: Sequence[Recipe], work: Workspace, zoo: Path, trainers: in
     """
     members = {r.name: r for r in recipes if isinstance(r, MemberRecipe)}
     ensembles = [r for r in recipes if isinstance(r, EnsembleRecipe)]
+    for member in members.values():
+        check_unseen(member)
     for ensemble in ensembles:
-        stages.check_unseen(ensemble, members_of(ensemble, members))
+        check_unseen(ensemble, members_of(ensemble, members))
     with Trainers(work, trainers) as pool:
         for member in members.values():
             for split in ("train", "validation"):
@@ -91,7 +94,8 @@ def make_ensemble(
     blended = stages.fit_blend(recipe, members, work)
     metrics = stages.judge_ensemble(recipe, members, blended, work)
     logger.info("%s: %s", recipe.name, in_words(metrics))
-    return stages.export_ensemble(recipe, blended, metrics, zoo)
+    real = stages.seen(recipe, members, work)
+    return stages.export_ensemble(recipe, blended, metrics, real, zoo)
 
 
 def members_of(recipe: EnsembleRecipe, known: dict[str, MemberRecipe]) -> tuple[MemberRecipe, ...]:

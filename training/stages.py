@@ -19,7 +19,7 @@ from lenspipe.errors import InputError
 from lenspipe.models.card import Calibration, Feature, Metric, ModelCard, Threshold
 from training import blend, fit
 from training.blend.calibration import calibrate
-from training.data import Examples, load_images, load_table, measure_features
+from training.data import Examples, load_images, load_table, measure_features, real_objects
 from training.evaluate import card_metrics, evaluate, thresholds_of, write_report
 from training.export import (
     card_of,
@@ -29,6 +29,7 @@ from training.export import (
     ship,
 )
 from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, digest
+from training.unseen import LEARNT_FROM, check_unseen
 
 logger = logging.getLogger(__name__)
 # Stamps that torch and ONNX are compared on at every export.
@@ -142,6 +143,7 @@ def judge_member(
     recipe: MemberRecipe, work: Workspace
 ) -> tuple[tuple[Threshold, ...], dict[str, Metric]]:
     """Thresholds from the calibration set; figures, and a page of them, from the test set."""
+    check_unseen(recipe)
     calibration, test = examples(recipe, "calibration", work), examples(recipe, "test", work)
     scores = logits(recipe, recipe, "calibration", work)
     thresholds = thresholds_of(scores, calibration.positive, recipe.fprs)
@@ -155,7 +157,8 @@ def export_member(recipe: MemberRecipe, work: Workspace, zoo: Path) -> ModelCard
     """The trained network with its card, figures in it, as `zoo/NAME.onnx`."""
     thresholds, metrics = judge_member(recipe, work)
     training = examples(recipe, "train", work)
-    card = card_of(recipe, training, features(recipe, work), thresholds, metrics)
+    names = seen(recipe, (recipe,), work)
+    card = card_of(recipe, training, features(recipe, work), thresholds, metrics, names)
     zoo.mkdir(parents=True, exist_ok=True)
     return ship(work.graph(recipe), card, zoo / f"{recipe.name}.onnx")
 
@@ -205,9 +208,13 @@ def export_ensemble(
     recipe: EnsembleRecipe,
     blended: Blended,
     metrics: Mapping[str, Metric],
+    real: Sequence[str],
     zoo: Path,
 ) -> Path:
-    """`zoo/NAME.yaml`, which `lenspipe.models.ensemble` reads; its members lie beside it."""
+    """`zoo/NAME.yaml`, which `lenspipe.models.ensemble` reads; its members lie beside it.
+
+    real: names of real objects that its making saw, see `seen`.
+    """
     content = {
         "name": recipe.name,
         "description": recipe.description,
@@ -216,24 +223,18 @@ def export_ensemble(
         "calibration": blended.calibration.model_dump(mode="json", exclude_defaults=True),
         "thresholds": [t.model_dump(mode="json") for t in blended.thresholds],
         "metrics": {name: metric.model_dump(mode="json") for name, metric in metrics.items()},
+        "seen": list(real),
     }
     path = zoo / f"{recipe.name}.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False, width=100), encoding="utf-8")
     return path
 
 
-def check_unseen(recipe: EnsembleRecipe, members: Sequence[MemberRecipe]) -> None:
-    """InputError where a member was trained on a set that the ensemble is fitted or judged on."""
-    for member in members:
-        for split in ("train", "validation"):
-            seed = member.simulate_block(split)["seed"]
-            for own, changes in recipe.splits.given().items():
-                if changes["seed"] == seed:
-                    raise InputError(
-                        f"{recipe.name}: splits.{own}.seed",
-                        "a seed that no member was trained on",
-                        f"{seed}, which is {member.name}'s {split}",
-                    )
+def seen(recipe: Recipe, members: Sequence[MemberRecipe], work: Workspace) -> tuple[str, ...]:
+    """Names of the real objects that the members' training, or a choice made for `recipe`, saw."""
+    sets = [work.data(recipe, "calibration")]
+    sets += [work.data(member, split) for member in members for split in LEARNT_FROM]
+    return tuple(sorted({name for path in sets for name in real_objects(path)}))
 
 
 def _columns(

@@ -85,7 +85,8 @@ class Threshold(CardBlock):
 
 
 class Metric(CardBlock):
-    """A measured figure with what it rests on. interval: 95%, low and high."""
+    """A measured figure with what it rests on. interval: low and high, 95% unless `note` says
+    that it is less."""
 
     value: float
     interval: tuple[float, float]
@@ -121,7 +122,11 @@ class SelfTest(CardBlock):
 
 
 class Training(CardBlock):
-    """What made the weights: recipe by name and SHA-256, training set by identity."""
+    """What made the weights: recipe by name and SHA-256, training set by identity.
+
+    real_objects: names of real objects that training, validation, calibration or thresholds saw;
+    thousands from one table are named by the table and its side.
+    """
 
     recipe: str
     recipe_sha256: str
@@ -129,6 +134,7 @@ class Training(CardBlock):
     training_set_sha256: str
     n_train: int
     seed: int
+    real_objects: tuple[str, ...] = ()
 
 
 class ModelCard(CardBlock):

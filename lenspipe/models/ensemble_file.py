@@ -40,7 +40,10 @@ class Cascade(CardBlock):
 
 
 class EnsembleSpec(CardBlock):
-    """An ensemble file. members: names in the zoo or paths, relative to the file."""
+    """An ensemble file. members: names in the zoo or paths, relative to the file.
+
+    seen: names of real objects that the members' or the ensemble's making saw.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
@@ -50,6 +53,7 @@ class EnsembleSpec(CardBlock):
     thresholds: tuple[Threshold, ...] = ()
     metrics: dict[str, Metric] = Field(default_factory=dict)
     cascade: Cascade | None = None
+    seen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,7 @@ def _single(path: Path) -> EnsembleSpec:
         calibration=card.calibration,
         thresholds=card.thresholds,
         metrics=card.metrics,
+        seen=card.training.real_objects,
     )
 
 
@@ -202,6 +207,6 @@ def _check_spec(spec: EnsembleSpec, members: Sequence[str]) -> None:
 
 def _model_hash(spec: EnsembleSpec, hashes: Sequence[str]) -> str:
     """Hash of all that a score, a probability or a candidate depends on."""
-    kept = spec.model_dump(mode="json", exclude={"description", "metrics", "members"})
+    kept = spec.model_dump(mode="json", exclude={"description", "metrics", "members", "seen"})
     text = json.dumps({"members": list(hashes), **kept}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -88,6 +90,35 @@ def test_bootstrap_covers_the_auroc_of_the_population() -> None:
         low, high = figures(draw.normal(size=240) + positive, positive)["auroc"].interval  # type: ignore[union-attr] # AUROC is always supported
         covered += low <= 0.7602 <= high
     assert covered >= 16  # of 20 at 95%, 16 or fewer come up once in 400
+
+
+def coverage(allowed: int, samples: int) -> float:
+    """How often the interval of TPR at `allowed` false positives holds the mean TPR of samples of
+    its size: Gaussian scores, lenses two sigma up, 1000 non-lenses and 300 lenses."""
+    draw = np.random.default_rng(7)
+    thresholds = np.sort(draw.normal(size=(2000, 1000)), axis=1)[:, -1 - allowed]
+    mean = float(np.mean([0.5 * math.erfc((t - 2.0) / math.sqrt(2.0)) for t in thresholds]))
+    positive = np.arange(1300) < 300
+    held = 0
+    for _ in range(samples):
+        found = figures(draw.normal(size=1300) + 2.0 * positive, positive, (allowed / 1000,))
+        interval = found[f"tpr_at_fpr_{allowed / 1000:g}"].interval  # type: ignore[union-attr] # 1000 support it
+        held += interval[0] <= mean <= interval[1]
+    return held / samples
+
+
+def test_bootstrap_covers_a_tpr_that_three_non_lenses_set() -> None:
+    assert metrics.tpr_note(2, "").startswith("95% interval")
+    assert coverage(allowed=2, samples=40) >= 0.85  # at 95%, below it comes up once in 300
+
+
+def test_the_interval_of_tpr0_does_not_claim_to_be_of_95_per_cent() -> None:
+    scores, positive = np.random.default_rng(0).normal(size=1000), np.arange(1000) < 300
+    found = figures(scores, positive, (1e-2,), rests_on="42 real host galaxies")
+    assert found["tpr0"].note.startswith("no 95% interval")  # type: ignore[union-attr] # always supported
+    for name in ("auroc", "tpr10", "tpr_at_fpr_0.01"):
+        assert found[name].note.startswith("95% interval")  # type: ignore[union-attr] # 700 support it
+    assert all("42 real host galaxies" in metric.note for metric in found.values())  # type: ignore[union-attr] # likewise
 
 
 def test_clopper_pearson_has_its_textbook_values() -> None:

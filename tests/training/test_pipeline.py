@@ -51,6 +51,7 @@ def photometry_recipe(content: dict[str, Any]) -> dict[str, Any]:
         **kept,
         "name": "toy-photometry",
         "task": "photometry",
+        "simulate": {**content["simulate"], "data": None},
         "features": FEATURES,
         "architecture": {"name": "photometry_mlp", "parameters": parameters},
     }
@@ -150,7 +151,17 @@ def test_cards_say_what_made_the_weights_and_what_they_are_worth(made: Made) -> 
     auroc = card.metrics["auroc"]
     assert 0.8 < auroc.interval[0] <= auroc.value <= auroc.interval[1] <= 1.0
     assert (auroc.n_positives, auroc.n_negatives) == (200, 200)
+    assert "tpr_at_fpr_0.05" in card.metrics
     assert "tpr_at_fpr_0.001" not in card.metrics
+    assert "1 real host galaxies and 7 real source galaxies" in auroc.note
+
+
+def test_cards_and_ensembles_name_the_real_objects_that_their_making_saw(made: Made) -> None:
+    """Toy sets hold one host, named after the seed: 10 and 20, 11 and 21 trained, 3 calibrated."""
+    assert card_in(made, "toy-plain").training.real_objects == ("host-10", "host-20", "host-3")
+    assert card_in(made, "toy-photometry").training.real_objects == ()
+    ensemble = yaml.safe_load((made[0] / "zoo" / "toy-gri.yaml").read_text())
+    assert ensemble["seen"] == ["host-10", "host-11", "host-20", "host-21", "host-3"]
 
 
 @pytest.mark.parametrize("name", ["toy-plain", "toy-group", "toy-photometry"])

@@ -19,7 +19,7 @@ from training.recipe import (
     merged,
     parse_recipe,
 )
-from training.stages import check_unseen
+from training.unseen import check_unseen
 
 RECIPES = sorted((Path(training.__file__).parent / "recipes").glob("*.yaml"))
 
@@ -97,10 +97,46 @@ def test_an_ensemble_is_not_judged_on_what_a_member_saw(recipe_content: dict[str
         check_unseen(ensemble, [member])
 
 
+def real(content: dict[str, Any], **splits: dict[str, Any]) -> MemberRecipe:
+    """The toy recipe with real hosts, on the sides that `splits` says."""
+    simulate = {**content["simulate"], "data": "somewhere"}
+    given = {name: {**block, **splits.get(name, {})} for name, block in content["splits"].items()}
+    recipe = parse_recipe(changed(content, simulate=simulate, splits=given))
+    assert isinstance(recipe, MemberRecipe)
+    return recipe
+
+
+def test_thresholds_and_figures_are_not_of_hosts_that_were_trained_on(
+    recipe_content: dict[str, Any],
+) -> None:
+    check_unseen(parse_recipe(recipe_content))  # no real data: no hosts
+    apart: dict[str, Any] = {"calibration": {"hosts": "calibration"}, "test": {"hosts": "held_out"}}
+    check_unseen(real(recipe_content, **apart))
+    none: dict[str, Any] = {"painted_fraction": 0.0, "real_negative_fraction": 0.0}
+    check_unseen(real(recipe_content, **{**apart, "test": none}))
+    with pytest.raises(InputError, match=r"splits\.calibration\.hosts.*toy's train"):
+        check_unseen(real(recipe_content, test={"hosts": "held_out"}))
+    tuned = real(recipe_content, **{**apart, "validation": {"hosts": "held_out"}})
+    with pytest.raises(InputError, match=r"splits\.test\.hosts.*toy's validation"):
+        check_unseen(tuned)
+
+
+def test_thresholds_are_not_of_galaxies_that_photometry_was_trained_on() -> None:
+    content = yaml.safe_load((RECIPES[0].parent / "ps1-photometry.yaml").read_text())
+    check_unseen(parse_recipe(content))
+    splits = changed(content["splits"], calibration={"seed": 7, "side": "validation"})
+    with pytest.raises(InputError, match=r"splits\.calibration\.side.*'s validation"):
+        check_unseen(parse_recipe({**content, "splits": splits}))
+    simulated = changed(content["splits"], calibration={"seed": 7, "lrg_rows": 0})
+    check_unseen(parse_recipe({**content, "splits": simulated}))
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_shipped_recipe_is_sound(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
+    if isinstance(recipe, MemberRecipe):
+        check_unseen(recipe)
     if isinstance(recipe, EnsembleRecipe):
         members = [load_recipe(path.parent / f"{name}.yaml") for name in recipe.members]
         check_unseen(recipe, [m for m in members if isinstance(m, MemberRecipe)])

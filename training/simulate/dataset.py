@@ -213,7 +213,9 @@ class Generator:
         return Example(image, 0, "real_galaxy", host.name, truth)
 
     def _centre(self, rng: np.random.Generator) -> tuple[float, float]:
-        middle = (self.recipe.size_pixels - 1) / 2
+        # Cutout readers, and `paint.crop`, put the source in this pixel: for an even size half a
+        # pixel past the array's middle.
+        middle = self.recipe.size_pixels // 2
         reach = self.recipe.max_shift_pixels + 0.5
         x, y = middle + rng.uniform(-reach, reach, size=2)
         return float(x), float(y)
@@ -276,7 +278,7 @@ class Generator:
         return light
 
     def _beside(self, rng: np.random.Generator) -> tuple[float, float]:
-        middle = (self.recipe.size_pixels - 1) / 2
+        middle = self.recipe.size_pixels // 2
         nearest = 3.0 / self.instrument.pixel_scale_arcsec
         while True:
             x, y = rng.uniform(-2.0, self.recipe.size_pixels + 1.0, size=2)

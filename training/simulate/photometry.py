@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from lenspipe.errors import InputError
@@ -34,8 +34,12 @@ from training.simulate.observe import Instrument, draw_conditions, load_instrume
 from training.simulate.population import assign_kinds, draw
 
 LRG_TABLE = "catalogues/sdss_lrg_ps1_gri_150k.parquet"
-# Positions are put into one half by cells of this order: 0.86 arcmin.
+# Positions are put on one side by cells of this order: 0.86 arcmin.
 CELL_ORDER = 12
+# Which real galaxies a set may hold. Eighths of the sky's cells: half train.
+Side = Literal["training", "validation", "calibration", "held_out"]
+SIDES: tuple[Side, ...] = get_args(Side)
+_SIDE_OF_EIGHTH = np.array([0, 0, 0, 0, 1, 2, 3, 3])
 # Share of a lensed source's light that a PSF-like magnitude of its host takes in.
 ARC_SHARE = (0.3, 1.0)
 # PS1 magnitudes beyond this are fits to nothing.
@@ -50,7 +54,7 @@ class PhotometryBlock(BaseModel):
 
     sources: simulated non-lenses before cuts; lenses: simulated lenses before cuts, jittered
     copies of `drawn_lenses` distinct ones. data: folder of the real data; none: simulation only.
-    lrg_rows: real galaxies taken at most (each also once as a lens); half: which of them.
+    lrg_rows: real galaxies taken at most (each also once as a lens); side: which of them.
     i_mag_below, colour (g - i): the survey's cuts, with a little room.
     """
 
@@ -62,7 +66,7 @@ class PhotometryBlock(BaseModel):
     drawn_lenses: PositiveInt = 600
     data: str | None = "../shared/data"
     lrg_rows: int = Field(default=20_000, ge=0)
-    half: Literal["training", "held_out"] = "training"
+    side: Side = "training"
     i_mag_below: float = 21.7
     colour: tuple[float, float] = (1.1, 3.7)
     psf_minus_kron_above: float = 0.03
@@ -70,7 +74,11 @@ class PhotometryBlock(BaseModel):
 
 def make_photometry(recipe_block: Mapping[str, Any], out: Path) -> Path:
     """Write the set as Parquet: `{band}_mag`, `{band}_mag_err` (NaN: not measured), `label`,
-    `kind`, `origin` (simulated or sdss_lrg). InputError names a key that is wrong."""
+    `kind`, `origin` (simulated or sdss_lrg). InputError names a key that is wrong.
+
+    The file's metadata says what the rows rest on: `drawn_lenses`, `real_galaxies` (distinct rows
+    of the table of real galaxies), `table` and `side`.
+    """
     try:
         block = PhotometryBlock.model_validate(dict(recipe_block))
     except ValidationError as error:
@@ -82,7 +90,13 @@ def make_photometry(recipe_block: Mapping[str, Any], out: Path) -> Path:
         tables.append(real(block, instrument, pq.read_table(path)))
     table = pa.concat_tables(tables)
     order = np.random.default_rng([block.seed, 9]).permutation(len(table))
-    pq.write_table(table.take(order), out, compression="zstd")
+    behind = {
+        "drawn_lenses": str(block.drawn_lenses),
+        "real_galaxies": str(table["kind"].to_pylist().count("lrg")),
+        "side": block.side,
+        "table": Path(LRG_TABLE).stem,
+    }
+    pq.write_table(table.take(order).replace_schema_metadata(behind), out, compression="zstd")
     return out
 
 
@@ -159,15 +173,16 @@ def within_cuts(block: PhotometryBlock, measured: Columns) -> Bool[np.ndarray, "
     return np.asarray((measured["i_mag"] < block.i_mag_below) & (colour > low) & (colour < high))
 
 
-def held_out(
+def sides(
     ra_deg: Float64[np.ndarray, " n"], dec_deg: Float64[np.ndarray, " n"]
-) -> Bool[np.ndarray, " n"]:
-    """Which real galaxies no training set may hold: a half of the sky's cells of `CELL_ORDER`, so
-    that rows that repeat a position stay together."""
+) -> Int64[np.ndarray, " n"]:
+    """Index in `SIDES` of real galaxies by position: a half trains, an eighth each is kept for
+    stopping the training and for thresholds, a quarter for judging. Whole cells of `CELL_ORDER`,
+    so that rows that repeat a position stay together."""
     cells = (healpix_29(ra_deg, dec_deg) >> (2 * (29 - CELL_ORDER))).astype(np.uint64)
-    # Multiplicative hash: neighbouring cells fall into either half.
+    # Multiplicative hash: neighbouring cells fall on any side.
     mixed = cells * np.uint64(0x9E3779B97F4A7C15)
-    return np.asarray((mixed >> np.uint64(63)).astype(bool))
+    return np.asarray(_SIDE_OF_EIGHTH[(mixed >> np.uint64(61)).astype(np.int64)])
 
 
 def real(block: PhotometryBlock, instrument: Instrument, lrgs: pa.Table) -> pa.Table:
@@ -175,8 +190,8 @@ def real(block: PhotometryBlock, instrument: Instrument, lrgs: pa.Table) -> pa.T
     if instrument.bands != ("g", "r", "i"):
         raise InputError("simulate.instrument", "bands g, r, i for real galaxies", instrument.bands)
     rng = np.random.default_rng([block.seed, 4])
-    chosen = held_out(lrgs["ra"].to_numpy(), lrgs["dec"].to_numpy()) == (block.half == "held_out")
-    rows = np.flatnonzero(chosen)
+    side = sides(lrgs["ra"].to_numpy(), lrgs["dec"].to_numpy())
+    rows = np.flatnonzero(side == SIDES.index(block.side))
     rows = np.sort(rng.permutation(rows)[: block.lrg_rows])
     magnitudes = {
         band: lrgs[f"ps1_{band}_mag"].to_numpy()[rows].astype(np.float64)

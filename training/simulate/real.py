@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -77,6 +78,11 @@ def split_of(name: str) -> Split:
     return sides[digest[-1] % 4]
 
 
+def name_of(row: Mapping[str, str]) -> str:
+    """What an object of the PS1 frames is called; its folder where the catalogue has no name."""
+    return row["name"] or row["folder"]
+
+
 def load_hosts(
     data: Path | None, instrument: Instrument, split: Split = "training"
 ) -> tuple[RealHost, ...]:
@@ -127,7 +133,7 @@ def _host(
         return None
     gain = np.array([instrument.noise[band].gain for band in instrument.bands])
     return RealHost(
-        row["name"],
+        name_of(row),
         frame,
         centre,
         peaks[distance > 16.0],

@@ -8,7 +8,7 @@ import pytest
 
 from lenspipe.errors import InputError
 from training.simulate.measurement import Depth, kron, psf_minus_kron
-from training.simulate.photometry import LRG_TABLE, held_out, make_photometry
+from training.simulate.photometry import LRG_TABLE, SIDES, make_photometry, sides
 
 SMALL = {"seed": 4, "sources": 3000, "lenses": 200, "drawn_lenses": 4, "data": None}
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -81,9 +81,10 @@ def test_unknown_key_is_named() -> None:
 def test_repeated_positions_stay_on_one_side() -> None:
     rng = np.random.default_rng(0)
     ra, dec = rng.uniform(0, 360, 4000), rng.uniform(-10, 60, 4000)
-    side = held_out(ra, dec)
-    assert np.array_equal(side, held_out(ra.copy(), dec.copy()))
-    assert side.mean() == pytest.approx(0.5, abs=0.05)
+    side = sides(ra, dec)
+    assert np.array_equal(side, sides(ra.copy(), dec.copy()))
+    shares = np.bincount(side, minlength=len(SIDES)) / len(side)
+    assert shares == pytest.approx([0.5, 0.125, 0.125, 0.25], abs=0.03)
 
 
 @pytest.mark.data
@@ -96,3 +97,17 @@ def test_real_galaxies_come_with_and_without_arcs(tmp_path: Path) -> None:
     lensed = [row["i_mag"] for row in real if row["label"] == 1]
     assert min(len(plain), len(lensed)) > 1000
     assert np.median(lensed) < np.median(plain)
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not (DATA / LRG_TABLE).is_file(), reason="no real data in ../shared/data")
+def test_no_real_galaxy_is_on_two_sides(tmp_path: Path) -> None:
+    """Magnitudes to the last digit name a real galaxy: few coincide by chance."""
+    found = {}
+    for side in SIDES:
+        block = {**SMALL, "sources": 1, "lenses": 1, "data": str(DATA), "side": side}
+        rows = pq.read_table(make_photometry(block, tmp_path / f"{side}.parquet")).to_pylist()
+        found[side] = {(r["g_mag"], r["r_mag"], r["i_mag"]) for r in rows if r["kind"] == "lrg"}
+        assert len(found[side]) > 5000
+    for side in SIDES[1:]:
+        assert not found["training"] & found[side]

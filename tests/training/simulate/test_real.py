@@ -67,6 +67,10 @@ def test_only_red_galaxies_of_ones_own_split_are_hosts(data: Path) -> None:
         rows = {row["name"]: row for row in csv.DictReader(file)}
     assert len(training) > 40
     assert len(held_out) > 12
+    kept_for_thresholds = real.load_hosts(data, PS1, "calibration")
+    names = [h.name for h in (*training, *kept_for_thresholds, *held_out)]
+    assert all(names)
+    assert len(set(names)) == len(names)
     assert not {h.name for h in training} & {h.name for h in held_out}
     for host in training:
         assert real.split_of(host.name) == "training"
