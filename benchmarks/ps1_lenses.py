@@ -30,10 +30,10 @@ HOSTS = "unresolved_galaxy_lens"  # the group that training takes galaxies from
 KINDS = {
     "training": "galaxy lens, no arc visible; used in training as a host",
     "calibration": "galaxy lens, no arc visible; used for blend, calibration and thresholds",
-    "never": "galaxy lens, no arc visible; never used",
-    "resolved": "galaxy lens, images 1.5–10″ apart, yet no arc visible; never used",
-    "lensed_quasars": "lensed quasar; never used",
-    "lensed_supernovae": "lensed supernova; never used",
+    "never": "galaxy lens, no arc visible; not used in the making",
+    "resolved": "galaxy lens, images 1.5–10″ apart, yet no arc visible; not used in the making",
+    "lensed_quasars": "lensed quasar; not used",
+    "lensed_supernovae": "lensed supernova; not used",
 }
 
 
