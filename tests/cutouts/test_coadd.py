@@ -15,6 +15,7 @@ from lenspipe import cutouts
 from lenspipe.contracts import CutoutBatch, Flag, InputSpec, Reason
 from lenspipe.cutouts.base import Reader
 from lenspipe.cutouts.coadd import CoaddReader
+from lenspipe.cutouts.fitsfile import OpenFiles, UnreadableError
 from lenspipe.cutouts.geometry import stamp_origin
 from lenspipe.errors import InputError
 
@@ -261,6 +262,21 @@ def test_what_no_tile_can_serve_keeps_the_first_tiles_reason(tmp_path: Path) -> 
     two_bands(tmp_path, sky_image(), spoil)
     batch = open_coadd(tmp_path, **TWO).read(sources([91.0], [50.0]), [BOTH])
     assert reasons(batch) == {0: Reason.MISSING_BAND}
+
+
+def test_every_band_of_a_file_cut_short_is_told_why(tmp_path: Path) -> None:
+    units = [fits.ImageHDU(sky_image(100), header(0), name=name) for name in "GR"]
+    path = tmp_path / "t0.fits"
+    fits.HDUList([fits.PrimaryHDU(), *units]).writeto(path)
+    path.write_bytes(path.read_bytes()[:-50_000])
+    bands = {"g": {"hdu": "G"}, "r": {"hdu": "R"}, "i": {"hdu": "I"}}
+    reader = open_coadd(tmp_path, bands=bands, pixel_scale_arcsec=SCALE)
+    with OpenFiles() as files:
+        for _ in range(2):  # the second look finds the file open
+            with pytest.raises(UnreadableError, match="truncated"), files.use(str(path)) as file:
+                file.image("I")
+    batch = reader.read(sources([50.0], [50.0]), [InputSpec("image", ("g", "r"), 12, SCALE)])
+    assert reasons(batch) == {0: Reason.UNREADABLE}
 
 
 def test_a_missing_zero_point_card_fails_its_rows(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.lib.stride_tricks import sliding_window_view
 
 from lenspipe.cutouts.cutting import Place, cut
 from lenspipe.cutouts.fitsfile import open_fits
@@ -21,36 +23,33 @@ def test_stamps_are_windows_of_the_padded_image(
     """Every pixel outside is told and 0, every pixel inside is the image's, none is left over."""
     path = tmp_path_factory.mktemp("cut") / "image.fits"
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=25, deadline=None)
     @given(
-        st.tuples(st.integers(1, 30), st.integers(1, 30)),
-        st.integers(1, 12),
-        st.lists(st.tuples(st.integers(-14, 32), st.integers(-14, 32)), min_size=1, max_size=12),
-        st.sampled_from([0.0, 100.0, 1e6]),
+        st.tuples(st.integers(1, 9), st.integers(1, 9)),
+        st.integers(1, 10),
+        st.sampled_from([0.0, 10.0, 1e6]),
+        st.randoms(use_true_random=False),
     )
-    def check(
-        shape: tuple[int, int], side: int, origins: list[tuple[int, int]], request_bytes: float
-    ) -> None:
+    def check(shape: tuple[int, int], side: int, request_bytes: float, random: Random) -> None:
         image = np.arange(1, shape[0] * shape[1] + 1, dtype=np.float32).reshape(shape)
         write(path, image, mapped)
-        y0, x0 = np.array(origins).T
+        pad = side + 1  # every origin from which a stamp touches the image, and one more
+        origins = list(np.ndindex(shape[0] + pad + 1, shape[1] + pad + 1))
+        random.shuffle(origins)
+        y, x = np.array(origins).T
         rows = np.arange(len(origins))[::-1].copy()
-        place = Place(rows, x0, y0)
+        place = Place(rows, x - pad, y - pad)
         out = np.full((len(origins), side, side), LEFT_OVER, np.float32)
         with open_fits(str(path)) as file:
             opened = file.image(None)
             assert opened.mapped is mapped
             _, broken = cut(opened, place, out, request_bytes)
         assert not broken
-        pad = 60
-        padded = np.pad(image, pad)
-        inside = np.pad(np.ones(shape, bool), pad)
-        leaving, outside = place.leaving(side, shape), place.outside(side, shape)
-        for k, (y, x) in enumerate(origins):
-            window = np.s_[y + pad : y + pad + side, x + pad : x + pad + side]
-            np.testing.assert_array_equal(out[rows[k]], padded[window])
-            np.testing.assert_array_equal(outside[k], ~inside[window])
-            assert leaving[k] == (~inside[window]).any()
+        windows = sliding_window_view(np.pad(image, pad), (side, side))[y, x]
+        beyond = sliding_window_view(np.pad(image, pad) == 0, (side, side))[y, x]
+        np.testing.assert_array_equal(out[rows], windows)
+        np.testing.assert_array_equal(place.outside(side, shape), beyond)
+        np.testing.assert_array_equal(place.leaving(side, shape), beyond.any(axis=(1, 2)))
 
     check()
 
