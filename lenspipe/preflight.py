@@ -22,12 +22,12 @@ _PROTOCOLS = frozenset(("file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs",
 _CONNECT_S = 5.0
 
 
-def check_output(url: str) -> None:
-    """InputError where no run directory can be at `url`; leaves nothing there."""
+def check_output(url: str, field: str = "output") -> None:
+    """InputError at `field` where nothing can be written below `url`; leaves nothing there."""
     if is_url(url):
-        _check_store(url)
+        _check_store(url, field)
     else:
-        _check_folder(Path(url))
+        _check_folder(Path(url), field)
 
 
 def free_bytes(url: str) -> int | None:
@@ -75,30 +75,30 @@ def _host_and_port(address: str, field: str) -> tuple[str, int]:
     return host, port
 
 
-def _check_store(url: str) -> None:
+def _check_store(url: str, field: str) -> None:
     protocol = url.partition("://")[0]
     if protocol not in _PROTOCOLS:
-        raise InputError("output", "a folder, or a URL of s3://, gs:// or az://", url)
+        raise InputError(field, "a folder, or a URL of s3://, gs:// or az://", url)
     try:
         fs, root = fsspec.core.url_to_fs(url)
         found = fs.info(root) if fs.exists(root) else {"type": "directory"}
     except Exception as error:  # each store's library has exceptions of its own
-        raise InputError("output", "a store that answers", f"{url}: {error}") from error
+        raise InputError(field, "a store that answers", f"{url}: {error}") from error
     if found.get("type") == "file":
-        raise InputError("output", "a folder or a place for one", f"the file {url}")
+        raise InputError(field, "a folder or a place for one", f"the file {url}")
     if protocol in ("file", "local"):
-        _check_folder(Path(root))
+        _check_folder(Path(root), field)
 
 
-def _check_folder(path: Path) -> None:
+def _check_folder(path: Path, field: str) -> None:
     nearest = _nearest(path)
     if not nearest.is_dir():
-        raise InputError("output", "a folder or a place for one", f"the file {nearest}")
+        raise InputError(field, "a folder or a place for one", f"the file {nearest}")
     try:
         # Rights alone do not tell: root may write everywhere, but not on a read-only disk.
         Path(tempfile.mkdtemp(prefix=".lenspipe-", dir=nearest)).rmdir()
     except OSError as error:
-        raise InputError("output", "a folder that can be written", f"{path}: {error}") from error
+        raise InputError(field, "a folder that can be written", f"{path}: {error}") from error
 
 
 def _nearest(path: Path) -> Path:

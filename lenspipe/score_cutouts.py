@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from lenspipe.list_cutouts import list_cutouts
 from lenspipe.models.card import Threshold
 from lenspipe.models.ensemble import Ensemble, describe_ensemble, load_ensemble
 from lenspipe.models.providers import ProviderName
+from lenspipe.preflight import check_output
 from lenspipe.score_groups import GroupTable, count_groups, group_values
 from lenspipe.score_report import RowScores, ScoreReport, render_report, row_scores
 from lenspipe.scoring import ShardPixels, score_rows
@@ -286,22 +286,10 @@ def _names(out: str | Path) -> tuple[str, str, str]:
     stem = name.removesuffix(".parquet")
     if stem == name or not stem:
         raise InputError("--out", "a name that ends in .parquet", out)
-    _check_writable(folder, name)
+    if not is_url(folder) and Path(folder, name).is_dir():
+        raise InputError("--out", "a file", f"the folder {folder}/{name}")
+    check_output(folder, "--out")
     return folder, name, f"{stem}.failures.parquet"
-
-
-def _check_writable(folder: str, name: str) -> None:
-    """InputError where the file could not be written, before hours of scoring find it out."""
-    if is_url(folder):
-        return
-    if Path(folder, name).is_dir():
-        raise InputError("--out", "a file", f"a folder: {folder}/{name}")
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError("--out", "a file in a writable folder", error) from error
 
 
 def _count(summary: ScoreSummary, scores: pa.Table, failures: pa.Table) -> None:

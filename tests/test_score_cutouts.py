@@ -356,3 +356,11 @@ def test_groups_that_cannot_be_made_are_refused_before_any_work(
     assert refused.value.field == "--group"
     assert refused.value.expected.startswith(expected)
     assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("out", ["taken.parquet", "file/scores.parquet"])
+def test_a_target_that_cannot_be_is_refused_before_any_work(tmp_path: Path, out: str) -> None:
+    (tmp_path / "taken.parquet").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="--out"):
+        score_cutouts("no-such-model", tmp_path / "none.h5", tmp_path / out)
