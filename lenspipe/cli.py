@@ -39,12 +39,15 @@ RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run directory o
 
 
 @app.command()
-def check(survey: SurveyFile) -> None:
+def check(
+    survey: SurveyFile,
+    address: Annotated[str | None, typer.Option(help="Ray cluster that it will run on.")] = None,
+) -> None:
     """Find every mistake that shows before a GPU starts: files, columns, bands, models, cost."""
     from lenspipe.check import check_machine, check_survey, describe
 
     loaded = load_survey(survey)
-    slots = check_machine(loaded)
+    slots = check_machine(loaded, address)
     _print_fields(describe(check_survey(loaded), slots))
 
 

@@ -79,7 +79,9 @@ def check_same_run(
     if found:
         key, old, new = found[0]
         more = f" (and {len(found) - 1} more differences)" if len(found) > 1 else ""
+        only_pixels = all(name.startswith("pixels.") for name, _, _ in found)
+        remedy = "--retry-failed" if only_pixels else "--fresh"
         raise ResumeRefusedError(
-            f"run {run.url}: {key}", f"{old!r} as in the run on disk, or --fresh", f"{new!r}{more}"
+            f"run {run.url}: {key}", f"{old!r} as in the run on disk, or {remedy}", f"{new!r}{more}"
         )
     return True

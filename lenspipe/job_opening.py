@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -65,7 +65,9 @@ def check_and_open(
         try:
             yield Job(checked, Ledger(run, lock, events))
         finally:
-            run.store.write(METRICS, events.metrics.text())
+            with suppress(Exception):  # what ended the run is to be told, not this
+                lock.check()
+                run.store.write(METRICS, events.metrics.text())
     finally:
         lock.release()
 

@@ -18,7 +18,7 @@ import psutil
 
 from lenspipe.errors import LenspipeError, RunLockedError
 from lenspipe.run_directory import LOCK
-from lenspipe.storage import Store
+from lenspipe.storage import Store, is_storage_fault
 
 HEARTBEAT_S = 15.0
 # A holder on another host counts as dead when its heartbeat is older than this.
@@ -77,7 +77,9 @@ class RunLock:
         if not self._lost.is_set() and _age(self._seen) > 2 * HEARTBEAT_S:
             try:
                 self._renew()
-            except OSError:  # a disk that is full can still be read
+            except Exception as error:  # a disk that is full can still be read
+                if not is_storage_fault(error):
+                    raise
                 if not self._is_ours():
                     self._lost.set()
         if self._lost.is_set():

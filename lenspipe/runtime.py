@@ -19,15 +19,12 @@ from functools import cache
 from typing import Any, Generic, TypeVar
 
 import ray as _typed_ray
-from ray.exceptions import (
-    RayActorError,
-    RayError,
-    RayTaskError,
-)
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
 from lenspipe.contracts import Reason
 from lenspipe.errors import LenspipeError, StoppedError
 from lenspipe.slots import Machine
+from lenspipe.storage import is_storage_fault
 
 ray: Any = _typed_ray  # its annotations leave out options that its documentation names
 T = TypeVar("T", bound=Hashable)
@@ -162,6 +159,7 @@ class Pool(Generic[T, R]):
         self._events = events or PoolEvents()
         self._feed = None if feed is None else ray.put(feed)
         self._attempts: dict[T, int] = {}
+        self._refusals: dict[T, int] = {}
         self._suspects: deque[T] = deque()
         self._resting: list[tuple[float, T]] = []
         self._failed_starts = 0
@@ -189,6 +187,7 @@ class Pool(Generic[T, R]):
 
         StoppedError where storage fails an item every time, or no worker can be started.
         """
+        alive = time.monotonic()
         while True:
             self._fill(queue)
             held = [reference for worker in self._workers for reference in worker.holds]
@@ -196,6 +195,10 @@ class Pool(Generic[T, R]):
             if not (held or queue or self._suspects or self._resting):
                 return
             starting = [w.starting for w in self._workers if w.starting is not None]
+            if held or len(starting) < len(self._workers):
+                alive = time.monotonic()
+            elif time.monotonic() - alive > _START_TIMEOUT_S:
+                raise StoppedError(self._no_slot())
             if held or starting:
                 ready, _ = ray.wait(held + starting, num_returns=1, timeout=_POLL_S)
             else:  # all that is left rests after a fault of the storage
@@ -250,17 +253,19 @@ class Pool(Generic[T, R]):
                 yield from self._failed(self._take(worker, reference), cause, Reason.WORKER_DIED)
             else:
                 yield from self._failed(self._take(worker, reference), cause, Reason.WORKER_ERROR)
-        except RayActorError as error:
-            yield from self._replace(worker, error)
-        except RayError as error:
+        except ObjectLostError as error:  # the result is gone, the actor lives
             yield from self._failed(self._take(worker, reference), error, Reason.WORKER_DIED)
+        except RayError as error:  # it died, ran out of memory, its node is gone ...
+            yield from self._replace(worker, error)
         else:
             item = self._take(worker, reference)
-            yield Outcome(item, self._attempts.pop(item, 0) + 1, value=value)
+            tries = self._attempts.pop(item, 0) + self._refusals.pop(item, 0)
+            yield Outcome(item, tries + 1, value=value)
 
     def _take(self, worker: _Worker[T], reference: Any) -> T:
+        if reference == next(iter(worker.holds)):
+            worker.since = time.monotonic()
         item = worker.holds.pop(reference)
-        worker.since = time.monotonic()
         if not worker.holds:
             worker.alone = False
         return item
@@ -278,21 +283,26 @@ class Pool(Generic[T, R]):
 
     def _failed(self, item: T, error: BaseException, reason: Reason) -> Iterator[Outcome[T, R]]:
         detail = _one_line(error)
+        if is_storage_fault(error):  # a passing outage: no item is at fault
+            self._rest(item, detail)
+            return
         attempt = self._attempts.get(item, 0) + 1
-        is_storage = isinstance(error, OSError)
-        if is_storage and attempt >= self._options.storage_attempts:
-            raise StoppedError(
-                f"storage failed {attempt} times: {detail}; the same command resumes"
-            )
-        if not is_storage and attempt >= self._options.attempts:
+        if attempt >= self._options.attempts:
             self._attempts.pop(item, None)
             yield Outcome(item, attempt, reason=reason, detail=detail)
             return
         self._attempts[item] = attempt
-        if is_storage:  # a passing outage: no item is at fault
-            self._resting.append((time.monotonic() + 2.0 ** (attempt - 1), item))
-        else:
-            self._suspects.append(item)
+        self._suspects.append(item)
+        self._events.retried(detail)
+
+    def _rest(self, item: T, detail: str) -> None:
+        refusals = self._refusals.get(item, 0) + 1
+        if refusals >= self._options.storage_attempts:
+            raise StoppedError(
+                f"storage failed {refusals} times: {detail}; the same command resumes"
+            )
+        self._refusals[item] = refusals
+        self._resting.append((time.monotonic() + 2.0 ** (refusals - 1), item))
         self._events.retried(detail)
 
     def _kill_overdue(self) -> None:
@@ -330,10 +340,13 @@ class Pool(Generic[T, R]):
             if not ready and time.monotonic() > deadline - (_START_TIMEOUT_S * 0.9 * some):
                 if some:
                     return
-                raise StoppedError(
-                    f"no worker started in {_START_TIMEOUT_S:g} s: the cluster has no free slot "
-                    f"of {self._options.cpus:g} CPUs and {self._options.gpus:g} GPUs"
-                )
+                raise StoppedError(self._no_slot())
+
+    def _no_slot(self) -> str:
+        return (
+            f"no worker started in {_START_TIMEOUT_S:g} s: the cluster has no free slot of "
+            f"{self._options.cpus:g} CPUs and {self._options.gpus:g} GPUs"
+        )
 
     def _started(self, worker: _Worker[T]) -> None:
         """Note that a worker is ready; one that died on the way is started again."""
@@ -343,18 +356,29 @@ class Pool(Generic[T, R]):
             cause = error.cause or error
             if isinstance(cause, LenspipeError):
                 raise cause from error
-            raise LenspipeError(f"a worker could not start: {_one_line(cause)}") from error
+            if not is_storage_fault(cause):
+                raise LenspipeError(f"a worker could not start: {_one_line(cause)}") from error
+            self._start_again(worker, cause)
         except RayError as error:
-            self._failed_starts += 1
-            if self._failed_starts >= _START_ATTEMPTS:
-                raise StoppedError(
-                    f"workers died {self._failed_starts} times while starting: {_one_line(error)}"
-                ) from error
-            self._respawn(worker)
-            self._events.restarted()
+            self._start_again(worker, error)
         else:
             worker.starting = None
             self._failed_starts = 0
+
+    def _start_again(self, worker: _Worker[T], error: BaseException) -> None:
+        """Another actor in its place; after many deaths in a row the others go on without it."""
+        self._failed_starts += 1
+        if self._failed_starts < _START_ATTEMPTS:
+            self._respawn(worker)
+            self._events.restarted()
+            return
+        if all(other.starting is not None for other in self._workers):
+            raise StoppedError(
+                f"workers died {self._failed_starts} times while starting: {_one_line(error)}"
+            ) from error
+        ray.kill(worker.handle)
+        self._workers.remove(worker)
+        self._failed_starts = 0
 
 
 def _one_line(error: BaseException) -> str:

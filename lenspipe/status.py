@@ -8,7 +8,7 @@ from typing import Any
 from lenspipe.errors import InputError, LenspipeError
 from lenspipe.lock import is_alive, read_holder
 from lenspipe.planning import read_plan
-from lenspipe.run_directory import RUN, RunDirectory, Stage
+from lenspipe.run_directory import ERASING, RUN, RunDirectory, Stage
 
 
 def open_run(url: str) -> tuple[RunDirectory, dict[str, Any]]:
@@ -25,6 +25,8 @@ def open_run(url: str) -> tuple[RunDirectory, dict[str, Any]]:
         raise InputError("run", f"a run directory (with {RUN})", f"{url}: {error}") from error
     if identity is None:
         raise InputError("run", f"a run directory (with {RUN})", url)
+    if identity.get("state") == ERASING:
+        raise InputError("run", "a whole run", f"{url}, half erased: lenspipe run goes on with it")
     return run, identity
 
 

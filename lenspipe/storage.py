@@ -20,6 +20,19 @@ import pyarrow.fs as pafs
 _ASIDE = ".tmp-"
 
 
+# Libraries of object stores, whose exceptions are no OSError.
+_STORE_LIBRARIES = frozenset(
+    {"botocore", "aiobotocore", "aiohttp", "azure", "gcsfs", "google", "requests"}
+)
+
+
+def is_storage_fault(error: BaseException) -> bool:
+    """Whether the operating system or an object store refused, rather than our own code."""
+    return isinstance(error, OSError) or any(
+        kind.__module__.partition(".")[0] in _STORE_LIBRARIES for kind in type(error).__mro__
+    )
+
+
 class Store:
     """A folder on any fsspec filesystem. Names are relative, with `/` between the parts."""
 

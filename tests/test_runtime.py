@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import OutOfMemoryError
 
+from lenspipe import runtime
 from lenspipe.contracts import Reason
 from lenspipe.errors import InputError, StoppedError
 from lenspipe.runtime import Outcome, Pool, PoolEvents, PoolOptions
@@ -170,6 +172,25 @@ def test_workers_that_always_die_while_starting_stop_the_run() -> None:
 
     with pytest.raises(StoppedError, match="died 5 times while starting"):
         Pool[int, Any](build, PoolOptions(workers=1))
+
+
+def test_an_actor_that_ran_out_of_memory_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray tells of it by an error of its own, which is no `RayActorError`."""
+    fetch = runtime.ray.get
+    told: list[bool] = []
+    fault: Any = OutOfMemoryError  # Ray left its constructor without types
+
+    def once(reference: Any, **options: Any) -> Any:
+        value = fetch(reference, **options)
+        if value == 3 and not told:
+            raise fault("killed for memory")
+        return value
+
+    events = PoolEvents(restarted=lambda: told.append(True))
+    with make_pool(lambda item: item, PoolOptions(workers=1), events=events) as pool:
+        monkeypatch.setattr(runtime.ray, "get", once)
+        found = sorted(o.item for o in pool.run(deque([1, 2, 3, 4])) if o.value == o.item)
+    assert (found, told) == ([1, 2, 3, 4], [True])
 
 
 def test_the_window_is_bounded() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from lenspipe.storage import Store
+from lenspipe.storage import Store, is_storage_fault
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -97,3 +97,13 @@ def test_files_of_a_killed_writer_are_not_seen_and_are_removed(tmp_path: Path) -
     assert store.names() == ["select/whole"]
     assert store.delete_unfinished() == 1
     assert os.listdir(tmp_path / "select") == ["whole"]  # noqa: PTH208  # hidden files too
+
+
+def test_what_an_object_store_refuses_is_a_fault_of_storage() -> None:
+    class EndpointConnectionError(Exception):
+        """As botocore has it: no OSError."""
+
+    EndpointConnectionError.__module__ = "botocore.exceptions"
+    assert is_storage_fault(EndpointConnectionError())
+    assert is_storage_fault(PermissionError())
+    assert not is_storage_fault(ValueError())

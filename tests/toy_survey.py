@@ -58,7 +58,7 @@ def make_survey(
         },
         "ensemble": "toy.yaml",
         "candidates": {"top": 20},
-        "runtime": {"shard_rows": 64, "provider": "cpu", "failure_limit": 1.0},
+        "runtime": {"shard_rows": 64, "provider": "cpu", "scorers": 1, "failure_limit": 1.0},
         **changes,
     }
     path = folder / "survey.yaml"

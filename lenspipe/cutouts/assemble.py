@@ -182,6 +182,8 @@ def _unobserved_bands(collector: Collector) -> None:
         if plane.outside is not None:
             good &= ~plane.outside[plane.suspects]
         blank[plane.suspects] = ~good.any(axis=(1, 2))
+        if plane.outside is not None:  # a band may have a grid of its own that ends elsewhere
+            blank[plane.present & plane.outside.all(axis=(1, 2))] = True
     observed = np.zeros(collector.requested, bool)
     for plane, blank in zip(planes, empty, strict=True):
         observed |= plane.present & ~blank

@@ -9,7 +9,6 @@ through astropy one by one.
 from __future__ import annotations
 
 import numpy as np
-from astropy.visualization import ZScaleInterval
 from jaxtyping import Bool, Float, Float64
 
 MAX_REJECT = 0.5
@@ -45,6 +44,8 @@ def limits(
     plain = finite.all(axis=1) & (np.ptp(np.where(finite, flat, 0.0), axis=1) > 0)
     if plain.any():
         low[plain], high[plain] = _limits_of_plain(flat[plain], contrast, samples)
+    from astropy.visualization import ZScaleInterval  # brings matplotlib along
+
     interval = ZScaleInterval(n_samples=samples, contrast=contrast)
     for row in np.flatnonzero(~plain & finite.any(axis=1)):
         low[row], high[row] = interval.get_limits(flat[row])

@@ -9,7 +9,7 @@ import pyarrow as pa
 from jaxtyping import Float32
 from pydantic import BaseModel, ConfigDict
 
-from lenspipe.errors import InputError
+from lenspipe.errors import InputError, StoppedError
 from lenspipe.select.photometry import threshold_for_fraction
 from lenspipe.select.plan import SelectPlan
 from lenspipe.select.sources import SourcePart, group_slices
@@ -53,6 +53,8 @@ def choose_threshold(plan: SelectPlan, parts: Sequence[SourcePart]) -> Threshold
         scores += read
         sampled += bool(read)
         unreadable += not whole
+    if unreadable and not sampled:
+        raise StoppedError("no part of the catalogue can be read; the same command resumes")
     finite = [group[np.isfinite(group)] for group in scores]
     sample = np.concatenate(finite) if finite else np.empty(0, np.float32)
     return ThresholdChoice(

@@ -42,7 +42,9 @@ def _wait_for_commit(process: subprocess.Popen[str], run: Path) -> None:
     ("number", "status", "line"),
     [
         (signal.SIGTERM, 143, "terminated: the same command resumes"),
-        (signal.SIGINT, 130, "interrupted: the same command resumes"),
+        pytest.param(
+            signal.SIGINT, 130, "interrupted: the same command resumes", marks=pytest.mark.slow
+        ),
     ],
 )
 @pytest.mark.usefixtures("ray_cluster")

@@ -30,7 +30,7 @@ from lenspipe.metrics import RunMetrics
 from lenspipe.progress import make_progress
 from lenspipe.run_directory import RunDirectory, ShardRecord
 from lenspipe.verify import verify
-from tests.toy_models import POISON
+from tests.toy_models import POISON, make_member
 from tests.toy_survey import make_survey
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -59,7 +59,10 @@ def results(survey: Path) -> tuple[pa.Table, dict[int, str]]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: object) -> Path:
     """A survey that ran once, with nothing in its way."""
-    survey = make_survey(tmp_path_factory.mktemp("undisturbed"))
+    survey = make_survey(
+        tmp_path_factory.mktemp("undisturbed"),
+        runtime={"shard_rows": 64, "provider": "cpu", "scorers": 2, "failure_limit": 1.0},
+    )
     run(survey)
     return survey
 
@@ -158,37 +161,36 @@ def test_failures_past_the_limit_end_with_status_3(tmp_path: Path) -> None:
     assert caught.value.exit_status == 3
 
 
-def test_another_configuration_is_refused_and_fresh_begins_anew(tmp_path: Path) -> None:
+def test_what_a_resume_takes_and_what_it_refuses(tmp_path: Path) -> None:
     survey = make_survey(tmp_path / "changed")
     run(survey)
-    content = yaml.safe_load(survey.read_text())
-    content["cuts"]["bright_enough"] = "i_mag < 20.0"
-    survey.write_text(yaml.safe_dump(content))
-    with pytest.raises(ResumeRefusedError, match=r"survey\.cuts\.bright_enough.*21\.0.*20\.0"):
-        run(survey)
-    before, _ = results(survey)
-    run(survey, fresh=True)
-    after, _ = results(survey)
-    assert 0 < after.num_rows < before.num_rows
-
-
-def test_candidates_are_chosen_anew_without_scoring_anew(tmp_path: Path) -> None:
-    survey = make_survey(tmp_path / "candidates")
-    run(survey)
-    records = sorted((survey.parent / "run" / "shards").iterdir())
+    folder = survey.parent / "run"
+    records = sorted((folder / "shards").iterdir())
     times = [record.stat().st_mtime_ns for record in records]
     content = yaml.safe_load(survey.read_text())
+
     survey.write_text(yaml.safe_dump({**content, "candidates": {"top": 3}}))
-    assert run(survey).candidates == 3
+    assert run(survey).candidates == 3  # chosen anew, nothing scored anew
     assert [record.stat().st_mtime_ns for record in records] == times
 
+    survey.write_text(yaml.safe_dump({**content, "cuts": {"bright_enough": "i_mag < 20.0"}}))
+    with pytest.raises(ResumeRefusedError, match=r"survey\.cuts\.bright_enough.*21\.0.*20\.0"):
+        run(survey)
 
-def test_commits_without_their_run_are_refused(tmp_path: Path) -> None:
-    survey = make_survey(tmp_path / "lost")
-    run(survey)
-    (survey.parent / "run" / "run.json").unlink()
+    survey.write_text(yaml.safe_dump(content))
+    make_member(survey.parent / "toy-a.onnx", seed=9)
+    with pytest.raises(ResumeRefusedError, match=r"models\.ensemble"):
+        run(survey)
+
+    (folder / "run.json").unlink()
     with pytest.raises(ResumeRefusedError, match="commits without it"):
         run(survey)
+
+    before, _ = results(survey)
+    run(survey, fresh=True)  # with the other model
+    after, _ = results(survey)
+    assert after["object_id"] == before["object_id"]
+    assert after["score"] != before["score"]
 
 
 def test_an_erasing_that_was_killed_is_finished(undisturbed: Path, tmp_path: Path) -> None:
@@ -221,16 +223,6 @@ def test_pixels_that_were_away_are_scored_when_they_are_back(
     assert run(survey, retry_failed=True).reasons == {}
     assert_same_scores(survey, undisturbed)
     assert verify(RunDirectory(str(survey.parent / "run"))) == []
-
-
-def test_other_models_are_refused(tmp_path: Path) -> None:
-    from tests.toy_models import make_member
-
-    survey = make_survey(tmp_path / "models")
-    run(survey)
-    make_member(survey.parent / "toy-a.onnx", seed=9)
-    with pytest.raises(ResumeRefusedError, match=r"models\.ensemble"):
-        run(survey)
 
 
 def test_wrong_bands_and_a_wrong_pixel_scale_are_refused(tmp_path: Path) -> None:
