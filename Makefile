@@ -1,4 +1,5 @@
-# make demo: a simulated sky through the whole survey. make test: every test but the slow ones.
+# make demo: a simulated sky through the whole survey. make test: every test but the slow ones and
+# those of jobs under faults (test-slow, test-chaos).
 # Both do their own set-up in .venv; a second call finds it done.
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
@@ -6,7 +7,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 DATA := ../shared/data
 
-.PHONY: setup setup-dev demo test test-slow lint bench models clean
+.PHONY: setup setup-dev demo test test-chaos test-slow lint bench models clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -33,7 +34,11 @@ lint: setup-dev
 	$(VENV)/bin/mypy
 
 test: setup-dev lint
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -m "not slow and not chaos"
+
+# Jobs under faults: kills, full disks, failing object stores. CI runs these too.
+test-chaos: setup-dev
+	$(VENV)/bin/python -m pytest -m "chaos and not slow"
 
 test-slow: setup-dev
 	$(VENV)/bin/python -m pytest -m slow
