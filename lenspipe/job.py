@@ -77,7 +77,7 @@ def settle_threshold(job: Job) -> SelectPlan:
         job.events.note("choosing the photometry network's threshold from a sample")
         choice = choose_threshold(plan, job.checked.parts)
         known = choice.model_dump()
-        job.run.write_json(THRESHOLD, known)
+        job.ledger.patiently(lambda: job.run.write_json(THRESHOLD, known or {}))
     return plan.with_threshold(ThresholdChoice.model_validate(known).value)
 
 
@@ -88,7 +88,7 @@ def plan_shards(job: Job, slots: Slots) -> Plan:
         job.events.note("planning the shards")
         parts = job.run.part_names("select", job.run.records("select"))
         rows = job.checked.survey.runtime.shard_rows
-        plan = make_plan(job.run, parts, rows, slots.scorers)
+        plan = job.ledger.patiently(lambda: make_plan(job.run, parts, rows, slots.scorers))
     if plan.duplicates:
         job.events.message(f"{plan.duplicates} selected rows repeat another row's id: not scored")
     return plan
@@ -126,7 +126,7 @@ def finish(job: Job) -> PublishInfo:
         write_state(run, checked, state)
 
     job.events.note("publishing: catalogue, candidates, report")
-    info = publish(run, checked.publish_settings(), stamps, settle)
+    info = job.ledger.patiently(lambda: publish(run, checked.publish_settings(), stamps, settle))
     counts = {name: getattr(info.funnel, name) for name in _TOLD}
     job.events.run_finished(str((run.read_json(RUN) or {})["state"]), counts)
     if too_many(info.funnel):

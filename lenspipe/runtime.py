@@ -23,6 +23,9 @@ from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
 from lenspipe.contracts import Reason
 from lenspipe.errors import LenspipeError, StoppedError
+from lenspipe.patience import ATTEMPTS as STORAGE_ATTEMPTS
+from lenspipe.patience import gave_up, rest_s
+from lenspipe.refusals import describe_refusal
 from lenspipe.slots import Machine
 from lenspipe.storage import is_storage_fault
 
@@ -93,7 +96,7 @@ class PoolOptions:
     gpus: float = 0.0
     depth: int = 1
     attempts: int = 3
-    storage_attempts: int = 6
+    storage_attempts: int = STORAGE_ATTEMPTS
     timeout_s: float | None = None
 
 
@@ -282,10 +285,10 @@ class Pool(Generic[T, R]):
             self._events.retried(_one_line(error))
 
     def _failed(self, item: T, error: BaseException, reason: Reason) -> Iterator[Outcome[T, R]]:
-        detail = _one_line(error)
         if is_storage_fault(error):  # a passing outage: no item is at fault
-            self._rest(item, detail)
+            self._rest(item, f"{type(error).__name__}: {describe_refusal(error)}")
             return
+        detail = _one_line(error)
         attempt = self._attempts.get(item, 0) + 1
         if attempt >= self._options.attempts:
             self._attempts.pop(item, None)
@@ -298,11 +301,9 @@ class Pool(Generic[T, R]):
     def _rest(self, item: T, detail: str) -> None:
         refusals = self._refusals.get(item, 0) + 1
         if refusals >= self._options.storage_attempts:
-            raise StoppedError(
-                f"storage failed {refusals} times: {detail}; the same command resumes"
-            )
+            raise gave_up(refusals, detail)
         self._refusals[item] = refusals
-        self._resting.append((time.monotonic() + 2.0 ** (refusals - 1), item))
+        self._resting.append((time.monotonic() + rest_s(refusals), item))
         self._events.retried(detail)
 
     def _kill_overdue(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -10,13 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from lenspipe.contracts import Reason
-from lenspipe.errors import LenspipeError, StoppedError
 from lenspipe.events import Events
 from lenspipe.intervals import Interval, pending
 from lenspipe.lock import RunLock
+from lenspipe.patience import patiently
 from lenspipe.run_directory import RunDirectory, ShardRecord, Stage
 from lenspipe.runtime import Outcome, Pool, PoolEvents, PoolOptions
-from lenspipe.storage import is_storage_fault
 
 
 class Work(Hashable, Protocol):
@@ -46,29 +44,13 @@ class Ledger:
 
     def commit(self, record: ShardRecord) -> None:
         """Commit a shard; LockLostError where another process took the run over."""
-        patiently(self.lock.check)
-        patiently(lambda: self.run.commit(record))
+        self.patiently(self.lock.check)
+        self.patiently(lambda: self.run.commit(record))
         self.events.committed(record)
 
-
-def patiently(call: Callable[[], R], attempts: int = 6) -> R:
-    """The call's result; storage that refuses is asked again after growing rests.
-
-    StoppedError after the last. The call must bear being repeated, as a whole-file write does.
-    """
-    refusals = 0
-    while True:
-        try:
-            return call()
-        except Exception as error:
-            if isinstance(error, LenspipeError) or not is_storage_fault(error):
-                raise
-            refusals += 1
-            if refusals == attempts:
-                raise StoppedError(
-                    f"storage failed {refusals} times: {error}; the same command resumes"
-                ) from error
-            time.sleep(2.0 ** (refusals - 1))
+    def patiently(self, call: Callable[[], R]) -> R:
+        """The call's result, asked for again while storage refuses; rests are told."""
+        return patiently(call, near=self.run.url, told=self.events.message)
 
 
 @dataclass(frozen=True)
@@ -141,7 +123,7 @@ def _settle(
             ledger.events.split(spec.stage, outcome.detail)
             return
         reason = outcome.reason or Reason.WORKER_DIED
-        record = patiently(lambda: spec.quarantine(outcome.item, reason, outcome.detail))
+        record = ledger.patiently(lambda: spec.quarantine(outcome.item, reason, outcome.detail))
     else:
         record = outcome.value
     ledger.commit(record.model_copy(update={"attempt": outcome.attempt}))

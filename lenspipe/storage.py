@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, cast
 
+import duckdb
 import fsspec
 import pyarrow.fs as pafs
 
@@ -28,8 +29,19 @@ _STORE_LIBRARIES = frozenset(
 
 def is_storage_fault(error: BaseException) -> bool:
     """Whether the operating system or an object store refused, rather than our own code."""
-    return isinstance(error, OSError) or any(
-        kind.__module__.partition(".")[0] in _STORE_LIBRARIES for kind in type(error).__mro__
+    return (
+        isinstance(error, OSError)
+        or any(
+            kind.__module__.partition(".")[0] in _STORE_LIBRARIES for kind in type(error).__mro__
+        )
+        or is_spill_fault(error)
+    )
+
+
+def is_spill_fault(error: BaseException) -> bool:
+    """Whether DuckDB found no room for what a sort spills."""
+    return isinstance(error, duckdb.IOException) or (
+        isinstance(error, duckdb.OutOfMemoryException) and "failed to offload" in str(error)
     )
 
 
@@ -73,8 +85,9 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = _aside(target)
         try:
-            _write_synced(aside, data)
-            aside.replace(target)
+            with _naming(target):
+                _write_synced(aside, data)
+                aside.replace(target)
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
@@ -88,10 +101,11 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             aside = _aside(target)
             try:
-                yield aside
-                with aside.open("rb+") as file:
-                    os.fsync(file.fileno())
-                aside.replace(target)
+                with _naming(target):
+                    yield aside
+                    with aside.open("rb+") as file:
+                        os.fsync(file.fileno())
+                    aside.replace(target)
             except BaseException:
                 aside.unlink(missing_ok=True)
                 raise
@@ -112,8 +126,9 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             aside = _aside(target)
             try:
-                _write_synced(aside, data)
-                os.link(aside, target)  # atomic, and whole from the first moment
+                with _naming(target):
+                    _write_synced(aside, data)
+                    os.link(aside, target)  # atomic, and whole from the first moment
             except FileExistsError:
                 return False
             finally:
@@ -180,6 +195,19 @@ def _aside(target: Path) -> Path:
 
 def _is_aside(name: str) -> bool:
     return name.rpartition("/")[2].startswith(_ASIDE)
+
+
+@contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """An error of the system inside names `target`: a full disk's own does not say where."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename
+        if named is None or _is_aside(os.fsdecode(named)):
+            error.filename = str(target)
+            error.filename2 = None
+        raise
 
 
 def _write_synced(path: Path, data: bytes) -> None:

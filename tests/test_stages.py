@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lenspipe.errors import StoppedError
 from lenspipe.intervals import Interval
 from lenspipe.scoring import PlanRows
-from lenspipe.stages import patiently, remaining
+from lenspipe.stages import remaining
 
 
 @dataclass(frozen=True)
@@ -28,34 +26,6 @@ class Groups:
     def split(self) -> Sequence[Groups]:
         starts = [self.start + sum(self.sizes[:k]) for k in range(len(self.sizes))]
         return [Groups(at, (size,)) for at, size in zip(starts, self.sizes, strict=True)]
-
-
-def test_a_commit_waits_for_storage_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    rests: list[float] = []
-    monkeypatch.setattr("lenspipe.stages.time.sleep", rests.append)
-
-    def call() -> str:
-        if len(rests) < 3:
-            raise OSError(28, "no space left")
-        return "done"
-
-    assert patiently(call) == "done"
-    assert rests == [1.0, 2.0, 4.0]
-
-
-def test_a_commit_that_storage_never_takes_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lenspipe.stages.time.sleep", lambda _seconds: None)
-
-    def full() -> None:
-        raise OSError(28, "no space left")
-
-    def ours() -> None:
-        raise ValueError("a fault of our own")
-
-    with pytest.raises(StoppedError, match="storage failed 6 times"):
-        patiently(full)
-    with pytest.raises(ValueError, match="our own"):
-        patiently(ours)
 
 
 @given(st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=4), max_size=6), st.data())
