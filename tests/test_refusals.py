@@ -43,14 +43,11 @@ def test_other_refusals_are_told_as_they_are() -> None:
 
 def test_a_sort_without_room_to_spill_is_a_fault_of_the_storage(tmp_path: Path) -> None:
     """DuckDB has errors of its own for that, here a real one."""
-    config = {
-        "temp_directory": str(tmp_path / "spill"),
-        "max_temp_directory_size": "1MB",
-        "memory_limit": "60MB",
-        "threads": "1",
-    }
+    (tmp_path / "file").touch()
+    spill = tmp_path / "file" / "spill"
+    config = {"temp_directory": str(spill), "memory_limit": "30MB", "threads": "1"}
     with duckdb.connect(config=config) as connection:  # type: ignore[arg-type]  # its own stub
-        query = "SELECT hash(i) AS h, i, hash(h) FROM range(4000000) t(i) ORDER BY h"
+        query = "SELECT hash(i) AS h, i, hash(i + 1) FROM range(3000000) t(i) ORDER BY h"
         with pytest.raises(duckdb.Error) as caught:
             connection.sql(query).to_arrow_reader(8192).read_next_batch()
     assert is_storage_fault(caught.value)
