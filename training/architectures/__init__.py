@@ -13,7 +13,7 @@ from lenspipe import registry
 from lenspipe.cutouts.base import Block
 from lenspipe.problems import first_problem
 
-HELPERS = ("layers",)
+HELPERS = ("keras_layers", "layers")
 
 
 class Architecture(Protocol):

@@ -12,8 +12,7 @@ from lenspipe.errors import InputError
 
 def check_size(shape: tuple[int, ...], divisor: int, smallest: int) -> None:
     """InputError unless `shape` is (band, y, x) of square stamps that halve without remainder."""
-    if len(shape) != 3 or shape[1] != shape[2]:
-        raise InputError("stamps", "square images (band, y, x)", shape)
+    check_smallest(shape, 1)
     size = shape[1]
     if size % divisor or size < smallest:
         first = -(-smallest // divisor) * divisor
@@ -23,6 +22,14 @@ def check_size(shape: tuple[int, ...], divisor: int, smallest: int) -> None:
             f"a multiple of {divisor} from {first} up ({fitting} …)",
             size,
         )
+
+
+def check_smallest(shape: tuple[int, ...], smallest: int) -> None:
+    """InputError unless `shape` is (band, y, x) of square stamps of so many pixels or more."""
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise InputError("stamps", "square images (band, y, x)", shape)
+    if shape[1] < smallest:
+        raise InputError("stamps.size_pixels", f"{smallest} or more", shape[1])
 
 
 class BlurPool(nn.Module):
