@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,6 +54,8 @@ class Store:
         self.root: str = root.rstrip("/")
         protocol = self.fs.protocol
         self.is_local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+        # Called before anything here changes; a run's driver puts the check of its lock here.
+        self.before_change: Callable[[], None] = lambda: None
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return (Store, (self.url,))
@@ -78,6 +80,7 @@ class Store:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file, durable before it is visible."""
+        self.before_change()
         if not self.is_local:
             self.fs.pipe_file(self.path(name), data)
             return
@@ -105,6 +108,7 @@ class Store:
                     yield aside
                     with aside.open("rb+") as file:
                         os.fsync(file.fileno())
+                    self.before_change()
                     aside.replace(target)
             except BaseException:
                 aside.unlink(missing_ok=True)
@@ -114,6 +118,7 @@ class Store:
         with TemporaryDirectory(prefix="lenspipe-") as folder:
             local = Path(folder, "file")
             yield local
+            self.before_change()
             self.fs.put_file(str(local), self.path(name))
 
     def create(self, name: str, data: bytes) -> bool:
@@ -163,6 +168,7 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Remove the file; none there is no error."""
+        self.before_change()
         try:
             self.fs.rm_file(self.path(name))
         except FileNotFoundError:
@@ -170,6 +176,7 @@ class Store:
 
     def delete_folder(self, folder: str) -> None:
         """Remove all below `folder`; none there is no error."""
+        self.before_change()
         if self.fs.exists(self.path(folder)):
             self.fs.rm(self.path(folder), recursive=True)
 
@@ -203,10 +210,8 @@ def _naming(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        named = error.filename
-        if named is None or _is_aside(os.fsdecode(named)):
+        if error.filename is None:
             error.filename = str(target)
-            error.filename2 = None
         raise
 
 

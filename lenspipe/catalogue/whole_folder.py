@@ -29,6 +29,7 @@ def replacing(store: Store, name: str, last: str) -> Iterator[Path]:
         aside.mkdir(parents=True)
         try:
             yield aside
+            store.before_change()
             _put_in_place(aside, store.local_path(name))
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
