@@ -12,9 +12,10 @@ from lenspipe.config import Survey
 from lenspipe.contracts import Reason
 from lenspipe.events import Events
 from lenspipe.identity import check_same_run, versions
+from lenspipe.ledger import Ledger
 from lenspipe.lock import RunLock
 from lenspipe.run_directory import ERASING, METRICS, RUN, RunDirectory
-from lenspipe.stages import Ledger
+from lenspipe.storage import Store
 
 # Reasons of a failure that another attempt may not meet again.
 RETRIED = frozenset(
@@ -49,8 +50,9 @@ def check_and_open(
     checked = check_survey(survey)
     events.run_started(survey.name, checked.output)
     run = RunDirectory(checked.output)
-    lock = RunLock(run.store)
-    lock.acquire()
+    lock = RunLock(Store(run.url))  # not the run's own, which asks the lock before it writes
+    lock.acquire(events.message)
+    run.store.before_change = lock.check
     try:
         if fresh or (run.read_json(RUN) or {}).get("state") == ERASING:
             run.erase()
@@ -66,7 +68,6 @@ def check_and_open(
             yield Job(checked, Ledger(run, lock, events))
         finally:
             with suppress(Exception):  # what ended the run is to be told, not this
-                lock.check()
                 run.store.write(METRICS, events.metrics.text())
     finally:
         lock.release()

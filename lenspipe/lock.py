@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -9,8 +10,9 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,14 @@ from lenspipe.run_directory import LOCK
 from lenspipe.storage import Store, is_storage_fault
 
 HEARTBEAT_S = 15.0
-# A holder on another host counts as dead when its heartbeat is older than this.
+# A holder on another host may be dead when its heartbeat is further than this from our clock.
 STALE_AFTER_S = 120.0
+# It is dead when the lock did not change while it was watched for so long, by our clock alone:
+# the clocks of two hosts may differ, and either may be set.
+WATCH_S = 3 * HEARTBEAT_S
+_LOOK_S = 1.0
+# What a filesystem says that has no flock (some NFS mounts); the lock file alone decides there.
+_NO_FLOCK = frozenset((errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL))
 
 
 class LockLostError(LenspipeError):
@@ -36,37 +44,68 @@ class RunLock:
         self._store = store
         self._token = uuid.uuid4().hex
         self._process = _this_process()
+        self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._seen = _clocks()
         self._stop = threading.Event()
         self._lost = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="run-lock", daemon=True)
 
-    def acquire(self) -> None:
-        """Take the lock; RunLockedError names the holder where it lives."""
+    def acquire(self, told: Callable[[str], None] = lambda _line: None) -> None:
+        """Take the lock; RunLockedError names the holder where it lives.
+
+        told: hears that a silent holder on another host is watched, which takes `WATCH_S`.
+        """
+        seen = _read(self._store)
+        if seen is not None:
+            self._wait_for_silence(seen, told)
         with _guard(self._store):
-            holder = read_holder(self._store)
-            if holder is not None:
-                if is_alive(holder):
-                    raise RunLockedError(
-                        f"run {self._store.url}",
-                        "no other run writing there",
-                        f"process {holder.get('pid')} on {holder.get('host')}",
-                    )
-                self._store.delete(LOCK)
+            now = _read(self._store)
+            if now != seen:
+                raise self._refusal(now)
+            if seen is not None and not _remove(self._store, seen):
+                raise self._refusal(_read(self._store))
             if not self._store.create(LOCK, self._content()):
-                raise RunLockedError(
-                    f"run {self._store.url}", "no other run writing there", "one that just began"
-                )
+                raise self._refusal(_read(self._store))
         self._seen = _clocks()
         self._thread.start()
 
+    def _wait_for_silence(self, seen: bytes, told: Callable[[str], None]) -> None:
+        """Until the holder is known to be dead; RunLockedError where it lives."""
+        holder = _parse(seen)
+        if is_alive(holder):
+            raise self._refusal(seen)
+        if is_near(holder) or not holder:
+            return
+        told(
+            f"the lock of {describe_holder(holder)} is watched for {WATCH_S:g} s: "
+            "where it stays silent, its run is taken over"
+        )
+        end = time.monotonic() + WATCH_S
+        while time.monotonic() < end:
+            time.sleep(min(_LOOK_S, WATCH_S))
+            now = _read(self._store)
+            if now != seen:
+                raise self._refusal(now)
+
+    def _refusal(self, content: bytes | None) -> RunLockedError:
+        found = "one that just began" if content is None else describe_holder(_parse(content))
+        return RunLockedError(f"run {self._store.url}", "no other run writing there", found)
+
     def release(self) -> None:
-        """Give the lock back if it is still ours."""
+        """Give the lock back if it is still ours.
+
+        Storage that refuses leaves it there: what ended the run is to be told, and the lock of a
+        process that is gone stops nobody.
+        """
         self._stop.set()
         self._thread.join()
-        with _guard(self._store):
-            if self._is_ours():
-                self._store.delete(LOCK)
+        try:
+            with _guard(self._store):
+                if self._is_ours():
+                    self._store.delete(LOCK)
+        except Exception as error:
+            if not is_storage_fault(error):
+                raise
 
     def check(self) -> None:
         """Raise LockLostError if another process holds the lock now.
@@ -83,7 +122,17 @@ class RunLock:
                 if not self._is_ours():
                     self._lost.set()
         if self._lost.is_set():
-            raise LockLostError(f"run {self._store.url}: another process took this run over")
+            raise LockLostError(
+                f"run {self._store.url}: {self._taker()} took this run over; nothing more was "
+                "committed here"
+            )
+
+    def _taker(self) -> str:
+        with suppress(Exception):  # only told
+            holder = read_holder(self._store)
+            if holder:
+                return describe_holder(holder)
+        return "another process"
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S) and not self._lost.is_set():
@@ -107,19 +156,66 @@ class RunLock:
         return holder is not None and holder.get("token") == self._token
 
     def _content(self) -> bytes:
-        content = {"token": self._token, **self._process, "heartbeat": time.time()}
+        content = {
+            "token": self._token,
+            **self._process,
+            "since": self._since,
+            "heartbeat": time.time(),
+        }
         return json.dumps(content).encode()
 
 
 def read_holder(store: Store) -> dict[str, Any] | None:
     """Who holds the lock; None where nobody does. A lock that is not JSON names a dead holder."""
+    content = _read(store)
+    return None if content is None else _parse(content)
+
+
+def describe_holder(holder: dict[str, Any]) -> str:
+    """Who holds a lock, in words: process, host, and since when."""
+    since = holder.get("since")
+    told = f", since {since}" if since else ""
+    return f"process {holder.get('pid')} on {holder.get('host')}{told}"
+
+
+def _read(store: Store) -> bytes | None:
     try:
-        content = json.loads(store.read(LOCK))
+        return store.read(LOCK)
     except FileNotFoundError:
         return None
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(content)
     except ValueError:
         return {}
-    return content if isinstance(content, dict) else {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _remove(store: Store, content: bytes) -> bool:
+    """Remove the lock of a dead holder; False where it is another one's by now.
+
+    Where nothing keeps two processes apart (no flock), both may have found the same dead holder:
+    locally the lock is moved aside, which only one of them can do, and looked at there.
+    """
+    if not store.is_local:
+        store.delete(LOCK)
+        return True
+    lock = store.local_path(LOCK)
+    aside = lock.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{LOCK}")
+    try:
+        lock.replace(aside)
+    except FileNotFoundError:
+        return False
+    try:
+        if aside.read_bytes() == content:
+            return True
+        with suppress(FileExistsError):
+            os.link(aside, lock)
+        return False
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def is_alive(holder: dict[str, Any]) -> bool:
@@ -127,14 +223,20 @@ def is_alive(holder: dict[str, Any]) -> bool:
 
     Where the holder's process ids are ours (same host, boot and PID namespace: containers may share
     the first two) the process table says it, process start included, since ids are used again;
-    elsewhere the age of the heartbeat does.
+    elsewhere the heartbeat does, and one that is not recent by our clock says only that it may be
+    dead: see `RunLock.acquire`.
     """
     try:
-        if all(holder.get(key) == value for key, value in _process_table().items()):
+        if is_near(holder):
             return _runs(holder)
-        return time.time() - float(holder.get("heartbeat", 0.0)) < STALE_AFTER_S
+        return abs(time.time() - float(holder.get("heartbeat", 0.0))) < STALE_AFTER_S
     except (KeyError, TypeError, ValueError):  # not a lock that we wrote
         return False
+
+
+def is_near(holder: dict[str, Any]) -> bool:
+    """Whether the holder's process id means the same here."""
+    return all(holder.get(key) == value for key, value in _process_table().items())
 
 
 def _runs(holder: dict[str, Any]) -> bool:
@@ -215,7 +317,11 @@ def _guard(store: Store) -> Iterator[None]:
     store.local_path("").mkdir(parents=True, exist_ok=True)
     descriptor = os.open(store.local_path(""), os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_FLOCK:
+                raise
         yield
     finally:
         os.close(descriptor)

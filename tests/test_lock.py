@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +49,7 @@ def sleep_through(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:
     first = RunLock(Store(str(tmp_path)))
     first.acquire()
-    with pytest.raises(RunLockedError, match="found process"):
+    with pytest.raises(RunLockedError, match=r"found process \d+ on .+, since \d{4}-\d\d-\d\dT"):
         RunLock(Store(str(tmp_path))).acquire()
     first.release()
     second = RunLock(Store(str(tmp_path)))
@@ -245,6 +248,149 @@ def test_no_error_ends_the_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyP
             mine.check()
     wait(lambda: (read_holder(store) or before)["heartbeat"] > before["heartbeat"])
     mine.check()
+    mine.release()
+
+
+def elsewhere(tmp_path: Path, **changes: Any) -> dict[str, Any]:
+    """The lock of a run on another host, by default one that is silent for long."""
+    silent = {"heartbeat": time.time() - lock.STALE_AFTER_S - 1.0}
+    return {**held(tmp_path), "host": "elsewhere", "token": "theirs", **silent, **changes}
+
+
+def put(folder: Path, holder: dict[str, Any]) -> bytes:
+    content = json.dumps(holder).encode()
+    Store(str(folder)).write(LOCK, content)
+    return content
+
+
+@pytest.fixture
+def short_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "WATCH_S", 0.3)
+    monkeypatch.setattr(lock, "_LOOK_S", 0.02)
+
+
+@pytest.mark.usefixtures("short_watch")
+@pytest.mark.parametrize("ahead_s", [-1e4, 1e9])
+def test_a_silent_holder_elsewhere_is_watched_and_then_taken_over(
+    tmp_path: Path, ahead_s: float
+) -> None:
+    """Whatever its clock said: of a host whose clock is years ahead too."""
+    put(tmp_path, elsewhere(tmp_path, heartbeat=time.time() + ahead_s))
+    told: list[str] = []
+    mine = RunLock(Store(str(tmp_path)))
+    began = time.monotonic()
+    mine.acquire(told.append)
+    assert time.monotonic() - began >= 0.3
+    assert len(told) == 1
+    assert "on elsewhere, since" in told[0]
+    mine.check()
+    mine.release()
+
+
+@pytest.mark.usefixtures("short_watch")
+@pytest.mark.parametrize("ahead_s", [-1e4, 1e9])
+def test_a_holder_whose_clock_is_wrong_and_whose_heart_beats_is_left_alone(
+    tmp_path: Path, ahead_s: float
+) -> None:
+    holder = elsewhere(tmp_path, heartbeat=time.time() + ahead_s)
+    put(tmp_path, holder)
+    assert not is_alive(holder)  # by the clock alone
+    beat = threading.Timer(0.1, put, (tmp_path, {**holder, "heartbeat": holder["heartbeat"] + 15}))
+    beat.start()
+    with pytest.raises(RunLockedError, match="on elsewhere"):
+        RunLock(Store(str(tmp_path))).acquire()
+    beat.join()
+    assert (read_holder(Store(str(tmp_path))) or {})["host"] == "elsewhere"
+
+
+@pytest.mark.parametrize("jump_s", [-1e8, 1e8])
+def test_a_clock_that_is_set_does_not_lose_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    mine = RunLock(Store(str(tmp_path)))
+    mine.acquire()
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + jump_s)
+    mine.check()
+    with pytest.raises(RunLockedError):  # here the process table tells, and no clock
+        RunLock(Store(str(tmp_path))).acquire()
+    mine.release()
+
+
+def test_where_files_cannot_be_flocked_one_of_many_gets_a_dead_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS without a lock daemon: then the lock file alone keeps runs apart."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    dead = {**held(tmp_path), "start_ticks": 1, "token": "dead"}
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for _ in range(5):
+        put(tmp_path, dead)
+        gate = threading.Barrier(6)
+        got: list[RunLock] = []
+
+        def contend(gate: threading.Barrier = gate, got: list[RunLock] = got) -> None:
+            mine = RunLock(Store(str(tmp_path)))
+            gate.wait()
+            try:
+                mine.acquire()
+            except RunLockedError:
+                return
+            got.append(mine)
+
+        threads = [threading.Thread(target=contend) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(got) == 1
+        got[0].check()
+        got[0].release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_fault_of_flock_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        RunLock(Store(str(tmp_path))).acquire()
+
+
+def test_a_lock_that_changed_hands_meanwhile_is_put_back(tmp_path: Path) -> None:
+    theirs = put(tmp_path, elsewhere(tmp_path))
+    assert not lock._remove(Store(str(tmp_path)), b"what was judged dead")
+    assert Store(str(tmp_path)).read(LOCK) == theirs
+    assert lock._remove(Store(str(tmp_path)), theirs)
+    assert not lock._remove(Store(str(tmp_path)), theirs)
+
+
+def test_storage_that_refuses_does_not_hide_why_a_run_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(_name: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    store = Store(str(tmp_path))
+    mine = RunLock(store)
+    mine.acquire()
+    monkeypatch.setattr(store, "delete", read_only)
+    mine.release()
+    assert read_holder(store) is not None
+
+
+def test_who_lost_the_lock_is_told_to_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = elsewhere(tmp_path, pid=77)
+    mine = RunLock(Store(str(tmp_path)))
+    mine.acquire()
+    put(tmp_path, theirs)
+    sleep_through(monkeypatch, 2 * lock.HEARTBEAT_S + 1.0)
+    with pytest.raises(LockLostError, match=r"process 77 on elsewhere, since .* took this run"):
+        mine.check()
     mine.release()
 
 
