@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import onnx
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -15,34 +15,67 @@ from pydantic import (
     FiniteFloat,
     PositiveFloat,
     PositiveInt,
+    StringConstraints,
     ValidationError,
+    model_validator,
 )
 
 from lenspipe.contracts import InputSpec
 from lenspipe.errors import InputError
+from lenspipe.models import graph
 from lenspipe.problems import first_problem
 
 METADATA_KEY = "lenspipe.card"
+DIGEST_KEY = "lenspipe.sha256"  # over all of the model but this entry
+# Far above any network of this field (Euclid VIS stamps: 3 x 200 x 200) and far below what would
+# fill a machine's memory with the buffers of one batch.
+MAX_SIZE_PIXELS = 4096
+MAX_STAMP_VALUES = 1 << 24
+MAX_CARD_LENGTH = 1 << 24
+
+# What becomes part of a column, a file name or a message.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 class CardBlock(BaseModel):
-    """A block of a card: unknown keys are refused, values are frozen."""
+    """A block of a card: unknown keys and numbers that are not finite are refused; frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ImageInput(CardBlock):
-    """One image tensor (batch, band, y, x), float32 flux at `zero_point_mag`."""
+    """One image tensor (batch, band, y, x): flux at `zero_point_mag`.
 
-    name: str
-    bands: tuple[str, ...]
-    size_pixels: PositiveInt
+    dtype: type in which the pixels cross to the device; the graph casts them to what it computes
+    in. An integer type holds round((flux - zero_level) / quantum); the graph undoes that too.
+    Values beyond the type's range become its ends.
+    """
+
+    name: Label
+    bands: tuple[Label, ...] = Field(min_length=1, max_length=64)
+    size_pixels: int = Field(gt=0, le=MAX_SIZE_PIXELS)
     pixel_scale_arcsec: PositiveFloat
     zero_point_mag: float | None = None
+    dtype: Literal["float32", "float16", "int16", "uint16"] = "float32"
+    quantum: PositiveFloat | None = None
+    zero_level: float = 0.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ImageInput:
+        if (self.dtype in ("int16", "uint16")) != (self.quantum is not None):
+            raise ValueError("expected quantum with an integer dtype, and only there")
+        if self.quantum is None and self.zero_level:
+            raise ValueError("expected zero_level only with an integer dtype")
+        if len(self.bands) * self.size_pixels**2 > MAX_STAMP_VALUES:
+            raise ValueError(f"expected at most {MAX_STAMP_VALUES} values in a stamp")
+        return self
 
     def spec(self) -> InputSpec:
-        """The same as the contract that readers take."""
-        return InputSpec(**self.model_dump())
+        """The same as the contract that readers take: always float32 flux."""
+        return InputSpec(
+            self.name, self.bands, self.size_pixels, self.pixel_scale_arcsec, self.zero_point_mag
+        )
 
 
 class Feature(CardBlock):
@@ -140,11 +173,11 @@ class Training(CardBlock):
 class ModelCard(CardBlock):
     """One network's card. Images or features, never neither."""
 
-    name: str
+    name: Name
     task: Literal["lens_finding", "photometry"]
     architecture: str
-    images: tuple[ImageInput, ...] = ()
-    features: tuple[Feature, ...] = ()
+    images: tuple[ImageInput, ...] = Field(default=(), max_length=16)
+    features: tuple[Feature, ...] = Field(default=(), max_length=10_000)
     normalisation: Normalisation | None = None
     outputs: tuple[Output, ...]
     calibration: Calibration | None = None
@@ -159,13 +192,26 @@ class ModelCard(CardBlock):
 
 
 def weights_sha256(model: onnx.ModelProto) -> str:
-    """SHA-256 over every initialiser's name, shape, type and bytes, in the order of names."""
+    """SHA-256 over every initialiser's name, shape, type and bytes, in the order of names.
+
+    ValueError where a tensor's bytes are not what its shape asks for.
+    """
     digest = hashlib.sha256()
     for tensor in sorted(model.graph.initializer, key=lambda t: t.name):
         array = onnx.numpy_helper.to_array(tensor)
         digest.update(f"{tensor.name}|{array.dtype.str}|{array.shape}|".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def model_sha256(model: onnx.ModelProto) -> str:
+    """SHA-256 over the whole model, graph, weights and card, but for the entry that holds it."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    kept = [entry for entry in model.metadata_props if entry.key != DIGEST_KEY]
+    del bare.metadata_props[:]
+    bare.metadata_props.extend(kept)
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
 
 def file_sha256(path: str | Path) -> str:
@@ -185,53 +231,63 @@ def read_card(path: str | Path) -> ModelCard:
 def read_model(path: str | Path) -> tuple[bytes, ModelCard]:
     """The file's bytes and its card; see `read_card`. What is checked is what is then run."""
     field = f"model {path}"
-    try:
-        content = Path(path).read_bytes()
-        model = onnx.load_from_string(content)
-    except FileNotFoundError:
-        raise InputError(field, "an ONNX file", "no such file") from None
-    except (OSError, DecodeError) as error:
-        raise InputError(field, "an ONNX file", error) from error
-    outside = external_tensors(model)
-    if outside:
-        raise InputError(field, "all weights inside the file", f"{outside[0]} kept outside of it")
+    content, model = _parse(Path(path), field)
+    graph.check(model, field)
     card = _card_of(model, field)
-    found = weights_sha256(model)
-    if found != card.weights_sha256:
-        raise InputError(f"{field}: weights", f"SHA-256 {card.weights_sha256}", found)
+    _check_digests(model, card, field)
     return content, card
 
 
-def external_tensors(message: Message) -> list[str]:
-    """Names of the tensors, at any depth, whose bytes lie in other files."""
-    if isinstance(message, onnx.TensorProto):
-        outside = message.data_location == onnx.TensorProto.EXTERNAL
-        return [message.name or "a tensor"] if outside else []
-    found: list[str] = []
-    for field, value in message.ListFields():
-        if field.message_type is None:
-            continue
-        parts = [value] if isinstance(value, Message) else value
-        found += [name for part in parts for name in external_tensors(part)]
-    return found
+def _parse(path: Path, field: str) -> tuple[bytes, onnx.ModelProto]:
+    try:
+        size = path.stat().st_size
+        if size > graph.MAX_BYTES:
+            raise InputError(field, f"an ONNX file of at most {graph.MAX_BYTES} bytes", size)
+        content = path.read_bytes()
+        return content, onnx.load_from_string(content)
+    except FileNotFoundError:
+        raise InputError(field, "an ONNX file", "no such file") from None
+    except (OSError, DecodeError) as error:
+        raise InputError(field, "an ONNX file that can be read", error) from error
+
+
+def _check_digests(model: onnx.ModelProto, card: ModelCard, field: str) -> None:
+    """InputError where weights, or anything else of the model, are not what was written."""
+    try:
+        found = weights_sha256(model)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{field}: weights", "tensors that are whole", error) from error
+    if found != card.weights_sha256:
+        raise InputError(f"{field}: weights", f"SHA-256 {card.weights_sha256}", found)
+    written = _metadata(model).get(DIGEST_KEY)
+    if written is not None and written != (found := model_sha256(model)):
+        raise InputError(f"{field}: graph and card", f"SHA-256 {written}", found)
 
 
 def _card_of(model: onnx.ModelProto, field: str) -> ModelCard:
-    texts = {entry.key: entry.value for entry in model.metadata_props}
+    texts = _metadata(model)
     if METADATA_KEY not in texts:
         raise InputError(field, f"metadata {METADATA_KEY} (a model card)", "none")
+    if len(texts[METADATA_KEY]) > MAX_CARD_LENGTH:
+        raise InputError(f"{field}: card", f"at most {MAX_CARD_LENGTH} characters", "more")
     try:
         return ModelCard.model_validate_json(texts[METADATA_KEY])
     except ValidationError as error:
         raise first_problem(error, f"{field}: card") from error
 
 
+def _metadata(model: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
 def write_card(model: onnx.ModelProto, card: ModelCard, path: str | Path) -> ModelCard:
-    """Save `model` with `card` inside; the card gets the hash of the weights as they are."""
+    """Save `model` with `card` inside, the hash of the weights in the card, of all beside it."""
     final = card.model_copy(update={"weights_sha256": weights_sha256(model)})
-    kept = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
+    ours = (METADATA_KEY, DIGEST_KEY)
+    kept = [entry for entry in model.metadata_props if entry.key not in ours]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
     model.metadata_props.add(key=METADATA_KEY, value=final.model_dump_json())
+    model.metadata_props.add(key=DIGEST_KEY, value=model_sha256(model))
     onnx.save(model, str(path))
     return final

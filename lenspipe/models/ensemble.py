@@ -88,6 +88,11 @@ class Ensemble:
         return self.members[0].provider
 
     @property
+    def halvings(self) -> int:
+        """How often some member's batch was made smaller, as the device's memory was short."""
+        return sum(member.halvings for member in self.members)
+
+    @property
     def cascade(self) -> Cascade | None:
         """Which member looks first, if one does."""
         return self.description.spec.cascade
@@ -208,12 +213,19 @@ def predict_isolated(
     member: Member, images: Images
 ) -> tuple[Float32[np.ndarray, " n"], dict[int, str]]:
     """Logits, and row -> message for rows on which the member raises by themselves (NaN there)."""
-    rows = len(next(iter(images.values())))
+    rows = member.rows(images)
     logits = np.full(rows, np.nan, np.float32)
     failed: dict[int, str] = {}
-    for start in range(0, rows, member.batch_size):
-        stop = min(start + member.batch_size, rows)
-        _isolate(member, images, start, stop, logits, failed)
+    done = 0
+    while done < rows:
+        try:
+            for start, found in member.stream(images, done):
+                done = start + len(found)
+                logits[start:done] = found
+        except MemberError:
+            stop = min(done + member.batch_size, rows)
+            _isolate(member, images, done, stop, logits, failed)
+            done = stop
     return logits, failed
 
 

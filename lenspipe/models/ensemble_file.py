@@ -21,8 +21,8 @@ from lenspipe.models.card import (
     Metric,
     ModelCard,
     Threshold,
-    file_sha256,
     read_card,
+    read_model,
 )
 from lenspipe.problems import first_problem
 from lenspipe.yaml_file import read_yaml
@@ -109,10 +109,9 @@ def describe_ensemble(name_or_path: str, base: str | Path = ".") -> EnsembleDesc
     path = locate.find(name_or_path, base, "ensemble")
     spec = _single(path) if path.suffix == ".onnx" else read_spec(path)
     files = [locate.find(name, path.parent, "ensemble.members") for name in spec.members]
-    cards = [read_card(file) for file in files]
+    cards, hashes = _read_members(files)
     _check_members(cards, path)
     inputs, names = merge_inputs([[image.spec() for image in card.images] for card in cards])
-    hashes = [file_sha256(file) for file in files]
     _check_spec(spec, [card.name for card in cards])
     return EnsembleDescription(
         spec=spec,
@@ -178,6 +177,17 @@ def _single(path: Path) -> EnsembleSpec:
         metrics=card.metrics,
         seen=card.training.real_objects,
     )
+
+
+def _read_members(files: Sequence[Path]) -> tuple[list[ModelCard], list[str]]:
+    """Cards and hashes of files, each read once: a card and the hash of another file's bytes would
+    pass for one."""
+    cards, hashes = [], []
+    for file in files:
+        content, card = read_model(file)
+        cards.append(card)
+        hashes.append(hashlib.sha256(content).hexdigest())
+    return cards, hashes
 
 
 def _check_members(cards: Sequence[ModelCard], path: Path) -> None:

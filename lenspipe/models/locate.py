@@ -28,12 +28,20 @@ def find(name_or_path: str, base: str | Path = ".", field: str = "model") -> Pat
     given = Path(name_or_path)
     if given.suffix in SUFFIXES or "/" in name_or_path:
         path = given if given.is_absolute() else Path(base) / given
-        if not path.is_file():
+        if not _is_file(path, field):
             raise InputError(field, "a model file", f"nothing at {path}")
         return path
     for suffix in SUFFIXES:
         path = folder() / f"{name_or_path}{suffix}"
-        if path.is_file():
+        if _is_file(path, field):
             return path
     known = ", ".join(names()) or "none shipped"
     raise InputError(field, f"a path or one of {known}", repr(name_or_path))
+
+
+def _is_file(path: Path, field: str) -> bool:
+    """InputError where the system lets nobody look: a name too long, a folder that is closed."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise InputError(field, "a path that can be looked at", error) from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import onnxruntime
 
 from lenspipe.errors import InputError, ProviderError
+from lenspipe.models import cuda
 
 ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]
 RUNTIME_NAMES = {
@@ -54,14 +54,7 @@ def choose(provider: ProviderName) -> str:
 
 def cuda_devices() -> int:
     """How many CUDA devices this process sees, by the driver; 0 without a driver."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+    return cuda.devices()
 
 
 def open_session(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,31 @@ from lenspipe.contracts import InputSpec
 from lenspipe.errors import InputError, MemberError
 from lenspipe.models import normalise, providers
 from lenspipe.models.card import ModelCard, read_model
-from lenspipe.models.feed import make_runner
+from lenspipe.models.encode import RUNTIME_TYPES, encode, image_inputs, input_dtype
+from lenspipe.models.feed import Feed, ahead, make_feed
 from lenspipe.models.providers import ProviderName, ProviderOptions
 
 FEATURES = "features"  # key under which `predict` takes a photometry network's input
+# What ONNX Runtime's allocator, CUDA, cuDNN, cuBLAS and TensorRT say when memory is short. They
+# raise it as a general failure, so that the words are all there is to tell it by.
+OUT_OF_MEMORY = re.compile(
+    r"failed to allocate memory|out of memory|available memory of \d+ is smaller|bad_alloc"
+    r"|bad allocation|cudaErrorMemoryAllocation|CU\w+_STATUS_ALLOC_FAILED|OutOfMemory",
+    re.IGNORECASE,
+)
+MAX_FIXED_BATCH = 65_536
+
+
+class OutOfMemoryError(MemberError):
+    """A batch did not fit into the device's memory."""
 
 
 class Member:
     """A network that is ready to run. One thread at a time: its batch buffers are reused.
 
     card, path, sha256 (of the whole file), provider (the one in use), batch_size, and inputs:
-    key of `predict` -> shape without the batch.
+    key of `predict` -> shape without the batch. halvings: how often the batch was made smaller
+    since the device's memory did not hold it.
     """
 
     def __init__(
@@ -43,15 +58,16 @@ class Member:
         self.sha256 = sha256
         self.provider = provider
         self.inputs = input_shapes(card)
+        self.halvings = 0
+        self._session = session
+        self._device_id = device_id
+        self._images = image_inputs(card)
         self._graph_names = _check_inputs(session, card, path)
         self._output = _check_output(session, card, path)
-        self.batch_size = _fixed_batch(session) or batch_size
+        self._fixed_batch = _fixed_batch(session, path)
+        self.batch_size = self._fixed_batch or batch_size
         self._normalise = card.normalisation
-        self._buffers = {
-            key: np.zeros((self.batch_size, *shape), np.float32)
-            for key, shape in self.inputs.items()
-        }
-        self._runner = make_runner(session, self._output, provider, device_id)
+        self._feed = self._make_feed()
 
     @classmethod
     def load(
@@ -98,24 +114,62 @@ class Member:
 
     def warm_up(self) -> None:
         """Run one batch of zeros. MemberError where that fails, so that no row is at fault."""
-        for buffer in self._buffers.values():
-            buffer[:] = 0.0
-        self._run(self._buffers)
+        while True:
+            try:
+                for buffer in self._feed.buffers(0).values():
+                    buffer[...] = 0
+                self._stage(0, self._feed.buffers(0))
+                self._run(0)
+                return
+            except OutOfMemoryError:
+                self._halve()
 
     def predict(self, images: Mapping[str, np.ndarray]) -> Float32[np.ndarray, " n"]:
         """Logit per row of `images`: input name -> (n, band, y, x), or `features` -> (n, feature).
 
         A row with a value that is not finite gives NaN. MemberError where the network raises.
         """
+        logits = np.empty(self.rows(images), np.float32)
+        for start, found in self.stream(images):
+            logits[start : start + len(found)] = found
+        return logits
+
+    def rows(self, images: Mapping[str, np.ndarray]) -> int:
+        """How many rows `images` holds; InputError where they are not what the network takes."""
+        return len(next(iter(self._validated(images).values())))
+
+    def stream(
+        self, images: Mapping[str, np.ndarray], first: int = 0
+    ) -> Iterator[tuple[int, Float32[np.ndarray, " k"]]]:
+        """Batch by batch (first row, logits) from row `first` on; see `predict`.
+
+        A batch that the device has no memory for is done again in halves, and so are all later
+        ones. Any other fault is raised where the batch's turn is.
+        """
         arrays = self._validated(images)
         rows = len(next(iter(arrays.values())))
-        logits = np.empty(rows, np.float32)
-        for start in range(0, rows, self.batch_size):
-            part = {key: array[start : start + self.batch_size] for key, array in arrays.items()}
-            finite = _finite_rows(part)
-            found = self._run(self._normalised(self._filled(part, finite)))[: len(finite)]
-            logits[start : start + len(finite)] = np.where(finite, found, np.nan)
-        return logits
+        while first < rows:
+            try:
+                for start, found in self._batches(arrays, range(first, rows, self.batch_size)):
+                    yield start, found
+                    first = start + len(found)
+            except OutOfMemoryError:
+                self._halve()
+
+    def _batches(
+        self, arrays: Mapping[str, np.ndarray], starts: range
+    ) -> Iterator[tuple[int, Float32[np.ndarray, " k"]]]:
+        slots = self._feed.slots
+
+        def prepare(index: int) -> tuple[int, Bool[np.ndarray, " k"]]:
+            part = {k: a[starts[index] : starts[index] + starts.step] for k, a in arrays.items()}
+            return index % slots, self._prepare(index % slots, part)
+
+        overlap = slots > 1 and len(starts) > 1
+        prepared = ahead(prepare, range(len(starts)), overlap)
+        for start, (slot, finite) in zip(starts, prepared, strict=True):
+            found = self._run(slot)[: len(finite)]
+            yield start, np.where(finite, found, np.float32(np.nan))
 
     def _validated(self, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         arrays = {}
@@ -135,42 +189,99 @@ class Member:
             raise InputError(f"{self.name}: inputs", "as many rows in each", sorted(lengths))
         return arrays
 
-    def _filled(
-        self, part: Mapping[str, np.ndarray], finite: Bool[np.ndarray, " k"]
-    ) -> Mapping[str, np.ndarray]:
-        """A batch of the fixed size: the rows themselves where they are one, else the buffers, in
-        which rows that are missing or not finite are zeros."""
-        whole = len(finite) == self.batch_size and bool(finite.all())
-        if whole and all(array.flags.c_contiguous for array in part.values()):
-            return part
+    def _prepare(self, slot: int, part: Mapping[str, np.ndarray]) -> Bool[np.ndarray, " k"]:
+        """Stage a batch of the fixed size and tell which of its rows are finite. Rows that are
+        missing or not finite are zeros in it."""
+        finite = _finite_rows(part)
+        if self._as_it_is(part, finite):
+            self._stage(slot, {self._graph_names[key]: array for key, array in part.items()})
+            return finite
+        buffers = self._feed.buffers(slot)
         for key, array in part.items():
-            buffer = self._buffers[key]
-            buffer[: len(finite)] = array
-            buffer[: len(finite)][~finite] = 0.0
-            buffer[len(finite) :] = 0.0
-        return self._buffers
+            buffer = buffers[self._graph_names[key]]
+            encode(self._normalised(array, finite), self._images.get(key), buffer[: len(finite)])
+            buffer[len(finite) :] = 0
+        self._stage(slot, buffers)
+        return finite
 
-    def _normalised(self, batch: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """What the card asks for outside the graph."""
+    def _as_it_is(self, part: Mapping[str, np.ndarray], finite: Bool[np.ndarray, " k"]) -> bool:
+        """Whether the rows are a batch already, in memory and in type."""
+        return (
+            len(finite) == self.batch_size
+            and self._feed.slots == 1
+            and not self._normalises
+            and bool(finite.all())
+            and all(input_dtype(self._images.get(key)) == np.float32 for key in part)
+            and all(array.flags.c_contiguous for array in part.values())
+        )
+
+    @property
+    def _normalises(self) -> bool:
+        return self._normalise is not None and not self._normalise.in_graph
+
+    def _normalised(self, array: np.ndarray, finite: Bool[np.ndarray, " k"]) -> np.ndarray:
+        """The rows as the graph wants them, in float32: zeros where not finite, and what the card
+        asks for outside of the graph."""
+        if not finite.all():
+            array = array.copy()
+            array[~finite] = 0.0
         if self._normalise is None or self._normalise.in_graph:
-            return batch
+            return array
         name, parameters = self._normalise.name, self._normalise.parameters
-        return {key: normalise.apply(name, parameters, a, np) for key, a in batch.items()}
+        return np.asarray(normalise.apply(name, parameters, array, np))
 
-    def _run(self, batch: Mapping[str, np.ndarray]) -> Float32[np.ndarray, " batch"]:
-        feed = {self._graph_names[key]: array for key, array in batch.items()}
+    def _stage(self, slot: int, batch: Mapping[str, np.ndarray]) -> None:
         try:
-            found = self._runner(feed)
+            self._feed.stage(slot, batch)
         # ONNX Runtime's exceptions have no common base but Exception.
         except Exception as error:
-            raise MemberError(f"{self.name}: {' '.join(str(error).split())[:300]}") from error
+            raise self._told(error) from error
+
+    def _run(self, slot: int) -> Float32[np.ndarray, " batch"]:
+        try:
+            found = np.asarray(self._feed.run(slot), np.float32)
+        except Exception as error:  # as above
+            raise self._told(error) from error
         if found.size != self.batch_size:
             raise InputError(
                 f"{self.name}: output {self._output}",
                 f"one logit per row ({self.batch_size})",
                 found.shape,
             )
-        return np.asarray(found, np.float32).reshape(self.batch_size)
+        return found.reshape(self.batch_size)
+
+    def _told(self, error: Exception) -> MemberError:
+        text = f"{self.name}: {_shortened(' '.join(str(error).split()))}"
+        short = OUT_OF_MEMORY.search(str(error)) or isinstance(error, MemoryError)
+        if short and self.batch_size > 1 and self._fixed_batch is None:
+            return OutOfMemoryError(text)
+        return MemberError(text)
+
+    def _halve(self) -> None:
+        """Smaller batches from now on; the device's buffers go before the new ones come."""
+        self.batch_size //= 2
+        self.halvings += 1
+        del self._feed
+        self._feed = self._make_feed()
+
+    def _make_feed(self) -> Feed:
+        while True:
+            specs = {
+                self._graph_names[key]: (
+                    (self.batch_size, *shape),
+                    input_dtype(self._images.get(key)),
+                )
+                for key, shape in self.inputs.items()
+            }
+            try:
+                return make_feed(self._session, self._output, specs, self.provider, self._device_id)
+            # ONNX Runtime's exceptions have no common base but Exception.
+            except Exception as error:
+                told = self._told(error)
+                if not isinstance(told, OutOfMemoryError):
+                    raise told from error
+            self.batch_size //= 2
+            self.halvings += 1
 
 
 def input_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
@@ -192,6 +303,11 @@ def check_normalisation(card: ModelCard, path: str) -> None:
         raise InputError(
             f"model {path}: card.{error.field}", error.expected, error.found
         ) from error
+
+
+def _shortened(text: str) -> str:
+    """Beginning and end of what ONNX Runtime says: the place, and what went wrong there."""
+    return text if len(text) <= 500 else f"{text[:150]} … {text[-300:]}"
 
 
 def _finite_rows(part: Mapping[str, np.ndarray]) -> Bool[np.ndarray, " k"]:
@@ -227,10 +343,11 @@ def _check_inputs(
             not isinstance(size, int) or size == side
             for size, side in zip(sizes, shape, strict=True)
         )
-        if node.type != "tensor(float)" or not fits:
+        dtype = str(input_dtype(image_inputs(card).get(key)))
+        if node.type != RUNTIME_TYPES[dtype] or not fits:
             raise InputError(
                 f"model {path}: input {key}",
-                f"float32 (batch, {', '.join(map(str, shape))}) as its card says",
+                f"{dtype} (batch, {', '.join(map(str, shape))}) as its card says",
                 f"{node.type} {node.shape}",
             )
     return names
@@ -238,17 +355,23 @@ def _check_inputs(
 
 def _check_output(session: onnxruntime.InferenceSession, card: ModelCard, path: Path) -> str:
     """Name of the output that holds the logit: the one called so, or the only one."""
-    found = [node.name for node in session.get_outputs()]
+    found = {node.name: node.type for node in session.get_outputs()}
     named = [output.name for output in card.outputs]
     missing = [name for name in named if name not in found]
     if missing or not named:
-        raise InputError(f"model {path}: outputs", ", ".join(named) or "one or more", found)
+        raise InputError(f"model {path}: outputs", ", ".join(named) or "one or more", list(found))
     if len(named) > 1 and "logit" not in named:
         raise InputError(f"model {path}: card.outputs", "one called logit", ", ".join(named))
-    return "logit" if "logit" in named else named[0]
+    chosen = "logit" if "logit" in named else named[0]
+    if found[chosen] not in ("tensor(float)", "tensor(float16)", "tensor(double)"):
+        raise InputError(f"model {path}: output {chosen}", "floating point", found[chosen])
+    return chosen
 
 
-def _fixed_batch(session: onnxruntime.InferenceSession) -> int | None:
+def _fixed_batch(session: onnxruntime.InferenceSession, path: Path) -> int | None:
     """Batch size that the graph insists on, if it does."""
-    size = session.get_inputs()[0].shape[0]
-    return size if isinstance(size, int) else None
+    sizes = {size for node in session.get_inputs() if isinstance(size := node.shape[0], int)}
+    if len(sizes) > 1 or any(not 0 < size <= MAX_FIXED_BATCH for size in sizes):
+        found = ", ".join(map(str, sorted(sizes)))
+        raise InputError(f"model {path}: batch", f"one size up to {MAX_FIXED_BATCH}", found)
+    return next(iter(sizes), None)

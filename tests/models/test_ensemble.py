@@ -97,11 +97,11 @@ def test_a_member_that_always_raises_is_no_fault_of_the_rows(
 ) -> None:
     ensemble = load(toy_models.make_ensemble(tmp_path))
 
-    def broken(feed: object) -> np.ndarray:
-        raise RuntimeError("out of device memory")
+    def broken(slot: int) -> np.ndarray:
+        raise RuntimeError("the device is gone")
 
-    monkeypatch.setattr(ensemble.members[1], "_runner", broken)
-    with pytest.raises(MemberError, match="toy-b: out of device memory"):
+    monkeypatch.setattr(ensemble.members[1]._feed, "run", broken)
+    with pytest.raises(MemberError, match="toy-b: the device is gone"):
         ensemble.score({"image": pixels(3)})
 
 
@@ -139,19 +139,34 @@ def test_cascade_ranks_no_stopped_row_above_one_that_passed(cascade: Path) -> No
 def test_cascade_asks_the_others_only_where_it_must(
     cascade: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, int]] = []
-    predict = Member.predict
+    """Every batch that reaches a session is looked at: the survivors of all batches of the first
+    member, gathered in full ones, the last padded with zeros and never with rows of before."""
+    ensemble = load(cascade)
+    fed: dict[str, list[np.ndarray]] = {name: [] for name in ensemble.member_names}
 
-    def counted(self: Member, images: dict[str, np.ndarray]) -> np.ndarray:
-        asked.append((self.name, len(images["image"])))
-        return predict(self, images)
+    def watch(member: Member) -> None:
+        stage = member._feed.stage
 
-    monkeypatch.setattr(Member, "predict", counted)
-    found = load(cascade).score({"image": pixels(40)})
-    passed = int((found.members[:, 1] >= 0.3).sum())
-    rows = {name: sum(n for who, n in asked if who == name) for name in ("toy-a", "toy-b")}
-    assert rows == {"toy-b": 40, "toy-a": passed}
-    assert sum(who == "toy-a" for who, _ in asked) == -(-passed // 4)
+        def watched(slot: int, batch: dict[str, np.ndarray]) -> None:
+            fed[member.name].append(batch["image"].copy())
+            stage(slot, batch)
+
+        monkeypatch.setattr(member._feed, "stage", watched)
+
+    for member in ensemble.members:
+        watch(member)
+    images = pixels(42)
+    found = ensemble.score({"image": images})
+    passed = found.members[:, 1] >= 0.3
+    count = int(passed.sum())
+    assert 4 < count < 38
+    assert count % 4
+    assert len(fed["toy-b"]) == 11
+    for name in ("toy-a", "toy-c"):
+        rows = np.concatenate(fed[name])
+        assert len(fed[name]) == -(-count // 4)
+        np.testing.assert_array_equal(rows[:count], images[passed])
+        assert not rows[count:].any()
 
 
 @settings(max_examples=60, deadline=None)
