@@ -6,6 +6,7 @@ object store it is one put.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,10 +16,12 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO, cast
 
 import duckdb
-import fsspec
 import pyarrow.fs as pafs
 
+from lenspipe.remote import OutageError, url_to_fs
+
 _ASIDE = ".tmp-"
+_READ_AHEAD = 1 << 20  # bytes that one request for a part of a remote file brings beyond it
 
 
 # Libraries of object stores, whose exceptions are no OSError.
@@ -30,7 +33,7 @@ _STORE_LIBRARIES = frozenset(
 def is_storage_fault(error: BaseException) -> bool:
     """Whether the operating system or an object store refused, rather than our own code."""
     return (
-        isinstance(error, OSError)
+        isinstance(error, OSError | OutageError)
         or any(
             kind.__module__.partition(".")[0] in _STORE_LIBRARIES for kind in type(error).__mro__
         )
@@ -50,10 +53,12 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.fs, root = fsspec.core.url_to_fs(url)
+        self.fs, root = url_to_fs(url)
         self.root: str = root.rstrip("/")
         protocol = self.fs.protocol
-        self.is_local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+        protocols = (protocol,) if isinstance(protocol, str) else tuple(protocol)
+        self.is_local = "file" in protocols
+        self._has_conditions = "s3" in protocols
         # Called before anything here changes; a run's driver puts the check of its lock here.
         self.before_change: Callable[[], None] = lambda: None
 
@@ -143,8 +148,51 @@ class Store:
         try:
             self.fs.pipe_file(self.path(name), data, mode="create")
         except FileExistsError:
-            return False
+            return self._holds(name, data)
         return True
+
+    def tagged(self, name: str) -> tuple[bytes, str]:
+        """The whole file, and the tag by which `swap` replaces this content and no later one.
+
+        FileNotFoundError where there is none.
+        """
+        tag = str(self.fs.info(self.path(name)).get("ETag", ""))  # first: older than the content
+        data = self.read(name)
+        return data, tag or hashlib.sha256(data).hexdigest()
+
+    def swap(self, name: str, data: bytes, tag: str) -> bool:
+        """Replace the content that `tagged` gave with this tag. False: it is another by now.
+
+        One step on S3. Elsewhere a look and then a write: processes of one host must keep one
+        another out, and those of several hosts can meet between the two.
+        """
+        if self._has_conditions:
+            return self._put_if(name, data, tag)
+        try:
+            if self.tagged(name)[1] != tag:
+                return False
+        except FileNotFoundError:
+            return False
+        self.write(name, data)
+        return True
+
+    def _put_if(self, name: str, data: bytes, tag: str) -> bool:
+        bucket, _, key = self.path(name).partition("/")
+        try:
+            self.fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfMatch=tag)
+        except OSError as error:
+            told = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+            if told not in ("PreconditionFailed", "412", "NoSuchKey", "404"):
+                raise
+            return self._holds(name, data)
+        return True
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        """Whether an earlier attempt of this very write went through and its reply was lost."""
+        try:
+            return self.read(name) == data
+        except FileNotFoundError:
+            return False
 
     def read(self, name: str) -> bytes:
         """The whole file; FileNotFoundError where there is none."""
@@ -152,7 +200,7 @@ class Store:
 
     def open(self, name: str) -> BinaryIO:
         """The file, for reading."""
-        return cast(BinaryIO, self.fs.open(self.path(name), "rb"))
+        return cast(BinaryIO, self.fs.open(self.path(name), "rb", block_size=_READ_AHEAD))
 
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""
