@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lenspipe.metrics import RunMetrics
@@ -17,15 +17,18 @@ class Events:
     metrics: RunMetrics
     progress: Progress
 
-    def stage_started(
-        self, stage: Stage, rows: int, shards: int, done: Sequence[ShardRecord]
-    ) -> None:
-        """A stage of so many rows and shards begins; `done` was committed by an earlier run."""
+    def stage_started(self, stage: Stage, rows: int, shards: int) -> None:
+        """A stage of so many rows and shards begins."""
         self.metrics.planned(stage, shards, rows)
         self.metrics.started(stage)
-        for record in done:
-            self.metrics.committed(record, resumed=True)
-        self.progress.stage_started(stage, rows, sum(r.stop - r.start for r in done))
+
+    def resumed(self, record: ShardRecord) -> None:
+        """A shard of the stage was committed by an earlier attempt."""
+        self.metrics.committed(record, resumed=True)
+
+    def stage_resumed(self, stage: Stage, rows: int, done: int) -> None:
+        """All that an earlier attempt committed was told: `done` of so many rows."""
+        self.progress.stage_started(stage, rows, done)
 
     def committed(self, record: ShardRecord) -> None:
         """A shard was committed."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from array import array
+from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Int64
@@ -35,26 +35,49 @@ def shard_bounds(
     return np.asarray(bounds, dtype=np.int64)
 
 
-def pending(planned: Iterable[Interval], done: Sequence[Interval]) -> list[Interval]:
+class Intervals:
+    """Many intervals in little memory, by start."""
+
+    def __init__(self, intervals: Iterable[Interval] = ()) -> None:
+        flat = array("q")
+        for interval in intervals:
+            flat.extend(interval)
+        pairs = np.frombuffer(flat, np.int64).reshape(-1, 2)
+        pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+        self.starts = array("q", pairs[:, 0].tobytes())
+        self.stops = array("q", pairs[:, 1].tobytes())
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def refuse_overlaps(self) -> None:
+        """CorruptRunError where two overlap: then a row would count twice."""
+        starts, stops = np.frombuffer(self.starts, np.int64), np.frombuffer(self.stops, np.int64)
+        found = np.flatnonzero(starts[1:] < stops[:-1])
+        if len(found):
+            at = found[0]
+            raise CorruptRunError(
+                f"commits overlap: rows {starts[at + 1]}-{stops[at + 1]} begin before row "
+                f"{stops[at]}"
+            )
+
+
+def pending(planned: Iterable[Interval], done: Intervals) -> list[Interval]:
     """Parts of the planned intervals that no committed one covers.
 
-    CorruptRunError where two commits overlap: then a row would count twice.
+    CorruptRunError where two commits overlap.
     """
-    ordered = sorted(done)
-    for (_, first_stop), (second_start, second_stop) in pairwise(ordered):
-        if second_start < first_stop:
-            raise CorruptRunError(
-                f"commits overlap: rows {second_start}-{second_stop} begin before row {first_stop}"
-            )
+    done.refuse_overlaps()
+    starts, stops = done.starts, done.stops
     left: list[Interval] = []
     position = 0
     for start, stop in sorted(planned):
         at = start
-        while position < len(ordered) and ordered[position][1] <= at:
+        while position < len(done) and stops[position] <= at:
             position += 1
         index = position
-        while index < len(ordered) and ordered[index][0] < stop:
-            covered_from, covered_to = ordered[index]
+        while index < len(done) and starts[index] < stop:
+            covered_from, covered_to = starts[index], stops[index]
             if covered_from > at:
                 left.append((at, covered_from))
             at = max(at, covered_to)

@@ -44,14 +44,12 @@ def run_survey(
     ResumeRefusedError where the directory holds another run; FailureLimitError at the end where
     more sources failed than the survey file allows.
     """
-    with (
-        check_and_open(survey, events, fresh, retry_failed) as job,
-        connect(address or survey.runtime.address) as cluster,
-    ):
-        slots = plan_slots(cluster, survey.runtime)
-        select(job, workers=max(1, int(cluster.cpus)))
-        plan = plan_shards(job, slots)
-        score(job, plan, slots)
+    with check_and_open(survey, events, fresh, retry_failed) as job:
+        with connect(address or survey.runtime.address) as cluster:
+            slots = plan_slots(cluster, survey.runtime)
+            select(job, workers=max(1, int(cluster.cpus)))
+            plan = plan_shards(job, slots)
+            score(job, plan, slots)
         return finish(job)
 
 
@@ -86,7 +84,7 @@ def plan_shards(job: Job, slots: Slots) -> Plan:
     plan = read_plan(job.run)
     if plan is None:
         job.events.note("planning the shards")
-        parts = job.run.part_names("select", job.run.records("select"))
+        parts = job.run.part_names("select", job.run.commits("select"))
         rows = job.checked.survey.runtime.shard_rows
         plan = job.ledger.patiently(lambda: make_plan(job.run, parts, rows, slots.scorers))
     if plan.duplicates:

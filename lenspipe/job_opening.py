@@ -11,7 +11,7 @@ from lenspipe.check import CheckedSurvey, check_survey
 from lenspipe.config import Survey
 from lenspipe.contracts import Reason
 from lenspipe.events import Events
-from lenspipe.identity import check_same_run, versions
+from lenspipe.identity import LAYOUT, check_same_run, versions
 from lenspipe.ledger import Ledger
 from lenspipe.lock import RunLock
 from lenspipe.run_directory import ERASING, METRICS, RUN, RunDirectory
@@ -56,13 +56,16 @@ def check_and_open(
     try:
         if fresh or (run.read_json(RUN) or {}).get("state") == ERASING:
             run.erase()
-        if check_same_run(run, checked.identity(), other_pixels=retry_failed):
+        changed = check_same_run(run, checked.identity(), other_pixels=retry_failed)
+        if changed is not None:
             again = run.forget("score", RETRIED) if retry_failed else 0
             orphans = run.clean()
             events.message(
                 f"resuming {run.url}: {len(orphans)} uncommitted files removed, "
                 f"{again} shards taken up again"
             )
+            for line in changed:
+                events.message(f"resuming with another {line}")
         write_state(run, checked, "running")
         try:
             yield Job(checked, Ledger(run, lock, events))
@@ -83,6 +86,7 @@ def write_state(run: RunDirectory, checked: CheckedSurvey, state: str) -> None:
             "state": state,
             "created": before.get("created", now),
             "updated": now,
+            "layout": LAYOUT,
             **checked.identity(),
             "ensemble": {
                 "name": checked.ensemble.name,

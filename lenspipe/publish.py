@@ -70,7 +70,7 @@ def publish(
     from lenspipe.catalogue.hats import write_catalogue
     from lenspipe.report import write_report
 
-    parts = run.part_names("scores", run.records("score"))
+    parts = run.part_names("scores", run.commits("score"))
     catalogue = write_catalogue(run, parts, settings.name, settings.partition_rows)
     candidates = _publish_candidates(run, parts, settings, stamps)
     found = funnel(run, candidates, settings.cuts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from lenspipe.catalogue.funnel import Funnel, funnel
 from lenspipe.colour import asinh_rgb, band_weights
 from lenspipe.figures import Histogram, Picture, Sky, score_picture, sky_picture, stamp_png
 from lenspipe.page import Stamp, page_environment
-from lenspipe.run_directory import FUNNEL, REPORT, RUN, RunDirectory, ShardRecord, Stage
+from lenspipe.run_directory import FUNNEL, REPORT, RUN, STAGES, RunDirectory, ShardRecord, Stage
 from lenspipe.sky_map import choose_order, count_cells, extent
 
 _BINS = 90
@@ -76,11 +76,10 @@ def write_report(run: RunDirectory, mosaic: int = 100) -> str:
 
     mosaic: how many of the best candidates are shown.
     """
-    records = {stage: run.records(stage) for stage in _STAGES}
     identity = run.read_json(RUN) or {}
     candidates = _candidates(open_candidates(run), mosaic)
     counted = _funnel(run)
-    histogram, sky = _pictures(run, records["score"], candidates)
+    histogram, sky = _pictures(run, candidates)
     page = (
         page_environment()
         .get_template("report.html")
@@ -92,16 +91,13 @@ def write_report(run: RunDirectory, mosaic: int = 100) -> str:
             candidates=candidates,
             histogram=histogram,
             sky=sky,
-            failures=_failures(run, records, counted),
-            times=[_time(stage, records[stage]) for stage in _STAGES],
+            failures=_failures(run, counted),
+            times=[_time(stage, run.commits(stage)) for stage in STAGES],
             facts=_facts(identity),
         )
     )
     run.store.write(REPORT, page.encode())
     return REPORT
-
-
-_STAGES: tuple[Stage, ...] = ("select", "score")
 
 
 def _name(identity: Mapping[str, Any]) -> str:
@@ -194,9 +190,9 @@ def _stamps(
 
 
 def _pictures(
-    run: RunDirectory, records: Sequence[ShardRecord], candidates: CandidateSet | None
+    run: RunDirectory, candidates: CandidateSet | None
 ) -> tuple[Picture | None, Picture | None]:
-    parts = run.part_names("scores", records)
+    parts = run.part_names("scores", run.commits("score"))
     if not parts:
         return None, None
     rule = None if candidates is None else candidates.rule
@@ -228,10 +224,8 @@ def _histogram(connection: duckdb.DuckDBPyConnection) -> Histogram:
     return Histogram(edges=low + width * np.arange(_BINS + 1), rows=rows)
 
 
-def _failures(
-    run: RunDirectory, records: Mapping[Stage, Sequence[ShardRecord]], counted: Funnel
-) -> list[FailureReason]:
-    parts = [name for stage in _STAGES for name in run.part_names("failures", records[stage])]
+def _failures(run: RunDirectory, counted: Funnel) -> list[FailureReason]:
+    parts = [name for stage in STAGES for name in run.part_names("failures", run.commits(stage))]
     examples: dict[str, str] = {}
     if parts:
         with scores.connect(run, parts, "failures") as connection:
@@ -245,12 +239,15 @@ def _failures(
     ]
 
 
-def _time(stage: Stage, records: Sequence[ShardRecord]) -> StageTime:
+def _time(stage: Stage, records: Iterable[ShardRecord]) -> StageTime:
     seconds: dict[str, float] = {}
+    shards = rows = 0
     for record in records:
+        shards += 1
+        rows += record.rows_in
         for step, spent in record.seconds.items():
             seconds[step] = seconds.get(step, 0.0) + spent
-    return StageTime(stage, len(records), sum(r.rows_in for r in records), seconds)
+    return StageTime(stage, shards, rows, seconds)
 
 
 def _facts(identity: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:

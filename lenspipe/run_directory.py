@@ -1,8 +1,8 @@
 """Every name in a run directory, and how a shard is committed.
 
 A worker writes part files under names that no other attempt uses; the driver, the only one that
-commits, then writes the shard's record, which names them with their checksums. What no record
-names does not exist: a killed attempt leaves nothing that counts.
+commits, then writes the shard's record, which names them with their checksums, into the log of the
+stage. What no record names does not exist: a killed attempt leaves nothing that counts.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lenspipe.commit_log import FOLDER as LOG
+from lenspipe.commit_log import CommitLog, Segment
 from lenspipe.errors import CorruptRunError
+from lenspipe.shard_record import Part, ShardRecord, Stage
 from lenspipe.storage import Store
+
+__all__ = ["Part", "RunDirectory", "ShardRecord", "Stage"]
 
 RUN = "run.json"
 FUNNEL = "funnel.json"
@@ -34,7 +37,7 @@ CATALOGUE = "catalogue"
 CANDIDATES = "candidates.zarr"
 REPORT = "report/index.html"
 
-Stage = Literal["select", "score"]
+STAGES: tuple[Stage, ...] = ("select", "score")
 
 
 def plan_name(index: int) -> str:
@@ -44,48 +47,6 @@ def plan_name(index: int) -> str:
 
 # Folders whose files exist only by the word of a record.
 PART_FOLDERS = ("select", "scores", "failures")
-_READ_THREADS = 16
-
-
-class Part(BaseModel):
-    """One committed part file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    name: str
-    rows: int
-    bytes: int
-    sha256: str
-
-
-class ShardRecord(BaseModel):
-    """The commit of one shard. start, stop: its rows of the catalogue in the order of planning
-    (select) or of the plan (score). rows_in = rows_out + rows_failed + the sum of `removed`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    stage: Stage
-    start: int
-    stop: int
-    rows_in: int
-    rows_out: int
-    rows_failed: int
-    removed: dict[str, int] = Field(default_factory=dict)
-    reasons: dict[str, int] = Field(default_factory=dict)
-    parts: dict[str, Part] = Field(default_factory=dict)
-    attempt: int = 1
-    seconds: dict[str, float] = Field(default_factory=dict)
-    cutouts: int = 0
-    batches: int = 0
-    bytes_read: int = 0
-
-    @property
-    def name(self) -> str:
-        """Name of the record's file."""
-        return f"shards/{self.stage}-{self.start:012d}-{self.stop:012d}.json"
-
-    @property
-    def balanced(self) -> bool:
-        """Whether every row that went in came out once."""
-        return self.rows_in == self.rows_out + self.rows_failed + sum(self.removed.values())
 
 
 class RunDirectory:
@@ -93,6 +54,7 @@ class RunDirectory:
 
     def __init__(self, url: str) -> None:
         self.store = Store(url)
+        self._logs = {stage: CommitLog(self.store, stage) for stage in STAGES}
 
     @property
     def url(self) -> str:
@@ -113,29 +75,33 @@ class RunDirectory:
             sha256=hashlib.sha256(data).hexdigest(),
         )
 
-    def commit(self, record: ShardRecord) -> None:
-        """Make a shard's part files count."""
-        if not record.balanced:
-            raise CorruptRunError(f"{record.name}: rows in and out differ: {record}")
-        self.store.write(record.name, record.model_dump_json().encode())
+    def commit(self, *records: ShardRecord) -> None:
+        """Make the part files of these shards of one stage count, all at once.
+
+        May be repeated with the same records. StoppedError where another process committed since.
+        """
+        for record in records:
+            if not record.balanced:
+                raise CorruptRunError(f"{record.name}: rows in and out differ: {record}")
+        self._logs[records[0].stage].append(records)
+
+    def segments(self, stage: Stage) -> Iterator[Segment]:
+        """Files of a stage's log in their order; CorruptRunError names one that is broken."""
+        return self._logs[stage].segments()
+
+    def commits(self, stage: Stage) -> Iterator[ShardRecord]:
+        """Commits of a stage in the order in which they were made; few are in memory at once."""
+        for segment in self.segments(stage):
+            yield from segment.records
 
     def records(self, stage: Stage) -> list[ShardRecord]:
-        """All commits of a stage, by start row. CorruptRunError names a record that is broken."""
-        names = [n for n in self.store.names("shards") if n.startswith(f"shards/{stage}-")]
-        with ThreadPoolExecutor(_READ_THREADS) as pool:
-            return sorted(pool.map(self._record, names), key=lambda r: (r.start, r.stop))
-
-    def _record(self, name: str) -> ShardRecord:
-        try:
-            return ShardRecord.model_validate_json(self.store.read(name))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise CorruptRunError(f"{name}: {first['loc']}: {first['msg']}") from error
+        """All commits of a stage, by start row. A run of many shards wants `commits`."""
+        return sorted(self.commits(stage), key=lambda r: (r.start, r.stop))
 
     def part_names(self, folder: str, records: Iterable[ShardRecord]) -> list[str]:
         """Names of the committed, non-empty part files of one folder, in the order of rows."""
         parts = (record.parts[folder] for record in records if folder in record.parts)
-        return [part.name for part in parts if part.rows]
+        return sorted(part.name for part in parts if part.rows)
 
     def read_part(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """One part file as a table."""
@@ -146,7 +112,7 @@ class RunDirectory:
         self, folder: str, stages: Sequence[Stage], columns: Sequence[str] | None = None
     ) -> pa.Table | None:
         """All committed rows of a folder; None where there are none. For tables that fit memory."""
-        names = [n for s in stages for n in self.part_names(folder, self.records(s))]
+        names = [n for s in stages for n in self.part_names(folder, self.commits(s))]
         if not names:
             return None
         return pa.concat_tables([self.read_part(name, columns) for name in names])
@@ -159,39 +125,45 @@ class RunDirectory:
         """
         self.write_json(RUN, {"state": ERASING})
         self.store.delete(PLAN_RECORD)
-        for folder in ("shards", "plan", *PART_FOLDERS, CATALOGUE, CANDIDATES, "report"):
+        for folder in (LOG, "plan", *PART_FOLDERS, CATALOGUE, CANDIDATES, "report"):
             self.store.delete_folder(folder)
         self.store.delete_unfinished()
         for name in (FUNNEL, METRICS, THRESHOLD, RUN):
             self.store.delete(name)
+        self._logs = {stage: CommitLog(self.store, stage) for stage in STAGES}
 
     def is_begun(self) -> bool:
         """Whether anything was committed here."""
-        return self.store.exists(PLAN_RECORD) or bool(self.store.names("shards"))
+        return self.store.exists(PLAN_RECORD) or bool(self.store.names(LOG))
 
     def forget(self, stage: Stage, reasons: frozenset[str]) -> int:
         """Take back commits of shards in which rows failed for one of `reasons`, so that they are
         done again; returns how many."""
-        taken = [record for record in self.records(stage) if reasons & set(record.reasons)]
-        for record in taken:
-            self.store.delete(record.name)
-        return len(taken)
+        taken = 0
+        for segment in self.segments(stage):
+            kept = [record for record in segment.records if not reasons & set(record.reasons)]
+            if len(kept) < len(segment.records):
+                self._logs[stage].replace(segment, kept)
+            taken += len(segment.records) - len(kept)
+        return taken
 
     def clean(self) -> list[str]:
         """Remove what no record names: files of killed attempts. Returns their names."""
-        live = {
-            part.name
-            for stage in ("select", "score")
-            for record in self.records(stage)
-            for part in record.parts.values()
-        }
-        orphans = [
-            name for folder in PART_FOLDERS for name in self.store.names(folder) if name not in live
-        ]
+        for log in self._logs.values():
+            log.tidy()
+        orphans = sorted(self._part_files() - set(self._committed_files()))
         for name in orphans:
             self.store.delete(name)
         self.store.delete_unfinished()
         return orphans
+
+    def _part_files(self) -> set[str]:
+        return {name for folder in PART_FOLDERS for name in self.store.names(folder)}
+
+    def _committed_files(self) -> Iterator[str]:
+        for stage in STAGES:
+            for record in self.commits(stage):
+                yield from (part.name for part in record.parts.values())
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the run; None where there is none."""

@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from lenspipe.contracts import Reason
-from lenspipe.events import Events
-from lenspipe.intervals import Interval, pending
-from lenspipe.lock import RunLock
-from lenspipe.patience import patiently
-from lenspipe.run_directory import RunDirectory, ShardRecord, Stage
+from lenspipe.intervals import Interval, Intervals
+from lenspipe.ledger import Ledger
+from lenspipe.run_directory import ShardRecord, Stage
 from lenspipe.runtime import Outcome, Pool, PoolEvents, PoolOptions
 
 
@@ -31,26 +29,6 @@ class Work(Hashable, Protocol):
 
 
 W = TypeVar("W", bound=Work)
-R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """Where commits go: the run, the lock that allows them, and who is told of them."""
-
-    run: RunDirectory
-    lock: RunLock
-    events: Events
-
-    def commit(self, record: ShardRecord) -> None:
-        """Commit a shard; LockLostError where another process took the run over."""
-        self.patiently(self.lock.check)
-        self.patiently(lambda: self.run.commit(record))
-        self.events.committed(record)
-
-    def patiently(self, call: Callable[[], R]) -> R:
-        """The call's result, asked for again while storage refuses; rests are told."""
-        return patiently(call, near=self.run.url, told=self.events.message)
 
 
 @dataclass(frozen=True)
@@ -71,34 +49,46 @@ class StageSpec(Generic[W]):
 def run_stage(ledger: Ledger, spec: StageSpec[W], planned: Sequence[W]) -> None:
     """Do all of `planned` that is not committed yet; every row ends in exactly one commit."""
     events = ledger.events
-    done = ledger.run.records(spec.stage)
-    queue = deque(remaining(planned, [(record.start, record.stop) for record in done]))
     total = sum(stop - start for start, stop in (work.interval for work in planned))
-    events.stage_started(spec.stage, total, len(planned), done)
+    done = Intervals(_told(ledger, spec.stage, total, len(planned)))
+    queue = deque(remaining(planned, done))
     if queue:
         options = replace(spec.options, workers=min(spec.options.workers, len(queue)))
+
+        def in_flight(count: int) -> None:
+            events.queue(spec.stage, len(queue), count)
+            ledger.flush_if_due()
+
         pool_events = PoolEvents(
             retried=lambda detail: events.retried(spec.stage, detail),
             restarted=events.actor_restarted,
-            in_flight=lambda count: events.queue(spec.stage, len(queue), count),
+            in_flight=in_flight,
         )
-        with Pool(spec.worker, options, pool_events, spec.feed) as pool:
+        with Pool(spec.worker, options, pool_events, spec.feed) as pool, ledger.gathering():
             for outcome in pool.run(queue):
                 _settle(ledger, spec, outcome, queue)
     events.stage_finished(spec.stage)
 
 
-def remaining(planned: Iterable[W], done: Sequence[Interval]) -> Iterator[W]:
+def _told(ledger: Ledger, stage: Stage, rows: int, shards: int) -> Iterator[Interval]:
+    """What an earlier attempt committed, told to the listeners as it passes by."""
+    ledger.events.stage_started(stage, rows, shards)
+    done = 0
+    for record in ledger.run.commits(stage):
+        ledger.events.resumed(record)
+        done += record.stop - record.start
+        yield record.start, record.stop
+    ledger.events.stage_resumed(stage, rows, done)
+
+
+def remaining(planned: Iterable[W], done: Intervals) -> Iterator[W]:
     """Work of which no row is committed; work of which some are is split until that is so."""
-    pending([], done)  # refuses commits that overlap
-    ordered = sorted(done)
-    starts = [start for start, _ in ordered]
-    stops = [stop for _, stop in ordered]
+    done.refuse_overlaps()
     for work in planned:
-        yield from _uncovered(work, starts, stops)
+        yield from _uncovered(work, done.starts, done.stops)
 
 
-def _uncovered(work: W, starts: list[int], stops: list[int]) -> Iterator[W]:
+def _uncovered(work: W, starts: Sequence[int], stops: Sequence[int]) -> Iterator[W]:
     start, stop = work.interval
     first, last = bisect_right(stops, start), bisect_left(starts, stop)
     if first >= last:

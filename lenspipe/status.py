@@ -57,8 +57,10 @@ def _state(run: RunDirectory, state: str) -> str:
 
 
 def _progress(run: RunDirectory, stage: Stage, total: int) -> str:
-    records = run.records(stage)
-    done = sum(record.stop - record.start for record in records)
-    failed = sum(record.rows_failed for record in records)
+    done = failed = commits = 0
+    for record in run.commits(stage):
+        done += record.stop - record.start
+        failed += record.rows_failed
+        commits += 1
     share = f" ({done / total:.1%})" if total else ""
-    return f"{done:,} of {total:,} rows{share} in {len(records)} commits, {failed:,} failed"
+    return f"{done:,} of {total:,} rows{share} in {commits} commits, {failed:,} failed"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 from typing import BinaryIO, Literal
 
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lenspipe.commit_log import FOLDER as LOG
 from lenspipe.errors import CorruptRunError
-from lenspipe.intervals import pending
+from lenspipe.intervals import Intervals, pending
 from lenspipe.planning import Plan, broken, read_plan
 from lenspipe.run_directory import (
     CANDIDATES,
@@ -20,10 +23,10 @@ from lenspipe.run_directory import (
     PART_FOLDERS,
     PLAN_RECORD,
     RUN,
-    Part,
+    STAGES,
     RunDirectory,
-    ShardRecord,
 )
+from lenspipe.shard_record import Part, ShardRecord, Stage
 from lenspipe.verify_products import check_candidates, check_catalogue, check_funnel
 from lenspipe.verify_rows import check_ids
 
@@ -61,18 +64,17 @@ def verify(run: RunDirectory) -> list[str]:
     try:
         told = _read_run(run)
         plan = read_plan(run)
-        select, score = run.records("select"), run.records("score")
-        found = list(_accounting(told.inputs.rows, plan, select, score))
+        found = list(_accounting(run, told.inputs.rows, plan))
     except CorruptRunError as error:
         return [str(error)]
     finished = told.state != "running"
     if finished:
-        found += _faults(FUNNEL, lambda: check_funnel(run, select, score, told.survey.cuts))
-    damaged = _check_files(run, plan, select, score)
+        found += _faults(FUNNEL, lambda: check_funnel(run, told.survey.cuts))
+    damaged = _check_files(run, plan)
     if damaged or plan is None:
         return found + damaged
-    scores = run.part_names("scores", score)
-    found += _faults("object_id", lambda: check_ids(run, plan, select, score))
+    scores = run.part_names("scores", run.commits("score"))
+    found += _faults("object_id", lambda: check_ids(run, plan))
     if finished:
         found += _faults(CATALOGUE, lambda: check_catalogue(run, scores))
         found += _faults(CANDIDATES, lambda: check_candidates(run, scores))
@@ -97,58 +99,73 @@ def _read_run(run: RunDirectory) -> _Run:
         raise broken(RUN, error) from error
 
 
-def _accounting(
-    sources_in: int, plan: Plan | None, select: list[ShardRecord], score: list[ShardRecord]
-) -> Iterator[str]:
-    for record in (*select, *score):
-        yield from _check_record(record)
-    yield from _cover("select", "the catalogue", sources_in, select)
+def _accounting(run: RunDirectory, sources_in: int, plan: Plan | None) -> Iterator[str]:
+    yield from _check_stage(run, "select", "the catalogue", sources_in)
     if plan is None:
         yield f"{PLAN_RECORD}: not made yet"
         return
-    selected = sum(record.rows_out for record in select)
+    selected = sum(record.rows_out for record in run.commits("select"))
     if plan.rows != selected:
         yield f"{PLAN_RECORD}: {plan.rows} rows, but {selected} were selected"
-    yield from _cover("score", "the plan", plan.rows, score)
+    yield from _check_stage(run, "score", "the plan", plan.rows)
 
 
-def _check_record(record: ShardRecord) -> Iterator[str]:
-    if record.rows_in != record.stop - record.start:
-        yield f"{record.name}: {record.rows_in} rows in, of {record.stop - record.start}"
-    if not record.balanced or any(count < 0 for count in record.removed.values()):
-        yield f"{record.name}: {record.rows_in} rows in, others out: {record.removed}"
-    out = "select" if record.stage == "select" else "scores"
-    for folder, rows in ((out, record.rows_out), ("failures", record.rows_failed)):
-        held = record.parts[folder].rows if folder in record.parts else 0
-        if held != rows:
-            yield f"{record.name}: says {rows} rows, its file of {folder} holds {held}"
-
-
-def _cover(stage: str, what: str, rows: int, records: list[ShardRecord]) -> Iterator[str]:
-    for start, stop in pending([(0, rows)], [(record.start, record.stop) for record in records]):
+def _check_stage(run: RunDirectory, stage: Stage, what: str, rows: int) -> Iterator[str]:
+    for segment in run.segments(stage):
+        for record in segment.records:
+            for fault in _check_record(record, what, rows):
+                yield f"{segment.name}: {record.name}: {fault}"
+    done = Intervals((record.start, record.stop) for record in run.commits(stage))
+    for start, stop in pending([(0, rows)], done):
         yield f"{stage}: no commit for rows {start} to {stop} of {what}"
-    for record in records:
-        if record.start < 0 or record.stop > rows:
-            yield f"{record.name}: beyond the {rows} rows of {what}"
 
 
-def _check_files(
-    run: RunDirectory, plan: Plan | None, select: list[ShardRecord], score: list[ShardRecord]
-) -> list[str]:
-    records = [*select, *score]
-    parts = [part for record in records for part in record.parts.values()]
-    folders: tuple[str, ...] = (*PART_FOLDERS, "shards")
-    live = {record.name for record in records}
+def _check_record(record: ShardRecord, what: str, rows: int) -> Iterator[str]:
+    if record.start < 0 or record.stop > rows:
+        yield f"beyond the {rows} rows of {what}"
+    if record.rows_in != record.stop - record.start:
+        yield f"{record.rows_in} rows in, of {record.stop - record.start}"
+    if not record.balanced or any(count < 0 for count in record.removed.values()):
+        yield f"{record.rows_in} rows in, others out: {record.removed}"
+    out = "select" if record.stage == "select" else "scores"
+    for folder, count in ((out, record.rows_out), ("failures", record.rows_failed)):
+        held = record.parts[folder].rows if folder in record.parts else 0
+        if held != count:
+            yield f"says {count} rows, its file of {folder} holds {held}"
+
+
+def _check_files(run: RunDirectory, plan: Plan | None) -> list[str]:
+    live = {segment.name for stage in STAGES for segment in run.segments(stage)}
+    folders: tuple[str, ...] = (*PART_FOLDERS, LOG)
     if plan is not None:
-        parts += plan.files
         folders += ("plan",)
         live.add(PLAN_RECORD)
+    found: list[str] = []
     with ThreadPoolExecutor(_THREADS) as pool:
-        checked = pool.map(lambda part: _faults(part.name, lambda: _check_part(run, part)), parts)
-        found = [line for lines in checked for line in lines]
-    live |= {part.name for part in parts}
+        for parts in _groups(_parts(run, plan)):
+            live |= {part.name for part in parts}
+            for lines in pool.map(partial(_part_faults, run), parts):
+                found += lines
     foreign = [name for folder in folders for name in run.store.names(folder) if name not in live]
     return found + [f"{name}: a file that no record names" for name in foreign]
+
+
+def _parts(run: RunDirectory, plan: Plan | None) -> Iterator[Part]:
+    for stage in STAGES:
+        for record in run.commits(stage):
+            yield from record.parts.values()
+    if plan is not None:
+        yield from plan.files
+
+
+def _groups(parts: Iterator[Part]) -> Iterator[list[Part]]:
+    """All at once would hold every part of a run of a million shards."""
+    while group := list(islice(parts, 64 * _THREADS)):
+        yield group
+
+
+def _part_faults(run: RunDirectory, part: Part) -> list[str]:
+    return _faults(part.name, lambda: _check_part(run, part))
 
 
 def _check_part(run: RunDirectory, part: Part) -> Iterator[str]:

@@ -20,10 +20,10 @@ from lenspipe.catalogue.candidates import (
     choose,
     open_candidates,
 )
-from lenspipe.catalogue.funnel import count
+from lenspipe.catalogue.funnel import funnel
 from lenspipe.catalogue.hats import PROPERTIES, read_properties
 from lenspipe.errors import CorruptRunError
-from lenspipe.run_directory import CANDIDATES, CATALOGUE, FUNNEL, RunDirectory, ShardRecord
+from lenspipe.run_directory import CANDIDATES, CATALOGUE, FUNNEL, RunDirectory
 from lenspipe.verify_rows import same_rows
 
 _DATASET = f"{CATALOGUE}/dataset"
@@ -31,15 +31,10 @@ _PARTITIONS = f"{CATALOGUE}/partition_info.csv"
 _PARTITION = re.compile(r"/Norder=(\d+)/Dir=\d+/Npix=(\d+)\.parquet$")
 
 
-def check_funnel(
-    run: RunDirectory,
-    select: Sequence[ShardRecord],
-    score: Sequence[ShardRecord],
-    cuts: Iterable[str],
-) -> Iterator[str]:
+def check_funnel(run: RunDirectory, cuts: Iterable[str]) -> Iterator[str]:
     """funnel.json counts what the commit records count; the candidates are looked at elsewhere."""
     told = _read_funnel(run)
-    counted = count(select, score, cuts=cuts).model_dump(mode="json", exclude={"candidates"})
+    counted = funnel(run, cuts=cuts).model_dump(mode="json", exclude={"candidates"})
     for field in sorted({*counted, *told} - {"candidates"}):
         if told.get(field) != counted.get(field):
             yield (

@@ -9,22 +9,20 @@ import pyarrow.dataset as pads
 
 from lenspipe.catalogue import scores
 from lenspipe.planning import Plan
-from lenspipe.run_directory import RunDirectory, ShardRecord
+from lenspipe.run_directory import RunDirectory
 
 _TABLES = ("selected", "planned", "scored", "failed")
 _SHOWN = 20  # a run that is wrong throughout is told by its first ids
 
 
-def check_ids(
-    run: RunDirectory, plan: Plan, select: Sequence[ShardRecord], score: Sequence[ShardRecord]
-) -> Iterator[str]:
+def check_ids(run: RunDirectory, plan: Plan) -> Iterator[str]:
     """Every selected row is in the plan, and its id among scores and failures, as often as it was
     selected, and scored at most once."""
     tables = {
-        "selected": run.part_names("select", select),
+        "selected": run.part_names("select", run.commits("select")),
         "planned": [file.name for file in plan.files],
-        "scored": run.part_names("scores", score),
-        "failed": run.part_names("failures", score),
+        "scored": run.part_names("scores", run.commits("score")),
+        "failed": run.part_names("failures", run.commits("score")),
     }
     if not tables["planned"]:
         return  # then nothing was selected or scored: the records say so

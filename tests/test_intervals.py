@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lenspipe.errors import CorruptRunError
-from lenspipe.intervals import halves, pending, shard_bounds
+from lenspipe.intervals import Intervals, halves, pending, shard_bounds
 
 
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 40))
@@ -32,7 +32,7 @@ def test_pending_is_what_is_planned_less_what_is_done(
     planned = list(itertools.pairwise(bounds))
     cuts = sorted(data.draw(st.sets(st.integers(0, bounds[-1]), max_size=12)))
     done = [pair for pair in itertools.pairwise(cuts) if data.draw(st.booleans())]
-    left = pending(planned, done)
+    left = pending(planned, Intervals(done))
     rows = [row for start, stop in left for row in range(start, stop)]
     covered = {row for start, stop in done for row in range(start, stop)}
     assert rows == [row for row in range(bounds[-1]) if row not in covered]
@@ -40,7 +40,7 @@ def test_pending_is_what_is_planned_less_what_is_done(
 
 def test_commits_that_overlap_are_refused() -> None:
     with pytest.raises(CorruptRunError, match="rows 5-12"):
-        pending([(0, 20)], [(0, 8), (5, 12)])
+        pending([(0, 20)], Intervals([(0, 8), (5, 12)]))
 
 
 def test_halves_are_the_interval() -> None:

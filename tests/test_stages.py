@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lenspipe.intervals import Interval
+from lenspipe.intervals import Interval, Intervals
 from lenspipe.scoring import PlanRows
 from lenspipe.stages import remaining
 
@@ -43,7 +43,7 @@ def test_what_is_committed_is_not_done_again_and_the_rest_is(
             done.append(work.interval)
         elif whole == "pieces":
             done += [piece.interval for piece in work.split() if data.draw(st.booleans())]
-    left = [work.interval for work in remaining(planned, done)]
+    left = [work.interval for work in remaining(planned, Intervals(done))]
     rows = [row for low, high in sorted([*left, *done]) for row in range(low, high)]
     assert rows == list(range(start))
 
@@ -55,7 +55,7 @@ def test_a_shard_that_was_halved_goes_on_where_it_was(size: int, data: st.DataOb
         chosen = data.draw(st.sampled_from(pieces))
         pieces = [p for p in pieces if p != chosen] + list(chosen.split())
     done = [piece.interval for piece in pieces if data.draw(st.booleans())]
-    left = [work.interval for work in remaining([PlanRows(0, size)], done)]
+    left = [work.interval for work in remaining([PlanRows(0, size)], Intervals(done))]
     ordered = sorted([*left, *done])
     assert ordered[0][0] == 0
     assert ordered[-1][1] == size

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,21 @@ import pytest
 import zarr
 
 from lenspipe.catalogue.candidates import Rule, StampBatch
+from lenspipe.commit_log import encode
 from lenspipe.contracts import InputSpec, failure_schema, score_schema
 from lenspipe.planning import make_plan, read_plan, read_rows
 from lenspipe.publish import PublishSettings, publish
-from lenspipe.run_directory import PLAN_RECORD, RUN, RunDirectory, ShardRecord
+from lenspipe.run_directory import PLAN_RECORD, RUN, RunDirectory
+from lenspipe.shard_record import Part, ShardRecord
 from lenspipe.verify import verify
 from tests.test_planning import selected
 
 SPEC = InputSpec("image", ("g", "r"), 4, 0.25, 25.0)
 SETTINGS = PublishSettings("toy", Rule(top=4, keep=3), (SPEC,), ("red",), partition_rows=4)
 MEMBERS = ("resnet-a",)
-FIRST_SHARD = "shards/score-000000000000-000000000006.json"
+SELECTED, FIRST, SECOND = (
+    f"shards/{name}.jsonl" for name in ("select-00000000", "score-00000000", "score-00000001")
+)
 
 
 def begin(folder: Path, state: str) -> RunDirectory:
@@ -140,23 +144,34 @@ def other_scores(table: pa.Table) -> pa.Table:
     return table.set_column(index, table.schema.field(index), values)
 
 
+def rewrite_records(run: RunDirectory, name: str, *records: ShardRecord) -> None:
+    """Other records in a file of the log, sealed as if they belonged there."""
+    run.store.write(name, encode(records))
+
+
 def flip(run: RunDirectory, name: str) -> None:
     data = bytearray(run.store.read(name))
     data[len(data) // 2] ^= 1
     run.store.write(name, bytes(data))
 
 
-def sign(run: RunDirectory, parts: Iterable[dict[str, Any]]) -> None:
-    """Makes entries of a record those of the files as they are now."""
-    for part in parts:
-        data = run.store.read(part["name"])
-        part |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+def sign(run: RunDirectory, part: Part) -> Part:
+    """Makes an entry of a record that of the file as it is now."""
+    data = run.store.read(part.name)
+    signed = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return part.model_copy(update=signed)
+
+
+def sign_plan(run: RunDirectory, plan: dict[str, Any]) -> None:
+    plan["files"] = [sign(run, Part(**file)).model_dump() for file in plan["files"]]
 
 
 def sign_all(run: RunDirectory) -> None:
-    edit(run, PLAN_RECORD, lambda plan: sign(run, plan["files"]))
-    for record in shards(run):
-        edit(run, record.name, lambda shard: sign(run, shard["parts"].values()))
+    edit(run, PLAN_RECORD, lambda plan: sign_plan(run, plan))
+    for segment in list(run.segments("score")):
+        [record] = segment.records
+        parts = {folder: sign(run, part) for folder, part in record.parts.items()}
+        rewrite_records(run, segment.name, record.model_copy(update={"parts": parts}))
 
 
 def flip_plan(run: RunDirectory) -> None:
@@ -296,7 +311,35 @@ def junk_scores(run: RunDirectory) -> None:
 
 
 def junk_record(run: RunDirectory) -> None:
-    run.store.write(FIRST_SHARD, b"\xff")
+    run.store.write(FIRST, b"\xff")
+
+
+def cut_record(run: RunDirectory) -> None:
+    run.store.write(FIRST, run.store.read(FIRST)[:-20])
+
+
+def cut_after_a_line(run: RunDirectory) -> None:
+    run.store.write(FIRST, run.store.read(FIRST).splitlines(keepends=True)[0])
+
+
+def empty_record(run: RunDirectory) -> None:
+    run.store.write(FIRST, b"")
+
+
+def changed_record(run: RunDirectory) -> None:
+    run.store.write(FIRST, run.store.read(FIRST).replace(b'"rows_out":6', b'"rows_out":5'))
+
+
+def lose_record_file(run: RunDirectory) -> None:
+    run.store.delete(FIRST)
+
+
+def lose_select_record(run: RunDirectory) -> None:
+    run.store.delete(SELECTED)
+
+
+def record_twice(run: RunDirectory) -> None:
+    run.store.write("shards/score-00000002.jsonl", run.store.read(SECOND))
 
 
 def foreign_record(run: RunDirectory) -> None:
@@ -304,12 +347,13 @@ def foreign_record(run: RunDirectory) -> None:
 
 
 def record_under_another_name(run: RunDirectory) -> None:
-    run.store.write("shards/score-000000000000-000000000005.json", run.store.read(FIRST_SHARD))
-    run.store.delete(FIRST_SHARD)
+    run.store.write("shards/score-00000004.jsonl", run.store.read(SECOND))
+    run.store.delete(SECOND)
 
 
 def record_of_other_rows(run: RunDirectory) -> None:
-    edit(run, FIRST_SHARD, lambda shard: shard.update(rows_in=7, removed={"x": 1}))
+    change = {"rows_in": 7, "removed": {"x": 1}}
+    rewrite_records(run, FIRST, shards(run)[0].model_copy(update=change))
 
 
 def erasing(run: RunDirectory) -> None:
@@ -368,10 +412,17 @@ def junk_run(run: RunDirectory) -> None:
         (junk_candidates, "candidates.zarr: cannot be read"),
         (flip_scores, "scores/part-"),
         (junk_scores, "scores/part-"),
-        (junk_record, FIRST_SHARD),
+        (junk_record, f"{FIRST}: line 1"),
+        (cut_record, f"{FIRST}: line 2"),
+        (cut_after_a_line, f"{FIRST}: line 1"),
+        (empty_record, f"{FIRST}: line 0"),
+        (changed_record, f"{FIRST}: changed"),
+        (lose_record_file, f"{FIRST}: lost"),
+        (lose_select_record, "select: no commit for rows 0 to 20 of the catalogue"),
+        (record_twice, "commits overlap: rows 6-12 begin before row 12"),
         (foreign_record, "shards/notes.json: a file that no record names"),
-        (record_under_another_name, "shards/score-000000000000-000000000005.json: a file that"),
-        (record_of_other_rows, f"{FIRST_SHARD}: 7 rows in, of 6"),
+        (record_under_another_name, f"{SECOND}: lost"),
+        (record_of_other_rows, f"{FIRST}: score rows 0 to 6: 7 rows in, of 6"),
         (erasing, "run.json: state: "),
         (unknown_state, "run.json: state: Input should be 'running', 'done'"),
         (empty_run, "run.json: state: Field required"),
@@ -425,14 +476,15 @@ def test_a_lost_part_is_named(run: RunDirectory) -> None:
 
 
 def test_a_missing_record_is_a_gap(run: RunDirectory) -> None:
-    run.store.delete(shards(run)[1].name)
+    run.store.delete(SECOND)
     assert "score: no commit for rows 6 to 12 of the plan" in verify(run)
 
 
 def test_a_commit_beyond_the_end_is_named(run: RunDirectory) -> None:
     record = score(run, 6, 12, 0).model_copy(update={"start": 12, "stop": 18})
     run.commit(record)
-    assert f"{record.name}: beyond the 12 rows of the plan" in verify(run)
+    place = "shards/score-00000002.jsonl: score rows 12 to 18"
+    assert f"{place}: beyond the 12 rows of the plan" in verify(run)
 
 
 def test_a_foreign_file_is_named(run: RunDirectory) -> None:
@@ -453,7 +505,7 @@ def test_a_source_scored_twice_and_one_lost_are_named(run: RunDirectory) -> None
     ids = pc.if_else(pc.equal(table["object_id"], lost), pa.scalar(twice), table["object_id"])
     part = run.write_part("scores", 0, 6, table.set_column(0, "object_id", ids))
     run.store.delete(first.parts["scores"].name)
-    run.commit(first.model_copy(update={"parts": {"scores": part}}))
+    rewrite_records(run, FIRST, first.model_copy(update={"parts": {"scores": part}}))
     assert verify(run) == [
         f"object_id {object_id}: times selected 1, planned 1, scored {times}, failed 0"
         for object_id, times in sorted([(lost, 0), (twice, 2)])

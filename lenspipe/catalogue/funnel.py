@@ -64,7 +64,7 @@ class Funnel(BaseModel):
 
 def funnel(run: RunDirectory, candidates: int = 0, cuts: Iterable[str] = ()) -> Funnel:
     """The funnel of what is committed; `cuts`: their names in the order of the survey file."""
-    return count(run.records("select"), run.records("score"), candidates, cuts)
+    return count(run.commits("select"), run.commits("score"), candidates, cuts)
 
 
 def count(

@@ -1,0 +1,144 @@
+"""A run whose sources and scores are drawn at random: everything else in it is real.
+
+Planning, stages, commits and publishing are those of a survey; only cuts and pixels are left out,
+so that what grows with rows and shards can be measured for any number of them.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from lenspipe.catalogue.candidates import Rule, StampBatch
+from lenspipe.contracts import POSITION_FIELDS, Reason, score_schema, selected_schema
+from lenspipe.events import Events
+from lenspipe.healpix import healpix_29
+from lenspipe.ledger import Ledger
+from lenspipe.lock import RunLock
+from lenspipe.metrics import RunMetrics
+from lenspipe.planning import Plan, read_rows
+from lenspipe.progress import JsonProgress
+from lenspipe.publish import PublishInfo, PublishSettings, publish
+from lenspipe.run_directory import RUN, RunDirectory, ShardRecord
+from lenspipe.runtime import PoolOptions
+from lenspipe.scoring import PlanRows
+from lenspipe.stages import StageSpec, run_stage
+
+PART_ROWS = 500_000  # about what a part of a survey's catalogue holds
+TILE_ROWS = 1000
+MEMBERS = ("simulated",)
+_ID_COLUMNS = ("object_id", *(field.name for field in POSITION_FIELDS))
+SETTINGS = PublishSettings("simulated", Rule(top=1000, keep=100), inputs=())
+
+
+def write_selected(run: RunDirectory, rows: int, seed: int = 1) -> list[str]:
+    """Commit stage `select` with so many rows in all; returns the names of its part files."""
+    content = {"inputs": {"rows": rows}, "survey": {"name": "simulated", "cuts": {}}}
+    run.write_json(RUN, {"state": "running", "updated": "", **content})
+    rng = np.random.default_rng(seed)
+    for start in range(0, rows, PART_ROWS):
+        stop = min(start + PART_ROWS, rows)
+        part = run.write_part("select", start, stop, _selected(start, stop, rows, rng))
+        counts = {"rows_in": stop - start, "rows_out": stop - start, "rows_failed": 0}
+        run.commit(
+            ShardRecord(stage="select", start=start, stop=stop, parts={"select": part}, **counts)
+        )
+    return run.part_names("select", run.commits("select"))
+
+
+def _selected(start: int, stop: int, rows: int, rng: np.random.Generator) -> pa.Table:
+    count = stop - start
+    ra = rng.uniform(0.0, 360.0, count)
+    dec = np.degrees(np.arcsin(rng.uniform(-1.0, 1.0, count)))
+    columns = {
+        "object_id": np.arange(start, stop) * 7919 % (1 << 40),
+        "ra": ra,
+        "dec": dec,
+        "healpix_29": healpix_29(ra, dec),
+        "photometry_score": rng.normal(size=count).astype(np.float32),
+        "locality": rng.integers(0, max(1, rows // TILE_ROWS), count),
+    }
+    return pa.table(columns, schema=selected_schema(pa.int64()))
+
+
+@dataclass(frozen=True)
+class ScorerFactory:
+    """Builds the callable inside an actor."""
+
+    run_url: str
+
+    def __call__(self) -> Callable[[PlanRows], ShardRecord]:
+        """Opens the run once."""
+        return partial(score, RunDirectory(self.run_url))
+
+
+def score(run: RunDirectory, work: PlanRows) -> ShardRecord:
+    """Scores that are the photometry network's, in part files as a scorer writes them."""
+    began = time.perf_counter()
+    rows = read_rows(run, work.interval)
+    read = time.perf_counter()
+    part = run.write_part("scores", *work.interval, _scores(rows))
+    return ShardRecord(
+        stage="score",
+        start=work.start,
+        stop=work.stop,
+        rows_in=rows.num_rows,
+        rows_out=rows.num_rows,
+        rows_failed=0,
+        parts={"scores": part},
+        seconds={"read": read - began, "write": time.perf_counter() - read},
+    )
+
+
+def _scores(rows: pa.Table) -> pa.Table:
+    logit = rows["photometry_score"].to_numpy()
+    columns = {name: rows[name] for name in _ID_COLUMNS}
+    columns |= {"score_simulated": logit, "score": logit}
+    columns |= {"probability": 1 / (1 + np.exp(-logit)), "flags": np.zeros(len(logit), np.int32)}
+    columns |= {"model_hash": pa.array(["0123456789abcdef"] * len(logit))}
+    return pa.table(columns, schema=score_schema(rows.schema.field("object_id").type, MEMBERS))
+
+
+def score_plan(run: RunDirectory, plan: Plan, workers: int) -> None:
+    """Stage `score` over the plan: Ray, lock, commits, metrics and events as in a survey."""
+    spec = StageSpec(
+        stage="score",
+        worker=ScorerFactory(run.url),
+        quarantine=_never,
+        options=PoolOptions(workers=workers, depth=2),
+    )
+    with opened(run) as ledger:
+        run_stage(ledger, spec, [PlanRows(*shard) for shard in plan.shards])
+
+
+def _never(work: PlanRows, reason: Reason, detail: str) -> ShardRecord:
+    raise RuntimeError(f"a simulated shard failed: {work}: {reason}: {detail}")
+
+
+@contextmanager
+def opened(run: RunDirectory) -> Iterator[Ledger]:
+    """The run taken up for writing, with the metrics and the event lines of a survey."""
+    lock = RunLock(run.store)
+    lock.acquire()
+    try:
+        yield Ledger(run, lock, Events(RunMetrics("simulated"), JsonProgress(io.StringIO())))
+    finally:
+        lock.release()
+
+
+def publish_run(run: RunDirectory) -> PublishInfo:
+    """Stage `publish` without pixels: catalogue, candidates, funnel, report."""
+    info = publish(run, SETTINGS, _no_stamps)
+    run.write_json(RUN, {**(run.read_json(RUN) or {}), "state": "done"})
+    return info
+
+
+def _no_stamps(_: pa.Table) -> Iterator[StampBatch]:
+    yield from ()

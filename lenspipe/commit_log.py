@@ -1,0 +1,179 @@
+"""The commit records of one stage, as a numbered log of small files.
+
+A file of the log holds records that were committed together, one JSON object a line, and in its
+last line how many they are and the SHA-256 of what stands before. Files are numbered from 0 without
+a gap and each is created only where no other process created that number: a driver that lost its
+run commits nothing, even where it does not know it yet, and no reader needs a listing that is up to
+date. Every `BLOCK` files are put together into one, so that a long run leaves few files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lenspipe.errors import CorruptRunError, StoppedError
+from lenspipe.shard_record import ShardRecord, Stage
+from lenspipe.storage import Store
+
+FOLDER = "shards"
+BLOCK = 64
+_READ_THREADS = 16
+M = TypeVar("M", bound=BaseModel)
+_NAME = re.compile(rf"^{FOLDER}/(select|score)-(\d{{8}})(?:-(\d{{8}}))?\.jsonl$")
+
+
+class _Seal(BaseModel):
+    """Last line of a file of the log."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    records: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One file of the log: what stands for numbers first to last."""
+
+    name: str
+    first: int
+    last: int
+    records: list[ShardRecord]
+
+
+def encode(records: Iterable[ShardRecord]) -> bytes:
+    """A file of the log."""
+    lines = [record.model_dump_json(exclude_defaults=True).encode() for record in records]
+    body = b"".join(line + b"\n" for line in lines)
+    seal = _Seal(records=len(lines), sha256=hashlib.sha256(body).hexdigest())
+    return body + seal.model_dump_json().encode() + b"\n"
+
+
+def decode(name: str, data: bytes) -> list[ShardRecord]:
+    """Records of a file of the log; CorruptRunError names the file and the line."""
+    lines = data.splitlines()
+    seal = _parsed(name, len(lines), _Seal.model_validate_json, lines[-1] if lines else b"")
+    body = data[: len(data) - len(lines[-1]) - 1]
+    if (len(lines) - 1, hashlib.sha256(body).hexdigest()) != (seal.records, seal.sha256):
+        raise CorruptRunError(f"{name}: changed: its records are not those that its last line says")
+    parse = ShardRecord.model_validate_json
+    return [_parsed(name, number, parse, line) for number, line in enumerate(lines[:-1], 1)]
+
+
+def _parsed(name: str, line: int, parse: Callable[[bytes], M], text: bytes) -> M:
+    try:
+        return parse(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        place = f"{name}: line {line}" + (f": {where}" if where else "")
+        raise CorruptRunError(f"{place}: {first['msg']}") from error
+
+
+class CommitLog:
+    """Reads and extends the log of one stage; only the process that holds the lock extends it."""
+
+    def __init__(self, store: Store, stage: Stage) -> None:
+        self._store = store
+        self._stage = stage
+        self._next: int | None = None
+
+    def append(self, records: Sequence[ShardRecord]) -> None:
+        """Commit records together, all or none. May be repeated with the same records.
+
+        StoppedError where another process extended the log.
+        """
+        number = self._next if self._next is not None else self._end()
+        name, data = self._name(number), encode(records)
+        if not self._store.create(name, data) and self._store.read(name) != data:
+            raise StoppedError(f"{self._store.url}/{name}: another process commits to this run")
+        if (number + 1) % BLOCK == 0:
+            self._put_together(number + 1 - BLOCK, number)
+        self._next = number + 1
+
+    def segments(self) -> Iterator[Segment]:
+        """The files of the log in their order; CorruptRunError where one is broken or lost.
+
+        A listing only tells where to look first: what it lacks is asked for by name.
+        """
+        blocks, end = self._listed()
+        wanted, number = [], 0
+        while number < end:
+            wanted.append((number, blocks.get(number, number)))
+            number = wanted[-1][1] + 1
+        number = 0
+        with ThreadPoolExecutor(_READ_THREADS) as pool:
+            for start in range(0, len(wanted), _READ_THREADS):
+                group = wanted[start : start + _READ_THREADS]
+                for found, (first, _) in zip(pool.map(self._find, group), group, strict=True):
+                    if found is None:
+                        raise CorruptRunError(f"{self._name(first)}: lost")
+                    if found.first >= number:
+                        yield found
+                        number = found.last + 1
+        while (found := self._find((number, number))) is not None:
+            yield found
+            number = found.last + 1
+        self._next = number
+
+    def replace(self, segment: Segment, records: Sequence[ShardRecord]) -> None:
+        """Put other records in the place of a file's."""
+        self._store.write(segment.name, encode(records))
+
+    def tidy(self) -> None:
+        """Remove files whose records a put-together file holds: left by a killed process."""
+        blocks, _ = self._listed()
+        for first, last in blocks.items():
+            self._remove(first, last)
+
+    def _end(self) -> int:
+        for _ in self.segments():
+            pass
+        return self._next or 0
+
+    def _listed(self) -> tuple[dict[int, int], int]:
+        """Put-together files by first number, and one past the last number of any file."""
+        blocks: dict[int, int] = {}
+        end = 0
+        for name in self._store.names(FOLDER):
+            match = _NAME.match(name)
+            if match and match[1] == self._stage:
+                last = int(match[3] or match[2])
+                end = max(end, last + 1)
+                if match[3]:
+                    blocks[int(match[2])] = last
+        return blocks, end
+
+    def _find(self, numbers: tuple[int, int]) -> Segment | None:
+        """The file of these numbers, or that into which the first was put together."""
+        block = numbers[0] - numbers[0] % BLOCK
+        for first, last in dict.fromkeys([numbers, (block, block + BLOCK - 1)]):
+            name = self._name(first, last)
+            try:
+                data = self._store.read(name)
+            except FileNotFoundError:
+                continue
+            return Segment(name, first, last, decode(name, data))
+        return None
+
+    def _put_together(self, first: int, last: int) -> None:
+        name = self._name(first, last)
+        if not self._store.exists(name):
+            found = [self._find((number, number)) for number in range(first, last + 1)]
+            records = [record for segment in found if segment for record in segment.records]
+            self._store.write(name, encode(records))
+        self._remove(first, last)
+
+    def _remove(self, first: int, last: int) -> None:
+        for number in range(first, last + 1):
+            self._store.delete(self._name(number))
+
+    def _name(self, first: int, last: int | None = None) -> str:
+        numbers = f"{first:08d}" if last in (None, first) else f"{first:08d}-{last:08d}"
+        return f"{FOLDER}/{self._stage}-{numbers}.jsonl"

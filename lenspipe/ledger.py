@@ -1,0 +1,85 @@
+"""Where commits go: gathered for at most a second, then written together.
+
+A file that is durable costs the driver milliseconds, an object store tens of them; a shard may take
+less. What a killed driver had not written yet is done again by the resume.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+from lenspipe.events import Events
+from lenspipe.lock import RunLock
+from lenspipe.patience import patiently
+from lenspipe.run_directory import RunDirectory
+from lenspipe.shard_record import ShardRecord
+
+GROUP_S = 1.0
+GROUP_RECORDS = 256
+R = TypeVar("R")
+
+
+class Ledger:
+    """The run, the lock that allows commits, and who is told of them."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        lock: RunLock,
+        events: Events,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.run = run
+        self.lock = lock
+        self.events = events
+        self._clock = clock
+        self._waiting: list[ShardRecord] = []
+        self._written = float("-inf")
+
+    def commit(self, record: ShardRecord) -> None:
+        """Commit a shard: at once where none was committed in the last second, else soon.
+
+        LockLostError where another process took the run over.
+        """
+        self._waiting.append(record)
+        self.flush_if_due()
+
+    def flush_if_due(self) -> None:
+        """Write what waits, where it is much or a second has passed since the last time."""
+        if len(self._waiting) >= GROUP_RECORDS or self._clock() - self._written >= GROUP_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if not self._waiting:
+            return
+        self.patiently(self.lock.check)
+        self.patiently(lambda: self.run.commit(*self._waiting))
+        self._told()
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """At the end nothing waits any more; where the block fails, as far as storage lets it."""
+        try:
+            yield
+        except BaseException:
+            with suppress(Exception):  # what ended the block is to be told, not this
+                self.lock.check()
+                if self._waiting:
+                    self.run.commit(*self._waiting)
+                    self._told()
+            raise
+        self.flush()
+
+    def patiently(self, call: Callable[[], R]) -> R:
+        """The call's result, asked for again while storage refuses; rests are told."""
+        return patiently(call, near=self.run.url, told=self.events.message)
+
+    def _told(self) -> None:
+        self._written = self._clock()
+        written, self._waiting = self._waiting, []
+        for record in written:
+            self.events.committed(record)

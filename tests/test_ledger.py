@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lenspipe.errors import LenspipeError
+from lenspipe.events import Events
+from lenspipe.ledger import GROUP_RECORDS, GROUP_S, Ledger
+from lenspipe.lock import LockLostError, RunLock
+from lenspipe.metrics import RunMetrics
+from lenspipe.progress import SilentProgress
+from lenspipe.run_directory import RunDirectory
+from lenspipe.shard_record import ShardRecord
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Lock(RunLock):
+    """A lock that may be lost at a word."""
+
+    lost = False
+
+    def check(self) -> None:
+        if self.lost:
+            raise LockLostError("lost")
+
+
+def record(start: int) -> ShardRecord:
+    counts = {"rows_in": 1, "rows_out": 1, "rows_failed": 0}
+    return ShardRecord(stage="score", start=start, stop=start + 1, **counts)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, clock: Callable[[], float]) -> Ledger:
+    run = RunDirectory(str(tmp_path))
+    events = Events(RunMetrics("toy"), SilentProgress())
+    events.stage_started("score", 1000, 1000)
+    return Ledger(run, Lock(run.store), events, clock)
+
+
+def committed(ledger: Ledger) -> int:
+    return len(RunDirectory(ledger.run.url).records("score"))
+
+
+def told(ledger: Ledger) -> float:
+    return float(
+        ledger.events.metrics.registry.get_sample_value(
+            "lenspipe_shards", {"stage": "score", "state": "done"}
+        )
+        or 0
+    )
+
+
+def test_slow_shards_are_committed_at_once(ledger: Ledger, clock: Clock) -> None:
+    for start in range(3):
+        ledger.commit(record(start))
+        assert committed(ledger) == start + 1
+        clock.now += GROUP_S
+
+
+def test_quick_shards_wait_for_a_second_and_are_then_written_together(
+    ledger: Ledger, clock: Clock
+) -> None:
+    for start in range(10):
+        ledger.commit(record(start))
+    assert (committed(ledger), told(ledger)) == (1, 1.0)
+    clock.now += GROUP_S
+    ledger.flush_if_due()
+    assert (committed(ledger), told(ledger)) == (10, 10.0)
+    assert len(ledger.run.store.names("shards")) == 2
+
+
+def test_no_more_than_a_group_waits(ledger: Ledger) -> None:
+    for start in range(1 + GROUP_RECORDS):
+        ledger.commit(record(start))
+    assert committed(ledger) == 1 + GROUP_RECORDS
+
+
+def test_at_the_end_of_a_stage_nothing_waits(ledger: Ledger) -> None:
+    with ledger.gathering():
+        for start in range(5):
+            ledger.commit(record(start))
+    assert committed(ledger) == 5
+
+
+def test_what_waits_is_written_when_the_stage_fails_or_is_ended(ledger: Ledger) -> None:
+    with pytest.raises(KeyboardInterrupt), ledger.gathering():
+        for start in range(5):
+            ledger.commit(record(start))
+        raise KeyboardInterrupt
+    assert committed(ledger) == 5
+
+
+def test_who_lost_the_lock_writes_nothing_more(ledger: Ledger, clock: Clock) -> None:
+    with pytest.raises(LenspipeError, match="lost"), ledger.gathering():
+        ledger.commit(record(0))
+        ledger.commit(record(1))
+        assert isinstance(ledger.lock, Lock)
+        ledger.lock.lost = True
+        clock.now += GROUP_S
+        ledger.commit(record(2))
+    assert committed(ledger) == 1
