@@ -13,7 +13,7 @@ from lenspipe.models.ensemble import load_ensemble
 from lenspipe.models.ensemble_file import describe_ensemble
 from lenspipe.models.locate import find, folder, names
 from lenspipe.models.providers import ProviderName
-from lenspipe.models.self_test import difference
+from lenspipe.models.self_test import ROWS, difference
 from lenspipe.models.session import Member
 
 __all__ = [
@@ -92,9 +92,9 @@ def examine(name_or_path: str, base: str | Path = ".", provider: ProviderName = 
     """
     path = find(name_or_path, base)
     if path.suffix == ".onnx":
-        member = Member.load(path, provider)
+        member = Member.load(path, provider, batch_size=ROWS)
         return Verified(member.name, path, member.sha256, {member.name: difference(member)})
-    ensemble = load_ensemble(str(path), provider=provider)
+    ensemble = load_ensemble(str(path), provider=provider, batch_size=ROWS)
     tests = {member.name: difference(member) for member in ensemble.members}
     return Verified(ensemble.name, path, ensemble.model_hash, tests)
 
