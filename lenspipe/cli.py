@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import tempfile
 import traceback
@@ -15,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lenspipe import __version__
+from lenspipe import __version__, stopping
 from lenspipe.config import load_survey
 from lenspipe.errors import InputError, LenspipeError
 
@@ -219,7 +218,7 @@ def _version(
 
 def main() -> None:
     """Entry point: whatever goes wrong is one line on stderr, with an exit status of its own."""
-    _exit_on_signals()
+    stopping.end_on_signals()
     try:
         status = app(standalone_mode=False)
     except LenspipeError as error:
@@ -230,28 +229,14 @@ def main() -> None:
         found = error.format_message()
         _fail(f"error: command line: {found}" if found else "", 2)
     except SystemExit as ended:
-        if isinstance(ended.code, int) and ended.code in _SIGNALLED:
-            _fail(_SIGNALLED[ended.code], ended.code)
+        if isinstance(ended.code, int) and ended.code in stopping.SAID:
+            _fail(stopping.SAID[ended.code], ended.code)
         raise
     except (KeyboardInterrupt, typer.Abort):
-        _fail(_SIGNALLED[130], 130)
+        _fail(stopping.SAID[130], 130)
     except Exception as error:  # a fault of ours: a user can do more with a line than with a trace
         _fail(f"fault: {type(error).__name__}: {error}; {_keep_traceback(error)}", 1)
     sys.exit(status if isinstance(status, int) else 0)
-
-
-# Exit status -> what is said of it.
-_SIGNALLED = {
-    130: "interrupted: the same command resumes",
-    143: "terminated: the same command resumes",
-}
-
-
-def _exit_on_signals() -> None:
-    """End by SystemExit, so that locks are released and Ray is shut down."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in `nohup` and background jobs
-        signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 
 
 def _keep_traceback(error: Exception) -> str:

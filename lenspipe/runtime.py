@@ -7,35 +7,44 @@ is known from those that were only near.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import ray as _typed_ray
-from ray.exceptions import ObjectLostError, RayError, RayTaskError
+from ray._private import worker as _ray_worker
+from ray.exceptions import ObjectLostError, RayError, RayTaskError, TaskCancelledError
 
+from lenspipe import stopping
 from lenspipe.contracts import Reason
 from lenspipe.errors import LenspipeError, StoppedError
+from lenspipe.local_ray import Servers, session_folder
 from lenspipe.patience import ATTEMPTS as STORAGE_ATTEMPTS
 from lenspipe.patience import gave_up, rest_s
 from lenspipe.refusals import describe_refusal
 from lenspipe.slots import Machine
 from lenspipe.storage import is_storage_fault
+from lenspipe.time_limit import TimeLimit
 
 ray: Any = _typed_ray  # its annotations leave out options that its documentation names
 T = TypeVar("T", bound=Hashable)
 R = TypeVar("R")
+_log = logging.getLogger(__name__)
+_servers = Servers()  # of the Ray that this process started, if it did
 _POLL_S = 1.0
 _START_TIMEOUT_S = 600.0
 _START_ATTEMPTS = 5
 _OBJECT_STORE_BYTES = 512 * 1024**2
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
@@ -44,26 +53,41 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Mac
 
     A Ray that this process is already connected to is used and left running.
     """
-    ours = not ray.is_initialized()
-    if ours:
-        local = (
-            {}
-            if address
-            else {
-                "num_cpus": cpus or len(os.sched_getaffinity(0)),
-                "object_store_memory": _OBJECT_STORE_BYTES,
-                "include_dashboard": False,
-            }
-        )
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        ray.init(address=address or "local", log_to_driver=False, logging_level="error", **local)
-        _restore(handlers)
-    try:
+    with ExitStack() as ending:
+        if not ray.is_initialized():
+            handlers = {number: signal.getsignal(number) for number in _ENDING}
+            local = {} if address else _local_options(ending.enter_context(session_folder()), cpus)
+            ending.callback(_disconnect)
+            ray.init(
+                address=address or "local", log_to_driver=False, logging_level="error", **local
+            )
+            _restore(handlers)
+            _quieten()
+            if not address:
+                _servers.find()
         resources = ray.cluster_resources()
         yield Machine(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
-    finally:
-        if ours:
-            ray.shutdown()
+
+
+def _local_options(folder: Path, cpus: int | None) -> dict[str, Any]:
+    return {
+        "num_cpus": cpus or len(os.sched_getaffinity(0)),
+        "object_store_memory": _OBJECT_STORE_BYTES,
+        "include_dashboard": False,
+        "_temp_dir": str(folder),
+    }
+
+
+def _disconnect() -> None:
+    _servers.forget()
+    ray.shutdown(wait_for_processes=True)
+
+
+def _quieten() -> None:
+    """Ray prints what its servers tell (a page of raylet's log, where that died) on our standard
+    output, and has no setting against it."""
+    told: Any = _ray_worker
+    told.print_to_stdstream = lambda data, **_: _log.info("%s", data)
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:
@@ -89,7 +113,8 @@ class PoolOptions:
     """workers: actors of `cpus` and `gpus` each. depth: items that one actor holds at a time.
     attempts: tries of an item. storage_attempts: tries where the operating system or an object
     store refuses (OSError), with growing rests; after them the run stops, since no item is at
-    fault. timeout_s: an item that takes longer has its actor killed."""
+    fault. timeout_s: an item that takes longer has its actor (or the task that
+    feeds it) killed; None: as `TimeLimit` judges by the items that ended well."""
 
     workers: int
     cpus: float = 1.0
@@ -134,10 +159,20 @@ def _apply() -> Any:
 
 
 @dataclass
+class _Held(Generic[T]):
+    """An item with an actor. feed: reference to what a task reads for it. handed: when."""
+
+    item: T
+    feed: Any
+    handed: float
+    cancelled: bool = False
+
+
+@dataclass
 class _Worker(Generic[T]):
     handle: Any
     starting: Any  # reference to `prepare`; None once it is ready
-    holds: dict[Any, T] = field(default_factory=dict)
+    holds: dict[Any, _Held[T]] = field(default_factory=dict)
     since: float = 0.0  # when the item that it has held longest came to be that
     alone: bool = False
     timed_out: bool = False
@@ -166,6 +201,7 @@ class Pool(Generic[T, R]):
         self._suspects: deque[T] = deque()
         self._resting: list[tuple[float, T]] = []
         self._failed_starts = 0
+        self._time = TimeLimit(options.timeout_s)
         self._workers: list[_Worker[T]] = []
         try:
             self._workers += [self._spawn() for _ in range(options.workers)]
@@ -188,7 +224,8 @@ class Pool(Generic[T, R]):
     def run(self, queue: deque[T]) -> Iterator[Outcome[T, R]]:
         """Outcomes in the order of completion; the caller may add to `queue` meanwhile.
 
-        StoppedError where storage fails an item every time, or no worker can be started.
+        StoppedError where storage fails an item every time, no worker can be started, or Ray's
+        servers are gone. SystemExit where a signal asked for the end.
         """
         alive = time.monotonic()
         while True:
@@ -203,7 +240,7 @@ class Pool(Generic[T, R]):
             elif time.monotonic() - alive > _START_TIMEOUT_S:
                 raise StoppedError(self._no_slot())
             if held or starting:
-                ready, _ = ray.wait(held + starting, num_returns=1, timeout=_POLL_S)
+                ready = _wait(held + starting)
             else:  # all that is left rests after a fault of the storage
                 time.sleep(_POLL_S)
                 ready = []
@@ -233,9 +270,11 @@ class Pool(Generic[T, R]):
 
     def _hand(self, worker: _Worker[T], item: T) -> None:
         fed = () if self._feed is None else (_apply().remote(self._feed, item),)
+        now = self._time.now()
         if not worker.holds:
-            worker.since = time.monotonic()
-        worker.holds[worker.handle.call.remote(item, *fed)] = item
+            worker.since = now
+        reference = worker.handle.call.remote(item, *fed)
+        worker.holds[reference] = _Held(item, fed[0] if fed else None, now)
 
     def _collect(self, reference: Any) -> Iterator[Outcome[T, R]]:
         for worker in self._workers:
@@ -252,29 +291,34 @@ class Pool(Generic[T, R]):
             value = ray.get(reference)
         except RayTaskError as error:
             cause = error.cause or error
+            held = self._take(worker, reference)
+            reason = Reason.WORKER_ERROR
             if isinstance(cause, RayError):  # a feeding task died, not this actor
-                yield from self._failed(self._take(worker, reference), cause, Reason.WORKER_DIED)
-            else:
-                yield from self._failed(self._take(worker, reference), cause, Reason.WORKER_ERROR)
+                reason = Reason.TIMED_OUT if held.cancelled else Reason.WORKER_DIED
+            yield from self._failed(held.item, cause, reason)
         except ObjectLostError as error:  # the result is gone, the actor lives
-            yield from self._failed(self._take(worker, reference), error, Reason.WORKER_DIED)
+            yield from self._failed(self._take(worker, reference).item, error, Reason.WORKER_DIED)
+        except TaskCancelledError as error:  # of the feeding task
+            yield from self._failed(self._take(worker, reference).item, error, Reason.TIMED_OUT)
         except RayError as error:  # it died, ran out of memory, its node is gone ...
             yield from self._replace(worker, error)
         else:
-            item = self._take(worker, reference)
+            held = self._take(worker, reference)
+            self._time.ended_well(self._time.now() - held.handed)
+            item = held.item
             tries = self._attempts.pop(item, 0) + self._refusals.pop(item, 0)
             yield Outcome(item, tries + 1, value=value)
 
-    def _take(self, worker: _Worker[T], reference: Any) -> T:
+    def _take(self, worker: _Worker[T], reference: Any) -> _Held[T]:
         if reference == next(iter(worker.holds)):
-            worker.since = time.monotonic()
-        item = worker.holds.pop(reference)
+            worker.since = self._time.now()
+        held = worker.holds.pop(reference)
         if not worker.holds:
             worker.alone = False
-        return item
+        return held
 
     def _replace(self, worker: _Worker[T], error: RayError) -> Iterator[Outcome[T, R]]:
-        items = list(worker.holds.values())
+        items = [held.item for held in worker.holds.values()]
         reason = Reason.TIMED_OUT if worker.timed_out else Reason.WORKER_DIED
         self._respawn(worker)
         self._events.restarted()
@@ -307,12 +351,21 @@ class Pool(Generic[T, R]):
         self._events.retried(detail)
 
     def _kill_overdue(self) -> None:
-        limit = self._options.timeout_s
-        if limit is None:
-            return
-        now = time.monotonic()
+        """Kill what is late: the task that still reads the item, else the actor.
+
+        The clock of an item begins when it becomes the oldest of its actor: those behind it, which
+        wait for their turn, are never late for its sake.
+        """
+        now = self._time.now()
         for worker in self._workers:
-            if worker.holds and now - worker.since > limit:
+            if not worker.holds or now - worker.since <= self._time.limit_s:
+                continue
+            oldest = next(iter(worker.holds.values()))
+            worker.since = now  # whatever is done now has as long to take effect
+            if oldest.feed is not None and not oldest.cancelled and not _is_ready(oldest.feed):
+                oldest.cancelled = True
+                ray.cancel(oldest.feed, force=True)
+            else:
                 worker.timed_out = True
                 ray.kill(worker.handle)
 
@@ -334,7 +387,7 @@ class Pool(Generic[T, R]):
         """Until every worker is ready, or one is and the others take too long."""
         deadline = time.monotonic() + _START_TIMEOUT_S
         while starting := [w.starting for w in self._workers if w.starting is not None]:
-            ready, _ = ray.wait(starting, num_returns=1, timeout=_POLL_S)
+            ready = _wait(starting)
             for worker in [w for w in self._workers if w.starting in ready]:
                 self._started(worker)
             some = len(starting) < len(self._workers)
@@ -380,6 +433,21 @@ class Pool(Generic[T, R]):
         ray.kill(worker.handle)
         self._workers.remove(worker)
         self._failed_starts = 0
+
+
+def _wait(references: Sequence[Any]) -> list[Any]:
+    """Those that are ready, after a second at the latest."""
+    try:
+        ready, _ = ray.wait(references, num_returns=1, timeout=_POLL_S)
+    finally:  # Ray may turn the SystemExit of a signal's handler into an error of its own
+        stopping.check()
+    if (dead := _servers.dead()) is not None:
+        raise StoppedError(f"{dead} ended, so no worker can go on; the same command resumes")
+    return list(ready)
+
+
+def _is_ready(reference: Any) -> bool:
+    return bool(ray.wait([reference], timeout=0)[0])
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,0 +1,105 @@
+"""The Ray that a run starts for itself: its folder, its servers, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+_PREFIX = "lenspipe-ray-"
+# Ray's sockets lie 64 characters deeper, and an address of a socket has at most 107: unix(7).
+_LONGEST_PATH = 107 - 64
+_LOOK_EVERY_S = 1.0
+_SERVERS = {"raylet": "Ray's node server (raylet)", "gcs_server": "Ray's control server (GCS)"}
+
+
+@contextmanager
+def session_folder() -> Iterator[Path]:
+    """A folder for one Ray's logs, sockets and spilled objects, removed at the end.
+
+    Folders whose runs were killed are removed first: a folder is in use while its owner holds a
+    lock on it, which the kernel takes back from the dead.
+    """
+    base = _base()
+    remove_abandoned(base)
+    hidden = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=base))
+    lock = os.open(hidden, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = hidden.rename(base / hidden.name[1:])  # seen by others only once it is locked
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def remove_abandoned(base: Path) -> None:
+    """Remove this user's session folders that no living process holds."""
+    for folder in base.glob(f"{_PREFIX}*"):
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:  # another user's, or gone since
+            continue
+        try:
+            if os.fstat(lock).st_uid == os.getuid():
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(lock)
+
+
+def _base() -> Path:
+    wanted = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    longest = len(str(wanted / f"{_PREFIX}12345678"))
+    return wanted if longest <= _LONGEST_PATH else Path("/tmp")  # noqa: S108 - mkdtemp makes it safe
+
+
+class Servers:
+    """The servers of a Ray that this process has started; without any, nothing is ever dead."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[str, psutil.Process]] = []
+        self._asked = 0.0
+
+    def find(self) -> None:
+        """Note the servers among this process's children."""
+        for child in psutil.Process().children():
+            name = child.name()
+            if name in _SERVERS:
+                self._known.append((_SERVERS[name], child))
+
+    def forget(self) -> None:
+        """They are about to be ended on purpose."""
+        self._known.clear()
+
+    def dead(self) -> str | None:
+        """What to call the first that has ended; None where all live, or lived this second."""
+        if time.monotonic() - self._asked < _LOOK_EVERY_S:
+            return None
+        self._asked = time.monotonic()
+        return next((told for told, process in self._known if not _lives(process)), None)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def end_descendants() -> None:
+    """Kill every process that came from this one, in no order and without waiting."""
+    for child in psutil.Process().children(recursive=True):
+        try:
+            child.kill()
+        except psutil.NoSuchProcess:
+            continue
