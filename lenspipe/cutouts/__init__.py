@@ -14,6 +14,7 @@ HELPERS = (
     "base",
     "checks",
     "cutting",
+    "faults",
     "fitsfile",
     "geometry",
     "paths",
@@ -21,6 +22,7 @@ HELPERS = (
     "quality",
     "sparse",
     "stacks",
+    "storedfile",
     "skywcs",
     "tiling",
 )

@@ -17,7 +17,7 @@ from jaxtyping import Float32, Float64, Int64
 from lenspipe.contracts import CutoutBatch, Failure, Flag, InputSpec, Reason
 from lenspipe.cutouts.base import ReaderOptions
 from lenspipe.cutouts.checks import check_scale
-from lenspipe.cutouts.geometry import Window, resample, window
+from lenspipe.cutouts.geometry import Window, as_slice, resample, window
 from lenspipe.cutouts.photometric import factors, zero_points
 from lenspipe.cutouts.quality import look, repair
 
@@ -27,6 +27,7 @@ Plane3D = np.ndarray[Any, np.dtype[np.float32]]
 # 8.9, and no stack of exposures counts as many electrons: sentinels such as 1e30 lie beyond, and
 # sums of squares of a stamp stay within float32.
 LARGEST_FLUX = 1e9
+_LOOKED_AT = 64  # rows looked at in one go, few enough to stay in the cache from one look to two
 _OF_PIXELS = (Reason.MISSING_BAND, Reason.BAD_PIXELS, Reason.CONSTANT_IMAGE)
 
 
@@ -42,11 +43,32 @@ class Plane:
         self.band, self.window, self.pixels = band, win, pixels
         self.present = np.zeros(n, bool)
         self.cards = np.full(n, np.nan)
-        self.suspects = np.empty(0, np.int64)  # rows with a pixel that is not finite
-        self.constant = np.empty(0, np.int64)  # rows with equal pixels
+        self.seen = np.zeros(n, bool)  # rows that `look_at` looked at
+        self.bad = np.zeros(n, bool)  # rows with a pixel that is not finite
+        self.equal = np.zeros(n, bool)  # rows with finite, equal pixels
         self.largest = np.zeros(n, np.float32)  # largest |pixel| of each row
         self.outside: np.ndarray[Any, np.dtype[np.bool_]] | None = None
         self.masked: np.ndarray[Any, np.dtype[np.bool_]] | None = None
+
+    @property
+    def suspects(self) -> Int64[np.ndarray, " k"]:
+        """Rows with a pixel that is not finite."""
+        return np.flatnonzero(self.bad & self.seen)
+
+    @property
+    def constant(self) -> Int64[np.ndarray, " k"]:
+        """Rows with equal pixels."""
+        return np.flatnonzero(self.equal & self.seen)
+
+    def look_at(self, rows: Int64[np.ndarray, " k"]) -> None:
+        """Note what the quality rules need of rows that are filled. A reader that calls this as
+        soon as it has filled them spares a pass over memory: they are still in the cache."""
+        for start in range(0, len(rows), _LOOKED_AT):
+            some = as_slice(rows[start : start + _LOOKED_AT])
+            glance = look(self.pixels[some])
+            self.seen[some] = True
+            self.bad[some], self.equal[some] = glance.bad, glance.constant
+            self.largest[some] = glance.largest
 
     def need_outside(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Pixels that lie outside the image."""
@@ -174,14 +196,12 @@ def _unobserved_bands(collector: Collector) -> None:
     for plane, blank in zip(planes, empty, strict=True):
         rows = collector.alive()
         rows = rows[plane.present[rows]]
-        stamps = plane.pixels if len(rows) == len(plane.pixels) else plane.pixels[rows]
-        glance = look(stamps)
-        plane.suspects, plane.constant = rows[glance.bad], rows[glance.constant]
-        plane.largest[rows] = glance.largest
-        good = np.isfinite(plane.pixels[plane.suspects])
+        plane.look_at(rows[~plane.seen[rows]])
+        suspects = plane.suspects
+        good = np.isfinite(plane.pixels[suspects])
         if plane.outside is not None:
-            good &= ~plane.outside[plane.suspects]
-        blank[plane.suspects] = ~good.any(axis=(1, 2))
+            good &= ~plane.outside[suspects]
+        blank[suspects] = ~good.any(axis=(1, 2))
         if plane.outside is not None:  # a band may have a grid of its own that ends elsewhere
             blank[plane.present & plane.outside.all(axis=(1, 2))] = True
     observed = np.zeros(collector.requested, bool)
@@ -228,7 +248,7 @@ def _flag_and_blank(
         hit = rows[bad[rows].any(axis=(1, 2))]
         collector.mark(hit, flag)
         pixels[hit] = np.where(bad[hit], np.float32(np.nan), pixels[hit])
-        plane.suspects = np.union1d(plane.suspects, hit)
+        plane.bad[hit] = True
 
 
 def _scale(
@@ -258,14 +278,16 @@ def _blank_absurd(
     hit = absurd.any(axis=(1, 2))
     plane.pixels[high[hit]] = np.where(absurd[hit], np.float32(np.nan), plane.pixels[high[hit]])
     collector.mark(high[hit], Flag.NAN_FILLED)
-    plane.suspects = np.union1d(plane.suspects, high[hit])
+    plane.bad[high[hit]] = True
 
 
 def _multiply(pixels: Plane3D, scale: Float64[np.ndarray, " n"]) -> None:
     """In place and for all rows, which is faster than for most of them; rows without pixels hold
     what the memory held, which may overflow."""
+    factor = scale.astype(np.float32)
+    one = factor[0] if len(factor) and bool((factor == factor[0]).all()) else None
     with np.errstate(over="ignore", invalid="ignore"):
-        np.multiply(pixels, scale.astype(np.float32)[:, None, None], out=pixels)
+        np.multiply(pixels, factor[:, None, None] if one is None else one, out=pixels)
 
 
 def _judge(

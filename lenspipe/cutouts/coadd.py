@@ -36,14 +36,8 @@ from lenspipe.cutouts.assemble import Collector, Plane, apply_rules, pack
 from lenspipe.cutouts.base import BandInfo, Block, Reader, ReaderOptions, Text, WholeNumber
 from lenspipe.cutouts.checks import check_inputs, native_scale, require_bands
 from lenspipe.cutouts.cutting import Broken, Place, cut
-from lenspipe.cutouts.fitsfile import (
-    FitsFile,
-    Image,
-    OpenFiles,
-    UnreadableError,
-    card_number,
-    open_fits,
-)
+from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.fitsfile import FitsFile, Image, OpenFiles, card_number, open_fits
 from lenspipe.cutouts.geometry import group_rows, same_scale, stamp_origin
 from lenspipe.cutouts.paths import Tile, expand, sizes, tiles_of
 from lenspipe.cutouts.photometric import catalogue_columns, column_values, header_card
@@ -347,7 +341,7 @@ class CoaddReader:
         collector.fail(rows[~on_sky], Reason.NOT_FOUND, f"not on the grid of band {plane.band}")
         side = plane.window.side
         place = Place(rows[on_sky], stamp_origin(x[on_sky], side), stamp_origin(y[on_sky], side))
-        total, broken = cut(image, place, plane.pixels, self._request_bytes)
+        total, broken = cut(image, place, plane.pixels, self._request_bytes, plane.look_at)
         collector.bytes_read += total
         edge = place.part(place.leaving(side, image.shape))
         if len(edge.rows):

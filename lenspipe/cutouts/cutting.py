@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from lenspipe.cutouts.fitsfile import READ_ERRORS, Image
+from lenspipe.cutouts.faults import READ_ERRORS, raise_if_of_the_process
+from lenspipe.cutouts.fitsfile import Image
 from lenspipe.cutouts.geometry import cut_stamps
-from lenspipe.cutouts.sparse import Run, plan_strips
+from lenspipe.cutouts.sparse import plan_strips
 
 
 @dataclass(frozen=True)
@@ -49,21 +51,26 @@ class Broken:
 
 
 def cut(
-    image: Image, place: Place, out: np.ndarray[Any, Any], request_bytes: float
+    image: Image,
+    place: Place,
+    out: np.ndarray[Any, Any],
+    request_bytes: float,
+    filled: Callable[[Int64[np.ndarray, " k"]], None] = lambda _: None,
 ) -> tuple[int, tuple[Broken, ...]]:
     """Copy stamps into `out[place.rows]`, and give bytes read and what failed.
 
-    Pixels outside the image become 0. A mapped image is read by the pages that are touched, any
-    other by planned strips of rows, of which each can fail for itself.
+    filled: is told the rows of each strip as soon as they are copied.
+
+    Pixels outside the image become 0. The image is read by planned strips of rows, of which each
+    can fail for itself.
     """
-    side, (height, width) = out.shape[1], image.shape
+    side, (height, _) = out.shape[1], image.shape
     out[place.rows[place.leaving(side, image.shape)]] = 0
     touching = (place.y0 < height) & (place.y0 + side > 0)
     place = place.part(touching)
-    if image.mapped:
-        strips: tuple[Run, ...] = (Run(0, height),)
-    else:
-        strips = plan_strips(place.y0, place.y0 + side, height, image.row_bytes, request_bytes)
+    strips = plan_strips(
+        place.y0, place.y0 + side, height, image.row_bytes, request_bytes, image.strip_bytes
+    )
     first = np.array([strip.start for strip in strips], np.int64)
     member = np.searchsorted(first, np.clip(place.y0, 0, height), side="right") - 1
     total, broken = 0, []
@@ -72,12 +79,11 @@ def cut(
         try:
             pixels = image.rows(strip.start, strip.stop)
         except READ_ERRORS as error:
+            raise_if_of_the_process(error)
             broken.append(Broken(mine.rows, str(error)))
             continue
         with np.errstate(over="ignore", invalid="ignore"):
             cut_stamps(pixels, mine.x0, mine.y0 - strip.start, out, mine.rows)
-        rows_read = (
-            len(mine.rows) * side * side / width if image.mapped else strip.stop - strip.start
-        )
-        total += int(rows_read * image.row_bytes)
+        filled(mine.rows)
+        total += (strip.stop - strip.start) * image.row_bytes
     return total, tuple(broken)

@@ -1,51 +1,36 @@
 """FITS images without a full parse: cards by key, pixels straight from the file's bytes.
 
-Plain images are views of the file (memory-mapped, or the bytes of a small file); compressed ones
-(`.fz`) go through astropy. Files that end too early are refused before a pixel is read.
+Plain images are read by strips of rows (small files whole); compressed ones (`.fz`) go through
+astropy. Files that end too early are refused before a pixel is read.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
-import mmap
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 import fsspec
 import numpy as np
 from astropy.io import fits
 
+from lenspipe.cutouts.faults import READ_ERRORS, UnreadableError, of_the_process
+from lenspipe.cutouts.storedfile import BytesFile, Stored, is_remote, open_stored, read_whole
+
 BLOCK = 2880
 CARD = 80
 _MAX_HEADER_BLOCKS = 4096
-_REMOTE_HEAD = 64 * 1024  # one request holds the headers of nearly every file
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _COMMENTARY = frozenset(("", "COMMENT", "HISTORY", "CONTINUE", "HIERARCH"))
 
+_STRIP_BYTES = 4 * 1024 * 1024
+_PACKED_STRIP_BYTES = 64 * 1024 * 1024
+
 Fetch = Callable[[int, int], bytes]
-
-
-class UnreadableError(Exception):
-    """A file is there, but its header or pixels cannot be read; the text says why."""
-
-
-# What reading and decoding damaged files raises, beside FileNotFoundError.
-READ_ERRORS = (
-    UnreadableError,
-    OSError,
-    EOFError,
-    zlib.error,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-)
 
 
 @lru_cache(maxsize=4096)  # the stamps of a survey differ in few of their cards
@@ -212,15 +197,16 @@ class Image:
         self._index = index
 
     @property
-    def mapped(self) -> bool:
-        """Whether `rows` is a free view, of which only the pages that are used are read."""
-        return self._file.buffer is not None and not self.hdu.compressed and not self._scaled
-
-    @property
     def row_bytes(self) -> int:
         """Bytes of one row of pixels before compression."""
         bitpix = self.hdu.integer("ZBITPIX") if self.hdu.compressed else self.hdu.bitpix
         return self.shape[1] * abs(bitpix) // 8
+
+    @property
+    def strip_bytes(self) -> int:
+        """Most bytes of a strip that are worth reading at once: a cache holds them, or, where
+        they must be unpacked, the tiles that two strips share are few."""
+        return _PACKED_STRIP_BYTES if self.hdu.compressed else _STRIP_BYTES
 
     def rows(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """Physical values of rows [start, stop). UnreadableError where the file is too short."""
@@ -231,8 +217,7 @@ class Image:
         if dtype is None:
             raise UnreadableError(f"card BITPIX: expected a FITS type, found {self.hdu.bitpix}")
         offset = self.hdu.offset + start * self.row_bytes
-        buffer = self._file.view(offset, (stop - start) * self.row_bytes)
-        stored = np.frombuffer(buffer, dtype).reshape(stop - start, self.shape[1])
+        stored = self._file.array(offset, (stop - start, self.shape[1]), dtype)
         return self._physical(stored) if self._scaled else stored
 
     def _physical(self, stored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -254,17 +239,19 @@ class Image:
 
 
 class FitsFile:
-    """An open FITS file: a local one memory-mapped, a remote one read by ranges."""
+    """An open FITS file. path: where it came from, for astropy to open again."""
 
-    def __init__(self, fetch: Fetch, size: int, buffer: Any, reopen: Callable[[], Any]) -> None:
-        self.buffer = buffer
-        self.size = size
-        self._fetch = fetch
-        self._reopen = reopen
+    def __init__(self, stored: Stored, path: str) -> None:
+        self._stored, self._path = stored, path
         self._astropy: fits.HDUList | None = None
-        self._scan = scan(fetch, size)
+        self._scan = scan(stored.fetch, stored.size)
         self._hdus: list[Hdu] = []
         self._fault: UnreadableError | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file, unpacked where it is a `.gz`."""
+        return self._stored.size
 
     def image(self, selector: int | str | None) -> Image:
         """The unit of that index or EXTNAME; None: the first with a two-dimensional image."""
@@ -290,77 +277,64 @@ class FitsFile:
             self._fault = error
             raise
 
-    def view(self, offset: int, length: int) -> Any:
-        """`length` bytes from `offset`. UnreadableError where the file is shorter."""
-        if self.buffer is not None:
-            return memoryview(self.buffer)[offset : offset + length]
-        data = self._fetch(offset, length)
-        if len(data) < length:
-            raise UnreadableError("the file ends inside its pixels")
-        return data
+    def array(self, offset: int, shape: tuple[int, int], dtype: str) -> np.ndarray[Any, Any]:
+        """Values from `offset`. UnreadableError where the file is shorter."""
+        if isinstance(self._stored, BytesFile):
+            length = shape[0] * shape[1] * np.dtype(dtype).itemsize
+            return np.frombuffer(self._stored.view(offset, length), dtype).reshape(shape)
+        found = np.empty(shape, dtype)
+        self._stored.read_into(offset, found)
+        return found
 
     def decompress(self, index: int, start: int, stop: int) -> np.ndarray[Any, Any]:
         """Rows of a compressed image; astropy decodes only the tiles that they touch."""
         if self._astropy is None:
-            self._astropy = fits.open(self._reopen(), memmap=False, lazy_load_hdus=True)
+            self._astropy = fits.open(self._reopened(), memmap=False, lazy_load_hdus=True)
         unit = self._astropy[index]
         block = unit.section[..., start:stop, :]
         return np.asarray(block).reshape(stop - start, -1)
 
+    def _reopened(self) -> Any:
+        if isinstance(self._stored, BytesFile):
+            return io.BytesIO(self._stored.fetch(0, self.size))
+        if is_remote(self._path):
+            fs, name = fsspec.core.url_to_fs(self._path)
+            return fs.open(name, "rb")
+        return open(self._path, "rb")  # noqa: PTH123 - astropy closes it
+
+    def check_unchanged(self) -> None:
+        """UnreadableError where the file was written since it was opened."""
+        self._stored.check_unchanged()
+
     def close(self) -> None:
-        """Let astropy's handle go; the mapping goes with its last view."""
+        """Let the file go."""
         if self._astropy is not None:
             self._astropy.close()
+        self._stored.close()
 
 
-def _from_bytes(data: bytes) -> FitsFile:
-    return FitsFile(lambda o, n: data[o : o + n], len(data), data, lambda: io.BytesIO(data))
-
-
-def _open_local(path: str, whole: bool) -> FitsFile:
+def _open(path: str, whole: bool) -> FitsFile:
     if path.endswith(".gz"):
-        return _from_bytes(gzip.decompress(Path(path).read_bytes()))
-    if whole:
-        return _from_bytes(Path(path).read_bytes())
-    with Path(path).open("rb") as file:
-        size = file.seek(0, io.SEEK_END)
-        if size == 0:
-            raise UnreadableError("empty file")
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return FitsFile(lambda o, n: mapped[o : o + n], size, mapped, lambda: Path(path).open("rb"))
-
-
-def _open_remote(url: str, whole: bool) -> FitsFile:
-    fs, path = fsspec.core.url_to_fs(url)
-    if url.endswith(".gz"):
-        return _from_bytes(gzip.decompress(fs.cat_file(path)))
-    if whole:
-        return _from_bytes(fs.cat_file(path))
-    size = int(fs.size(path))
-    head = fs.cat_file(path, start=0, end=min(_REMOTE_HEAD, size))
-
-    def fetch(offset: int, length: int) -> bytes:
-        stop = min(offset + length, size)
-        if stop <= len(head) or offset >= size:
-            return bytes(head[offset:stop])
-        return bytes(fs.cat_file(path, start=offset, end=stop))
-
-    return FitsFile(fetch, size, None, lambda: fs.open(path, "rb"))
+        return FitsFile(BytesFile(gzip.decompress(read_whole(path))), path)
+    stored = BytesFile(read_whole(path)) if whole else open_stored(path)
+    if not stored.size:
+        stored.close()
+        raise UnreadableError("empty file")
+    return FitsFile(stored, path)
 
 
 @contextmanager
 def _faults_told() -> Iterator[None]:
-    """Every fault of a file but its absence becomes an UnreadableError."""
+    """Every fault of a file but its absence becomes an UnreadableError; a fault of the process
+    (no descriptor left) stays what it is."""
     try:
         yield
     except (FileNotFoundError, UnreadableError):
         raise
     except READ_ERRORS as error:
+        if of_the_process(error):
+            raise
         raise UnreadableError(f"{type(error).__name__}: {error}") from error
-
-
-def _open(path: str, whole: bool) -> FitsFile:
-    return _open_remote(path, whole) if "://" in path else _open_local(path, whole)
 
 
 @contextmanager

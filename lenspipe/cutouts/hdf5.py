@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from lenspipe.cutouts.base import Reader, ReaderOptions
-from lenspipe.cutouts.fitsfile import UnreadableError
+from lenspipe.cutouts.faults import UnreadableError
 from lenspipe.cutouts.paths import expand
 from lenspipe.cutouts.sparse import (
     LOCAL_REQUEST_BYTES,

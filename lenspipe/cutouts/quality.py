@@ -29,29 +29,29 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Glance:
-    """One look at every stamp of a band. bad: rows with a pixel that is not finite; constant:
-    rows whose pixels are all finite and equal; largest: the largest |pixel| of each row."""
+    """One look at every stamp of a band. bad: whether a pixel is not finite; constant: whether all
+    pixels are finite and equal; largest: the largest |pixel| of each row."""
 
-    bad: Int64[np.ndarray, " k"]
-    constant: Int64[np.ndarray, " j"]
+    bad: Bool[np.ndarray, " n"]
+    constant: Bool[np.ndarray, " n"]
     largest: Float32[np.ndarray, " n"]
 
 
 def look(pixels: Float32[np.ndarray, "n y x"]) -> Glance:
     """Two reductions, no copy: a NaN or an infinity anywhere shows in the minimum or maximum."""
     if not len(pixels):
-        empty = np.empty(0, np.int64)
+        empty = np.empty(0, bool)
         return Glance(empty, empty, np.empty(0, np.float32))
     low, high = pixels.min(axis=(1, 2)), pixels.max(axis=(1, 2))
     largest = np.maximum(np.abs(low), np.abs(high))
     finite = np.isfinite(largest)
-    return Glance(np.flatnonzero(~finite), np.flatnonzero(finite & (low == high)), largest)
+    return Glance(~finite, finite & (low == high), largest)
 
 
 def repair(pixels: Float32[np.ndarray, "n y x"], max_bad_fraction: float) -> Verdict:
     """Fill pixels that are not finite, in place, and tell which rows cannot be used."""
     found = look(pixels)
-    bad_rows, constant = found.bad, found.constant
+    bad_rows, constant = np.flatnonzero(found.bad), np.flatnonzero(found.constant)
     if not len(bad_rows):
         return Verdict(bad_rows, np.empty(0, np.float32), constant)
     stamps = pixels[bad_rows]

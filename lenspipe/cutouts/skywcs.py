@@ -13,7 +13,8 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from jaxtyping import Float64
 
-from lenspipe.cutouts.fitsfile import Hdu, UnreadableError
+from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.fitsfile import Hdu
 from lenspipe.cutouts.geometry import separation_deg
 
 _WCS_CARD = re.compile(

@@ -8,6 +8,7 @@ as the number of bytes that could be read in the same time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -77,17 +78,21 @@ def plan_strips(
     rows: int,
     row_bytes: float,
     request_bytes: float,
+    most_bytes: float = math.inf,
 ) -> tuple[Run, ...]:
     """The cheapest strips of image rows that hold every stamp [start, stop), clipped to the image.
 
-    Stamps that overlap, or lie so close that the rows between cost less than a request, share one.
+    Stamps that overlap, or lie so close that the rows between cost less than a request, share one,
+    unless it would grow beyond `most_bytes`: then the next strip begins with the next stamp, and
+    the rows that both need are read twice.
     """
     low, high = np.clip(starts, 0, rows), np.clip(stops, 0, rows)
     order = np.argsort(low, kind="stable")
     order = order[high[order] > low[order]]
     strips: list[Run] = []
     for start, stop in zip(low[order].tolist(), high[order].tolist(), strict=True):
-        if strips and (start - strips[-1].stop) * row_bytes <= request_bytes:
+        joined = strips and (start - strips[-1].stop) * row_bytes <= request_bytes
+        if joined and (max(strips[-1].stop, stop) - strips[-1].start) * row_bytes <= most_bytes:
             strips[-1] = Run(strips[-1].start, max(strips[-1].stop, stop))
         else:
             strips.append(Run(start, stop))

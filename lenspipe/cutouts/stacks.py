@@ -23,8 +23,8 @@ from lenspipe.cutouts.checks import (
     refuse_fits_options,
     require_bands,
 )
-from lenspipe.cutouts.fitsfile import UnreadableError
-from lenspipe.cutouts.geometry import crop_origin
+from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.geometry import as_slice, crop_origin
 from lenspipe.cutouts.photometric import catalogue_columns
 from lenspipe.cutouts.sparse import Layout
 from lenspipe.errors import InputError
@@ -329,13 +329,6 @@ def _locality_rows(layout: Layout) -> int:
     return min(layout.group, granules * layout.granule)
 
 
-def as_slice(index: Int64[np.ndarray, " k"]) -> Any:
-    """The same positions as a slice where they follow one another, which numpy need not copy."""
-    if len(index) and index[-1] - index[0] == len(index) - 1 and bool(np.all(np.diff(index) == 1)):
-        return slice(int(index[0]), int(index[-1]) + 1)
-    return index
-
-
 def _store(plane: Plane, rows: Int64[np.ndarray, " k"], pixels: np.ndarray[Any, Any]) -> None:
     """Crop the square that was read to the plane's own window and keep it."""
     side = plane.window.side
@@ -344,3 +337,4 @@ def _store(plane: Plane, rows: Int64[np.ndarray, " k"], pixels: np.ndarray[Any, 
     with np.errstate(over="ignore", invalid="ignore"):
         plane.pixels[as_slice(rows)] = square
     plane.present[rows] = True
+    plane.look_at(rows)

@@ -37,7 +37,8 @@ from lenspipe.contracts import CutoutBatch, Flag, InputSpec, Reason
 from lenspipe.cutouts.assemble import Collector, finish
 from lenspipe.cutouts.base import BandInfo, Block, Reader, ReaderOptions, WholeNumber
 from lenspipe.cutouts.checks import check_inputs, native_scale, require_bands
-from lenspipe.cutouts.fitsfile import FitsFile, Image, UnreadableError, card_number, open_fits
+from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.fitsfile import FitsFile, Image, card_number, open_fits
 from lenspipe.cutouts.geometry import crop_origin, same_scale
 from lenspipe.cutouts.paths import NameTemplate, UnsafeNameError, find, sizes
 from lenspipe.cutouts.photometric import catalogue_columns, header_card

@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from lenspipe.cutouts.fitsfile import FitsFile, UnreadableError, open_fits
+from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.fitsfile import FitsFile, open_fits
 from lenspipe.cutouts.geometry import SkyBuckets, interior_distance
 from lenspipe.cutouts.paths import Tile
 from lenspipe.cutouts.skywcs import SkyWcs, sky_wcs

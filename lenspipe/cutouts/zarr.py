@@ -23,7 +23,8 @@ from pydantic import model_validator
 
 from lenspipe.config import is_url, resolve
 from lenspipe.cutouts.base import Reader, ReaderOptions
-from lenspipe.cutouts.fitsfile import UnreadableError
+from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.geometry import as_slice
 from lenspipe.cutouts.sparse import (
     REMOTE_REQUEST_BYTES,
     Layout,
@@ -37,7 +38,6 @@ from lenspipe.cutouts.stacks import (
     Region,
     StackOptions,
     StackReader,
-    as_slice,
     check_band_order,
 )
 from lenspipe.errors import InputError

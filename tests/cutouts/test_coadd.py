@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from lenspipe import cutouts
 from lenspipe.contracts import CutoutBatch, Flag, InputSpec, Reason
 from lenspipe.cutouts.base import Reader
 from lenspipe.cutouts.coadd import CoaddReader
-from lenspipe.cutouts.fitsfile import OpenFiles, UnreadableError
+from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.fitsfile import OpenFiles
 from lenspipe.cutouts.geometry import stamp_origin
 from lenspipe.errors import InputError
 
@@ -161,13 +163,13 @@ def test_bands_as_units_of_one_file_with_masks_and_zero_points(tmp_path: Path) -
 def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each file was opened, by name."""
     counts: Counter[str] = Counter()
-    original = Path.open
+    original = os.open
 
-    def counted(self: Path, *args: Any, **options: Any) -> Any:
-        counts[self.name] += 1
-        return original(self, *args, **options)
+    def counted(path: Any, *args: Any, **options: Any) -> int:
+        counts[Path(path).name] += 1
+        return original(path, *args, **options)
 
-    monkeypatch.setattr(Path, "open", counted)
+    monkeypatch.setattr(os, "open", counted)
     return counts
 
 

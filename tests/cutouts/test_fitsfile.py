@@ -11,13 +11,8 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lenspipe.cutouts.fitsfile import (
-    READ_ERRORS,
-    UnreadableError,
-    card_number,
-    card_value,
-    open_fits,
-)
+from lenspipe.cutouts.faults import READ_ERRORS, UnreadableError
+from lenspipe.cutouts.fitsfile import card_number, card_value, open_fits
 
 
 def _pixels(dtype: str = "f4") -> np.ndarray[Any, Any]:

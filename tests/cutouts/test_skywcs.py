@@ -7,7 +7,8 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from lenspipe.cutouts.fitsfile import Hdu, UnreadableError
+from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.fitsfile import Hdu
 from lenspipe.cutouts.skywcs import centre_position, pixel_scale, sky_wcs
 
 

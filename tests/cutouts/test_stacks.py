@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from lenspipe import cutouts
 from lenspipe.contracts import CutoutBatch, InputSpec, Reason
 from lenspipe.cutouts.base import Reader
-from lenspipe.cutouts.stacks import as_slice, id_text, stated_bands
+from lenspipe.cutouts.geometry import as_slice
+from lenspipe.cutouts.stacks import id_text, stated_bands
 from lenspipe.errors import InputError
 
 N, BANDS = 60, ("g", "r", "i")
