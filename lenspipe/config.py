@@ -89,8 +89,9 @@ class Runtime(Block):
     reader tasks (default 0: each scorer reads its next shard ahead in `read_ahead` threads).
     batch_size: rows per call of a network (default: 64 on CPUs, 512 on GPUs).
     max_attempts: tries of a shard before it is split. failure_limit: fraction of the selected
-    sources that may fail before the command ends with status 3. metrics_host: address of the
-    driver that `metrics_port` listens on.
+    sources that may fail before the command ends with status 3. cut_timeout_s, cut_memory_mb: what
+    one cut may take on one part of the catalogue. metrics_host: address of the driver that
+    `metrics_port` listens on.
     """
 
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
@@ -104,6 +105,8 @@ class Runtime(Block):
     max_attempts: Count = 3
     shard_timeout_s: PositiveNumber | None = None
     failure_limit: Number = Field(default=0.01, ge=0.0, le=1.0)
+    cut_timeout_s: PositiveNumber = Field(default=60.0, le=86_400.0)
+    cut_memory_mb: Count = 2048
     metrics_port: WholeNumber | None = Field(default=None, ge=0, le=65535)
     metrics_host: Text = "127.0.0.1"
     address: Text | None = None
@@ -150,6 +153,7 @@ class Survey(Block):
         """What a result depends on: all of the file but `runtime` and `output`."""
         kept = self.model_dump(mode="json", exclude={"runtime", "output", "cutouts"})
         kept["cutouts"] = self.cutouts.model_dump(mode="json")
+        kept["cut_order"] = list(self.cuts)  # a row is counted at the first cut that removes it
         return kept
 
 

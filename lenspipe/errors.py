@@ -29,6 +29,10 @@ class InputError(LenspipeError):
         return " ".join(line.split())
 
 
+class HopelessError(InputError):
+    """The user's mistake that only the work showed: no other attempt, and no other row, mends it."""
+
+
 class RunLockedError(InputError):
     """Another live process writes this run directory."""
 

@@ -9,23 +9,23 @@ is counted at the first cut that removes it, in the order of the survey file.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from lenspipe.errors import InputError
-from lenspipe.select import expressions
+from lenspipe.select import arithmetic, expressions
+from lenspipe.select.database import VIEW, Limits, cursor, limited, view
 from lenspipe.select.expressions import Node
+from lenspipe.select.measured import with_nulls
 
-_VIEW = "part"
-_KEPT = 65_535  # code of a row that every cut keeps; codes below are 2 * cut + (1 if unknown)
-_MAX_CUTS = 200  # they nest in one expression, of which DuckDB bounds the depth
+_MAX_CUTS = 200
+_BATCH_ROWS = 65_536  # arrays of so many rows stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -48,56 +48,155 @@ class CutResult:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """One cut that was checked against a catalogue.
+
+    columns: what it needs of the catalogue; aliases: the same columns in `sql`; condition: the
+    same cut for arrays, where they can say it.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    aliases: tuple[str, ...]
+    sql: str
+    condition: arithmetic.Condition | None
+
+
+@dataclass(frozen=True)
 class CompiledCuts:
     """Cuts that were checked against a catalogue. Small and picklable.
 
-    columns: what they need of the catalogue; aliases: the same columns in `query`.
+    columns: what they need of the catalogue.
     """
 
-    names: tuple[str, ...] = ()
+    cuts: tuple[Cut, ...] = ()
     columns: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
-    query: str = ""
-    threads: int = 1
+    limits: Limits = field(default_factory=Limits)
 
-    def apply(self, table: pa.Table) -> CutResult:
-        """Evaluate all cuts on a table in one pass. Floats of the table are finite or NULL."""
-        if not self.names or table.num_rows == 0:
-            empty = {name: CutCount() for name in self.names}
-            return CutResult(np.arange(table.num_rows, dtype=np.int64), empty)
-        needed = table.select(self.columns).rename_columns(list(self.aliases))
-        with _view(needed, self.threads) as connection:
-            codes = connection.execute(self.query).fetchnumpy()["code"]
-        counts = np.bincount(codes, minlength=2 * len(self.names))
-        removed = {
-            name: CutCount(int(counts[2 * k]), int(counts[2 * k + 1]))
-            for k, name in enumerate(self.names)
-        }
-        return CutResult(np.flatnonzero(codes == _KEPT).astype(np.int64), removed)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The cuts' names, in the order of the survey file."""
+        return tuple(cut.name for cut in self.cuts)
+
+    @property
+    def sql(self) -> tuple[str, ...]:
+        """What the cuts say, as the database is asked it."""
+        return tuple(cut.sql for cut in self.cuts)
+
+    def apply(self, table: pa.Table, missing_values: Sequence[float] = ()) -> CutResult:
+        """Evaluate all cuts on a table as it is stored: see the module's docstring for what is
+        unknown. missing_values: numbers that mean "not measured".
+
+        HopelessError(`cuts.NAME`) where a cut takes more time or memory than it may.
+        """
+        removed = {name: CutCount() for name in self.names}
+        rows = np.arange(table.num_rows, dtype=np.int64)
+        for plain, cuts in groupby(self.cuts, lambda cut: cut.condition is not None):
+            apply = _apply_arrays if plain else _apply_sql
+            left = table if len(rows) == table.num_rows else table.take(pa.array(rows))
+            result = apply(list(cuts), left, missing_values, self.limits)
+            rows = rows[result.kept]
+            removed |= result.removed
+        return CutResult(rows, removed)
 
 
-def compile_cuts(cuts: Mapping[str, str], schema: pa.Schema, threads: int = 1) -> CompiledCuts:
-    """Check every cut against the catalogue's columns and write the one query that runs them all.
+def _apply_arrays(
+    cuts: Sequence[Cut], table: pa.Table, missing_values: Sequence[float], _: Limits
+) -> CutResult:
+    """Plain cuts in order, batch by batch."""
+    needed = table.select(list(dict.fromkeys(name for cut in cuts for name in cut.columns)))
+    counts = {cut.name: CutCount() for cut in cuts}
+    kept, start = [np.zeros(0, np.int64)], 0
+    for rows in needed.to_batches(max_chunksize=_BATCH_ROWS):
+        batch = arithmetic.Batch(rows, missing_values)
+        alive = np.ones(rows.num_rows, bool)
+        for cut in cuts:
+            alive, count = _remove(cut, batch, alive)
+            counts[cut.name] += count
+        kept.append(start + np.flatnonzero(alive))
+        start += rows.num_rows
+    return CutResult(np.concatenate(kept), counts)
+
+
+def _remove(
+    cut: Cut, batch: arithmetic.Batch, alive: Bool[np.ndarray, " n"]
+) -> tuple[Bool[np.ndarray, " n"], CutCount]:
+    """Which rows are alive after a cut too, and how many it removed."""
+    if cut.condition is None:
+        raise ValueError(f"cuts.{cut.name} is not for arrays")
+    # Where a number is unknown, what is computed from it is without meaning and not looked at.
+    with np.errstate(all="ignore"):
+        truth = cut.condition.truth(batch)
+    left = alive & truth.true
+    gone = int(np.count_nonzero(alive)) - int(np.count_nonzero(left))
+    unknown = 0 if truth.known is None else int(np.count_nonzero(alive & ~truth.known))
+    return left, CutCount(false=gone - unknown, unknown=unknown)
+
+
+def _apply_sql(
+    cuts: Sequence[Cut], table: pa.Table, missing_values: Sequence[float], limits: Limits
+) -> CutResult:
+    """Cuts in order through DuckDB, each on the rows that those before it keep."""
+    rows = np.arange(table.num_rows, dtype=np.int64)
+    counts = {}
+    for cut in cuts:
+        needed = table.select(list(cut.columns))
+        left = needed if len(rows) == len(needed) else needed.take(pa.array(rows))
+        true, unknown = _ask(cut, with_nulls(left, missing_values), limits)
+        lost = int(np.count_nonzero(unknown))
+        counts[cut.name] = CutCount(len(rows) - int(np.count_nonzero(true)) - lost, lost)
+        rows = rows[true]
+    return CutResult(rows, counts)
+
+
+def _ask(
+    cut: Cut, table: pa.Table, limits: Limits
+) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Where a cut holds, and where it is unknown."""
+    if table.num_rows == 0:
+        return np.zeros(0, bool), np.zeros(0, bool)
+    with (
+        view(table.rename_columns(list(cut.aliases)), limits) as connection,
+        limited(f"cuts.{cut.name}", connection, limits),
+    ):
+        found = connection.execute(_query(cut.sql)).fetchnumpy()["truth"]
+    return np.ma.filled(found, False), np.ma.getmaskarray(found)
+
+
+def compile_cuts(
+    cuts: Mapping[str, str], schema: pa.Schema, limits: Limits | None = None
+) -> CompiledCuts:
+    """Check every cut against the catalogue's columns and prepare its evaluation.
 
     InputError(`cuts.NAME`) where a cut is no single boolean expression over columns of one row.
     """
-    if not cuts:
-        return CompiledCuts()
+    limits = limits or Limits()
     if len(cuts) > _MAX_CUTS:
         raise InputError("cuts", f"at most {_MAX_CUTS}", len(cuts))
-    with closing(_database(threads).cursor()) as connection:
+    with cursor(limits) as connection:
         trees = {name: _parse(name, text, connection) for name, text in cuts.items()}
     columns = _resolve(trees, schema.names)
-    aliases = _aliases(columns)
-    unknown = _row_of_nulls([schema.field(c).with_name(aliases[c]) for c in columns])
+    fields = {alias: schema.field(column) for column, alias in _aliases(columns).items()}
     for tree in trees.values():
-        for node in expressions.column_nodes(tree):
-            node["column_names"] = [aliases[node["column_names"][0]]]
-    with _view(unknown, threads) as connection:
-        checked = [_check(name, tree, connection) for name, tree in trees.items()]
-    return CompiledCuts(
-        tuple(cuts), tuple(columns), tuple(aliases[c] for c in columns), _query(checked), threads
-    )
+        _rename(tree, {field.name: alias for alias, field in fields.items()})
+    compiled = tuple(_compile(name, tree, fields, limits) for name, tree in trees.items())
+    return CompiledCuts(compiled, tuple(columns), limits)
+
+
+def _rename(tree: Node, aliases: Mapping[str, str]) -> None:
+    for node in expressions.column_nodes(tree):
+        node["column_names"] = [aliases[node["column_names"][0]]]
+
+
+def _compile(name: str, tree: Node, fields: Mapping[str, pa.Field], limits: Limits) -> Cut:
+    """One cut of known columns after its types were checked. fields: alias -> the column."""
+    used = list(dict.fromkeys(n["column_names"][0] for n in expressions.column_nodes(tree)))
+    row = _row_of_nulls([fields[alias].with_name(alias) for alias in used])
+    with view(row, limits) as connection, limited(f"cuts.{name}", connection, limits):
+        types = _Types(connection)
+        sql = _check(name, tree, types)
+        condition = arithmetic.translate(tree, fields, types.of, types.constant)
+    return Cut(name, tuple(fields[a].name for a in used), tuple(used), sql, condition)
 
 
 def _parse(name: str, text: str, connection: duckdb.DuckDBPyConnection) -> Node:
@@ -142,81 +241,60 @@ def _row_of_nulls(fields: list[pa.Field]) -> pa.Table:
     return pa.table({field.name: pa.nulls(1, field.type) for field in fields})
 
 
-def _check(name: str, tree: Node, connection: duckdb.DuckDBPyConnection) -> str:
-    """SQL of one cut after its types were checked."""
-    field = f"cuts.{name}"
-    types: dict[str, str] = {}
+class _Types:
+    """What DuckDB says of nodes: their types, and constants after a cast."""
 
-    def type_of(node: Node) -> str:
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+        self._known: dict[str, str] = {}
+
+    def of(self, node: Node) -> str:
+        """Type of a node."""
         key = json.dumps(node)
-        if key not in types:
-            types[key] = _type(expressions.write(node, connection), connection)
-        return types[key]
+        if key not in self._known:
+            # The text comes from a vetted tree, see `expressions.parse`.
+            query = f"SELECT {self.sql(node)} FROM {VIEW} LIMIT 0"  # noqa: S608
+            self._known[key] = str(self.connection.execute(query).description[0][1])
+        return self._known[key]
 
-    def show(node: Node) -> str:
-        return f"{expressions.write(node, connection)} ({type_of(node)})"
+    def sql(self, node: Node) -> str:
+        """Text of a node."""
+        return expressions.write(node, self.connection)
 
+    def show(self, node: Node) -> str:
+        """Text and type, for a person."""
+        return f"{self.sql(node)} ({self.of(node)})"
+
+    def constant(self, node: Node, kind: str) -> float:
+        """A constant as DuckDB casts it to a type."""
+        query = f"SELECT CAST({self.sql(node)} AS {kind})"
+        [[value]] = self.connection.execute(query).fetchall()
+        return value  # type: ignore[no-any-return]  # DuckDB's results are untyped
+
+
+def _check(name: str, tree: Node, types: _Types) -> str:
+    """SQL of one cut after its types were checked."""
+    field, connection = f"cuts.{name}", types.connection
     try:
-        expressions.check_comparisons(field, tree, type_of, show)
-        found = type_of(tree)
+        expressions.check_comparisons(field, tree, types.of, types.show)
+        found = types.of(tree)
         if found != "BOOLEAN":
             raise InputError(field, "a boolean expression", f"one of type {found}")
-        guarded = expressions.guard_comparisons(field, tree, type_of, connection)
+        guarded = expressions.guard_comparisons(field, tree, types.of, connection)
         sql = f"TRY({expressions.write(guarded, connection)})"
-        connection.execute(_query([sql])).fetchall()
+        connection.execute(_query(sql)).fetchall()
+    except (duckdb.InterruptException, duckdb.OutOfMemoryException):
+        raise  # its limits are told by who set them
     except duckdb.Error as error:
         raise InputError(field, "an expression that fits its columns", _first_line(error)) from None
     return sql
 
 
-def _type(sql: str, connection: duckdb.DuckDBPyConnection) -> str:
+def _query(sql: str) -> str:
     # The text comes from a vetted tree, see `expressions.parse`.
-    result = connection.execute(f"SELECT {sql} FROM {_VIEW} LIMIT 0")  # noqa: S608
-    return str(result.description[0][1])
-
-
-def _query(checked: list[str]) -> str:
-    """One expression that gives the code of the first cut that removes a row, innermost last.
-
-    Nested, so that only rows which a cut keeps are asked for the next one.
-    """
-    code = f"{_KEPT}"
-    for k, sql in reversed(list(enumerate(checked))):
-        code = f"CASE WHEN {sql} THEN {code} WHEN {sql} IS NULL THEN {2 * k + 1} ELSE {2 * k} END"
-    # The text comes from vetted trees, see `expressions.parse`.
-    return f"SELECT CAST({code} AS USMALLINT) AS code FROM {_VIEW}"  # noqa: S608
+    return f"SELECT {sql} AS truth FROM {VIEW}"  # noqa: S608
 
 
 def _first_line(error: Exception) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[0]
-
-
-@lru_cache(maxsize=4)
-def _database(threads: int) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB that reads no file, loads no extension and keeps to its bounds.
-
-    With one thread, rows come out in the order they went in; with more, DuckDB keeps that order by
-    `preserve_insertion_order`.
-    """
-    connection = duckdb.connect(config={"threads": threads, "memory_limit": "2GB"})
-    for setting in (
-        "temp_directory = ''",
-        "autoload_known_extensions = false",
-        "autoinstall_known_extensions = false",
-        "python_enable_replacements = false",
-        "preserve_insertion_order = true",
-        "enable_external_access = false",
-        "lock_configuration = true",
-    ):
-        connection.execute(f"SET GLOBAL {setting}")
-    return connection
-
-
-@contextmanager
-def _view(table: pa.Table, threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection of its own (so threads do not meet) that sees `table` as view `part`."""
-    with closing(_database(threads).cursor()) as connection:
-        connection.register(_VIEW, table)
-        yield connection
-        connection.unregister(_VIEW)

@@ -10,7 +10,6 @@ import copy
 import difflib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import duckdb
@@ -54,15 +53,6 @@ _KINDS = {
     "PARAMETER": "a parameter",
     "LAMBDA": "a lambda",
 }
-
-
-@dataclass(frozen=True)
-class Expression:
-    """A vetted cut. sql: what DuckDB runs, on columns named as `aliases` says; columns: their
-    names in the catalogue, in the same order."""
-
-    sql: str
-    columns: tuple[str, ...]
 
 
 def parse(field: str, text: str, connection: duckdb.DuckDBPyConnection) -> Node:
@@ -167,7 +157,7 @@ def _guarded(tree: Node, type_of: Callable[[Node], str], template: Node) -> Node
     node = copy.deepcopy(tree)
     for child, original in zip(children(node), children(tree), strict=True):
         value = _guarded(original, type_of, template)
-        needed = _compares(tree) and not _is_safe(original)
+        needed = _compares(tree) and not is_safe(original)
         if needed and type_of(original) in ("FLOAT", "DOUBLE"):
             value = _substitute(template, value)
         child.clear()
@@ -175,7 +165,8 @@ def _guarded(tree: Node, type_of: Callable[[Node], str], template: Node) -> Node
     return node
 
 
-def _is_safe(node: Node) -> bool:
+def is_safe(node: Node) -> bool:
+    """Whether finite numbers in `node` never give NaN: a leaf, or one sum, difference, product."""
     leaves = ("COLUMN_REF", "CONSTANT")
     if node["class"] == "FUNCTION" and node["function_name"] in ("+", "-", "*", "abs"):
         return all(child["class"] in leaves for child in children(node))

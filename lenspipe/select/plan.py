@@ -16,9 +16,11 @@ from lenspipe.cutouts.base import ReaderOptions
 from lenspipe.errors import InputError
 from lenspipe.models import zoo
 from lenspipe.select.cuts import CompiledCuts, compile_cuts
+from lenspipe.select.database import Limits
 from lenspipe.select.expressions import match_column
+from lenspipe.select.measured import RESERVED
 from lenspipe.select.photometry import PhotometryNetwork
-from lenspipe.select.sources import RESERVED, View, open_view
+from lenspipe.select.sources import View, open_view
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +77,14 @@ def plan_select(survey: config.Survey, threads: int = 1) -> SelectPlan:
 
     Where `photometry.keep` is a fraction, `settle_threshold` has to follow.
     """
+    runtime = survey.runtime
     return plan_catalogue(
-        survey.sources, survey.cuts, survey.photometry, survey.cutouts, survey.base, threads
+        survey.sources,
+        survey.cuts,
+        survey.photometry,
+        survey.cutouts,
+        survey.base,
+        Limits(runtime.cut_timeout_s, runtime.cut_memory_mb, threads),
     )
 
 
@@ -86,9 +94,10 @@ def plan_catalogue(
     photometry: config.Photometry | None,
     reader: ReaderOptions | None,
     base: str,
-    threads: int = 1,
+    limits: Limits | None = None,
 ) -> SelectPlan:
-    """The same from the blocks of the survey file that matter. threads: of one part."""
+    """The same from the blocks of the survey file that matter. limits: of the cuts of one part."""
+    limits = limits or Limits()
     view = open_view(sources, base)
     carried = tuple(sorted(_reader_columns(reader, base) - set(RESERVED)))
     _require(view, carried, "cutouts")
@@ -99,7 +108,7 @@ def plan_catalogue(
     plan = SelectPlan(
         key="",
         view=view,
-        cuts=compile_cuts(cuts, view.schema, threads),
+        cuts=compile_cuts(cuts, view.schema, limits),
         carried=carried,
         network=network,
         network_columns=columns,
@@ -107,7 +116,7 @@ def plan_catalogue(
         threshold=photometry.keep.score_above if photometry else None,
         reader=reader,
         base=base,
-        threads=threads,
+        threads=limits.threads,
     )
     return replace(plan, key=_key(plan))
 
@@ -138,7 +147,7 @@ def _key(plan: SelectPlan) -> str:
         "stored": plan.view.stored,
         "types": [str(kind) for kind in plan.view.schema.types],
         "missing": plan.view.missing_values,
-        "cuts": [plan.cuts.names, plan.cuts.query],
+        "cuts": [plan.cuts.names, plan.cuts.sql],
         "network": str(plan.network),
         "threshold": plan.threshold,
         "carried": plan.carried,

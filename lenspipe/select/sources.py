@@ -7,27 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from jaxtyping import Int64
 
 from lenspipe import config
 from lenspipe.errors import InputError
 from lenspipe.select.expressions import match_column
-from lenspipe.select.files import CatalogueFile, filesystem, find_files, fingerprint
+from lenspipe.select.files import CatalogueFile, find_files
+from lenspipe.select.measured import RESERVED, with_nulls
+from lenspipe.select.parquet_file import footer, opened, read_footer, while_planning
 
 PART_ROWS = 500_000
 _PART_SLICES = 1_000  # most files of one part: each costs an open, however few rows it holds
 _FOOTER_THREADS = 16
 _FOOTERS_READ = 8
-RESERVED = ("object_id", "ra", "dec")
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,8 @@ def open_view(sources: config.Sources, base: str) -> View:
     InputError where a column that `sources` names is missing or of a kind that cannot serve.
     """
     files = find_files(sources.path, base)
-    _, stored = _footer(files[0])
+    with while_planning(files[0]):
+        _, stored = footer(files[0])
     physical = {field.name: _plain_type(field.type) for field in stored}
     for name, kind in _hive_types(files).items():
         physical.setdefault(name, kind)
@@ -135,7 +132,7 @@ def stored_share(files: Sequence[CatalogueFile], columns: Collection[str]) -> fl
     step = max(1, len(files) // _FOOTERS_READ)
     taken = total = 0
     for file in files[::step]:
-        metadata, _ = _footer(file)
+        metadata, _ = footer(file)
         for group in range(metadata.num_row_groups):
             row_group = metadata.row_group(group)
             for k in range(row_group.num_columns):
@@ -172,11 +169,13 @@ def read_part(
     columns: Sequence[str],
     rows: Int64[np.ndarray, " k"] | None = None,
     threads: int = 1,
+    as_stored: bool = False,
 ) -> pa.Table:
-    """Columns of a part in the order asked for, missing values as NULL.
+    """Columns of a part in the order asked for, missing values as NULL (not so `as_stored`).
 
     rows: positions in the part, increasing; row groups that hold none of them are not read.
-    InputError where a file is gone, has changed since it was planned, or cannot be read.
+    InputError where a file is gone, has changed since it was planned, or is no whole Parquet;
+    where its storage fails, the storage's own error.
     """
     offset, tables = 0, []
     for piece in part.slices:
@@ -188,7 +187,8 @@ def read_part(
         if inside is None or len(inside):
             tables.append(_read_slice(piece, view, columns, inside, threads > 1))
     schema = pa.schema([view.schema.field(name) for name in columns])
-    return pa.concat_tables(tables) if tables else schema.empty_table()
+    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    return table if as_stored else with_nulls(table, view.missing_values)
 
 
 def groups_holding(
@@ -237,12 +237,13 @@ def _read_slice(
     if rows is not None:
         groups, take = groups_holding(piece.group_rows, rows)
     stored = {name: view.stored_name(name) for name in columns}
-    with _unchanged(piece.file), _open(piece.file) as file:
+    with opened(piece.file) as file:
         inside = set(file.schema_arrow.names)
         wanted = sorted({column for column in stored.values() if column in inside})
         table = file.read_row_groups(
             [piece.first_group + k for k in groups], columns=wanted, use_threads=use_threads
         )
+    _check_rows(piece, groups, table)
     if take is not None:
         table = table.take(pa.array(take))
     partition = dict(piece.file.partition)
@@ -253,43 +254,14 @@ def _read_slice(
         for name in columns
     ]
     schema = pa.schema([view.schema.field(name) for name in columns])
-    return _with_nulls(pa.Table.from_arrays(arrays, schema=schema), view.missing_values)
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _with_nulls(table: pa.Table, missing_values: Sequence[float]) -> pa.Table:
-    """What was not measured as NULL: floats that are not finite and, but in id and position,
-    numbers that the survey file lists."""
-    for k, field in enumerate(table.schema):
-        listed = () if field.name in RESERVED else missing_values
-        if pa.types.is_floating(field.type) or (pa.types.is_integer(field.type) and listed):
-            table = table.set_column(k, field, _measured(table.column(k), listed))
-    return table
-
-
-def _measured(column: pa.ChunkedArray, missing_values: Sequence[float]) -> pa.ChunkedArray:
-    return pa.chunked_array(
-        [_measured_chunk(chunk, missing_values) for chunk in column.chunks], column.type
-    )
-
-
-def _measured_chunk(chunk: pa.Array, missing_values: Sequence[float]) -> pa.Array:
-    """The chunk, untouched where all of it was measured (the usual case costs no copy)."""
-    values = np.frombuffer(chunk.buffers()[1] or b"", chunk.type.to_pandas_dtype())
-    values = values[chunk.offset : chunk.offset + len(chunk)]
-    bad = np.zeros(len(values), bool)
-    if values.dtype.kind == "f":
-        bad |= ~np.isfinite(values)
-    for missing in missing_values:
-        if values.dtype.kind == "f" or (
-            missing == int(missing) and _fits(int(missing), values.dtype)
-        ):
-            bad |= values == values.dtype.type(missing)
-    return pc.if_else(pa.array(bad), pa.scalar(None, chunk.type), chunk) if bad.any() else chunk
-
-
-def _fits(value: int, dtype: np.dtype[Any]) -> bool:
-    limits = np.iinfo(dtype)
-    return bool(limits.min <= value <= limits.max)
+def _check_rows(piece: FileSlice, groups: Sequence[int], table: pa.Table) -> None:
+    """A footer that was damaged since the plan may tell of other rows."""
+    planned = sum(piece.group_rows[k] for k in groups)
+    if table.num_rows != planned:
+        raise InputError(f"sources {piece.file.path}", f"{planned} rows as planned", table.num_rows)
 
 
 def _as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
@@ -301,69 +273,12 @@ def _repeat(value: str | None, kind: pa.DataType, rows: int) -> pa.Array:
     return pa.repeat(pa.scalar(typed, kind), rows)
 
 
-@contextmanager
-def _unchanged(file: CatalogueFile) -> Iterator[None]:
-    """Fail with the file's name where it is not what was planned, before or after reading."""
-    field = f"sources {file.path}"
-    _compare_fingerprint(file)
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        _compare_fingerprint(file)
-        raise InputError(field, "readable Parquet", error) from error
-    _compare_fingerprint(file)
-
-
-def _compare_fingerprint(file: CatalogueFile) -> None:
-    expected = f"the file as planned ({file.size_bytes} bytes, {file.fingerprint})"
-    try:
-        size, stamp = fingerprint(file.path)
-    except OSError as error:
-        raise InputError(f"sources {file.path}", expected, error) from error
-    if (size, stamp) != (file.size_bytes, file.fingerprint):
-        raise InputError(f"sources {file.path}", expected, f"{size} bytes, {stamp}")
-
-
-@contextmanager
-def _open(file: CatalogueFile) -> Iterator[pq.ParquetFile]:
-    metadata, _ = _footer(file)
-    with (
-        _stream(file.path) as stream,
-        pq.ParquetFile(stream, metadata=metadata, pre_buffer=True) as parquet,
-    ):
-        yield parquet
-
-
-@contextmanager
-def _stream(path: str) -> Iterator[Any]:
-    if config.is_url(path):
-        fs, inner = filesystem(path)
-        with fs.open(inner, "rb", cache_type="none") as stream:
-            yield stream
-    else:
-        with pa.OSFile(path) as stream:
-            yield stream
-
-
-@lru_cache(maxsize=4)
-def _footer(file: CatalogueFile) -> tuple[pq.FileMetaData, pa.Schema]:
-    """Footer of a file. A part is read twice, and a huge file has a huge footer: keep a few."""
-    return _read_footer(file)
-
-
-def _read_footer(file: CatalogueFile) -> tuple[pq.FileMetaData, pa.Schema]:
-    try:
-        with _stream(file.path) as stream, pq.ParquetFile(stream) as parquet:
-            return parquet.metadata, parquet.schema_arrow
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"sources {file.path}", "readable Parquet", error) from error
-
-
 def _row_groups(
     file: CatalogueFile, columns: Collection[str] | None
 ) -> tuple[list[tuple[int, int]], dict[str, str]]:
     """(rows, compressed bytes) of each row group, and column -> type."""
-    metadata, schema = _read_footer(file)
+    with while_planning(file):
+        metadata, schema = read_footer(file)
     groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
     share = file.size_bytes / max(metadata.num_rows, 1)
     types = {

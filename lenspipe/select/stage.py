@@ -21,9 +21,10 @@ from lenspipe.cutouts.base import Reader
 from lenspipe.healpix import healpix_29
 from lenspipe.select.counts import SelectCounts
 from lenspipe.select.cuts import CutCount
+from lenspipe.select.measured import RESERVED, with_nulls
 from lenspipe.select.photometry import PhotometryNetwork, keeps
 from lenspipe.select.plan import SelectPlan, plan_select
-from lenspipe.select.sources import RESERVED, SourcePart, read_part
+from lenspipe.select.sources import SourcePart, read_part
 
 __all__ = [
     "SelectCounts",
@@ -86,11 +87,12 @@ def _survivors(part: SourcePart, plan: SelectPlan) -> tuple[pa.Table, Mapping[st
     later = list(dict.fromkeys([*RESERVED, *plan.network_columns, *plan.carried]))
     if not plan.cuts.names:
         return read_part(part, plan.view, later, threads=plan.threads), {}
-    early = read_part(part, plan.view, plan.cuts.columns, threads=plan.threads)
-    result = plan.cuts.apply(early)
+    missing = plan.view.missing_values
+    early = read_part(part, plan.view, plan.cuts.columns, threads=plan.threads, as_stored=True)
+    result = plan.cuts.apply(early, missing)
     again = [name for name in later if name in plan.cuts.columns]
     fresh = [name for name in later if name not in plan.cuts.columns]
-    kept = early.select(again).take(pa.array(result.kept))
+    kept = with_nulls(early.select(again).take(pa.array(result.kept)), missing)
     table = read_part(part, plan.view, fresh, rows=result.kept, threads=plan.threads)
     for name in again:
         table = table.append_column(early.schema.field(name), kept.column(name))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lenspipe.errors import InputError
 from lenspipe.select.cuts import CutCount, compile_cuts
+from lenspipe.select.database import Limits, cursor
 
 SCHEMA = pa.schema(
     [
@@ -72,7 +73,7 @@ def test_kept_rows_and_counts_are_those_of_a_plain_evaluation(
             kept.append(k)
         else:
             counts[name][truth is None] += 1
-    result = compile_cuts(CUTS, table.schema, threads).apply(table)
+    result = compile_cuts(CUTS, table.schema, Limits(threads=threads)).apply(table)
     assert result.kept.tolist() == kept
     assert result.removed == {name: CutCount(*pair) for name, pair in counts.items()}
 
@@ -81,7 +82,9 @@ def test_many_rows_keep_their_order_with_several_threads() -> None:
     rng = np.random.default_rng(0)
     i = rng.normal(21, 2, 600_000)
     for threads in (1, 2):
-        cuts = compile_cuts({"bright": "i < 21"}, pa.schema([("i", pa.float64())]), threads)
+        cuts = compile_cuts(
+            {"bright": "i < 21"}, pa.schema([("i", pa.float64())]), Limits(threads=threads)
+        )
         result = cuts.apply(pa.table({"i": i}))
         np.testing.assert_array_equal(result.kept, np.flatnonzero(i < 21))
         assert result.removed["bright"].false == int((i >= 21).sum())
@@ -218,12 +221,11 @@ def test_threads_of_one_process_do_not_see_each_others_rows() -> None:
 
 
 def test_the_database_reads_no_file_and_cannot_be_reconfigured() -> None:
-    from lenspipe.select.cuts import _database
-
-    with pytest.raises(duckdb.PermissionException):
-        _database(1).cursor().execute("SELECT * FROM read_text('/etc/hostname')")
-    with pytest.raises(duckdb.InvalidInputException):
-        _database(1).cursor().execute("SET threads = 9")
+    with cursor(Limits()) as connection:
+        with pytest.raises(duckdb.PermissionException):
+            connection.execute("SELECT * FROM read_text('/etc/hostname')")
+        with pytest.raises(duckdb.InvalidInputException):
+            connection.execute("SET threads = 9")
 
 
 def test_a_sum_that_overflows_compares_as_its_true_value_would() -> None:

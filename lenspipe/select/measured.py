@@ -1,0 +1,66 @@
+"""What of a catalogue was measured: the one rule for missing values.
+
+A number that is NULL, not finite, or listed in `sources.missing_values` was not measured; the list
+does not hold for id and position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Shaped
+
+RESERVED = ("object_id", "ra", "dec")
+
+
+def with_nulls(table: pa.Table, missing_values: Sequence[float]) -> pa.Table:
+    """The table with what was not measured as NULL."""
+    for k, field in enumerate(table.schema):
+        listed = listed_for(field.name, missing_values)
+        if pa.types.is_floating(field.type) or (pa.types.is_integer(field.type) and listed):
+            chunks = [_chunk_with_nulls(chunk, listed) for chunk in table.column(k).chunks]
+            table = table.set_column(k, field, pa.chunked_array(chunks, field.type))
+    return table
+
+
+def listed_for(column: str, missing_values: Sequence[float]) -> Sequence[float]:
+    """Which of the survey's missing values hold for a column."""
+    return () if column in RESERVED else missing_values
+
+
+def numbers(array: pa.Array) -> Shaped[np.ndarray, " n"]:
+    """A numeric array's values without a copy; what stands at a NULL is arbitrary."""
+    values = np.frombuffer(array.buffers()[1] or b"", array.type.to_pandas_dtype())
+    return values[array.offset : array.offset + len(array)]
+
+
+def known(array: pa.Array, listed: Sequence[float]) -> Bool[np.ndarray, " n"] | None:
+    """Where a numeric array was measured; None where all of it was."""
+    mask = _measured(numbers(array), listed)
+    if array.null_count:
+        mask &= array.is_valid().to_numpy(zero_copy_only=False)
+    return None if mask.all() else mask
+
+
+def _chunk_with_nulls(chunk: pa.Array, listed: Sequence[float]) -> pa.Array:
+    """The chunk, untouched where all of it was measured (the usual case costs no copy)."""
+    mask = _measured(numbers(chunk), listed)
+    return chunk if mask.all() else pc.if_else(pa.array(mask), chunk, pa.scalar(None, chunk.type))
+
+
+def _measured(values: Shaped[np.ndarray, " n"], listed: Sequence[float]) -> Bool[np.ndarray, " n"]:
+    is_float = values.dtype.kind == "f"
+    mask = np.isfinite(values) if is_float else np.ones(len(values), bool)
+    for missing in listed:
+        if is_float or (missing == int(missing) and _fits(int(missing), values.dtype)):
+            mask &= values != values.dtype.type(missing)
+    return mask
+
+
+def _fits(value: int, dtype: np.dtype[Any]) -> bool:
+    limits = np.iinfo(dtype)
+    return bool(limits.min <= value <= limits.max)
