@@ -62,9 +62,7 @@ class RunLock:
             now = _read(self._store)
             if now != seen:
                 raise self._refusal(now)
-            if seen is not None and not _remove(self._store, seen):
-                raise self._refusal(_read(self._store))
-            if not self._store.create(LOCK, self._content()):
+            if not _take(self._store, seen, self._content()):
                 raise self._refusal(_read(self._store))
         self._seen = _clocks()
         self._thread.start()
@@ -145,11 +143,20 @@ class RunLock:
         """A heartbeat into the lock. One that is gone was taken over and given back since."""
         with _guard(self._store):
             at = _clocks()
-            if not self._is_ours():
+            if not self._beat_into():
                 self._lost.set()
                 return
-            self._store.write(LOCK, self._content())
             self._seen = at
+
+    def _beat_into(self) -> bool:
+        """Write a heartbeat; False where the lock is not ours. One step on S3: a process that was
+        stopped just here must not overwrite the lock of another."""
+        try:
+            content, tag = self._store.tagged(LOCK)
+        except FileNotFoundError:
+            return False
+        ours = _parse(content).get("token") == self._token
+        return ours and self._store.swap(LOCK, self._content(), tag)
 
     def _is_ours(self) -> bool:
         holder = read_holder(self._store)
@@ -193,15 +200,26 @@ def _parse(content: bytes) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
+def _take(store: Store, seen: bytes | None, content: bytes) -> bool:
+    """Make the lock ours, in the place of a dead holder's (`seen`) or of none; False where another
+    process was faster."""
+    if seen is None:
+        return store.create(LOCK, content)
+    if store.is_local:
+        return _remove(store, seen) and store.create(LOCK, content)
+    try:
+        now, tag = store.tagged(LOCK)
+    except FileNotFoundError:
+        return False
+    return now == seen and store.swap(LOCK, content, tag)
+
+
 def _remove(store: Store, content: bytes) -> bool:
-    """Remove the lock of a dead holder; False where it is another one's by now.
+    """Remove the lock of a dead holder from a local disk; False where it is another one's by now.
 
     Where nothing keeps two processes apart (no flock), both may have found the same dead holder:
     locally the lock is moved aside, which only one of them can do, and looked at there.
     """
-    if not store.is_local:
-        store.delete(LOCK)
-        return True
     lock = store.local_path(LOCK)
     aside = lock.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{LOCK}")
     try:
