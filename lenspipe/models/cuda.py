@@ -83,7 +83,8 @@ def page_lock(array: np.ndarray, index: int) -> bool:
     if cuda.cuMemHostRegister_v2(address, ctypes.c_size_t(array.nbytes), _PORTABLE) != 0:
         return False
     # A weak reference's callback comes before the memory is given back.
-    weakref.finalize(array, _unlock, cuda, index, array.ctypes.data)
+    undo = weakref.finalize(array, _unlock, cuda, index, array.ctypes.data)
+    undo.atexit = False  # the driver may be gone by then, and the memory goes with the process
     return True
 
 

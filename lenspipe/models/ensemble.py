@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,9 @@ from lenspipe.models.providers import (
     ProviderOptions,
     choose,
     default_batch_size,
+    memory_share,
 )
-from lenspipe.models.session import Member
+from lenspipe.models.session import Member, default_options
 
 __all__ = [
     "Ensemble",
@@ -175,15 +176,22 @@ def load_ensemble(
     *,
     device_id: int = 0,
     options: ProviderOptions | None = None,
+    gpu_share: float = 1.0,
 ) -> Ensemble:
     """Open every member of an ensemble and run each once on zeros; see `Member.load`.
 
-    batch_size: None for the provider's own default.
+    batch_size: None for the provider's own default. gpu_share: part of the device that is this
+    process's; below 1 its memory is divided among the members, so that other processes get theirs.
     """
-    rows = batch_size or default_batch_size(choose(provider))
+    chosen = choose(provider)
+    rows = batch_size or default_batch_size(chosen)
     description = describe_ensemble(name_or_path, base)
+    given = options or default_options()
+    if chosen != "cpu" and given.memory_bytes is None:
+        each = memory_share(gpu_share, len(description.members), device_id)
+        given = replace(given, memory_bytes=each)
     members = tuple(
-        Member.load(file.path, provider, threads, rows, device_id, options)
+        Member.load(file.path, provider, threads, rows, device_id, given)
         for file in description.members
     )
     for file, member in zip(description.members, members, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -18,17 +19,46 @@ RUNTIME_NAMES = {
 }
 
 
+# What a process takes of a device before the first tensor: context, kernels, cuDNN, cuBLAS.
+CONTEXT_BYTES = 600 * 1024**2
+LEAST_BYTES = 64 * 1024**2
+
+
 @dataclass(frozen=True)
 class ProviderOptions:
     """Settings of the GPU providers. fp16: TensorRT may round to half precision.
 
     tf32: CUDA may round products to 10 bits; off, so that CPU and GPU agree to float32.
     engine_cache: folder where TensorRT keeps the engines that it built (minutes each).
+    memory_bytes: most that one session may take of the device; None: all that is there.
     """
 
     fp16: bool = False
     tf32: bool = False
     engine_cache: str | None = None
+    memory_bytes: int | None = None
+
+
+def memory_share(share: float, sessions: int, device_id: int = 0) -> int | None:
+    """Memory of one of `sessions` sessions of a process that has `share` of a device.
+
+    None where the device is the process's alone, or tells nothing of its memory.
+    """
+    found = cuda.device(device_id) if share < 1.0 else None
+    if found is None:
+        return None
+    ours = int(found.memory_bytes * share) - CONTEXT_BYTES
+    return max(LEAST_BYTES, ours // sessions)
+
+
+def engine_versions() -> str:
+    """What TensorRT's engines depend on beside the network: no other version reads them."""
+    found = cuda.device(0)
+    try:
+        tensorrt = str(ctypes.CDLL("libnvinfer.so.10").getInferLibVersion())
+    except OSError:
+        tensorrt = "none"
+    return f"onnxruntime {onnxruntime.__version__}, tensorrt {tensorrt}, {found and found.driver}"
 
 
 def parse_provider(text: str) -> ProviderName:
@@ -121,14 +151,18 @@ def _provider_list(provider: str, device_id: int, options: ProviderOptions) -> l
     cpu: list[Any] = [RUNTIME_NAMES["cpu"]]
     if provider == "cpu":
         return cpu
-    cuda = (
-        RUNTIME_NAMES["cuda"],
-        {"device_id": str(device_id), "use_tf32": str(int(options.tf32))},
-    )
+    given = {"device_id": str(device_id), "use_tf32": str(int(options.tf32))}
+    if options.memory_bytes is not None:
+        # Doubling the arena, the default, would overshoot a small share.
+        given["gpu_mem_limit"] = str(options.memory_bytes)
+        given["arena_extend_strategy"] = "kSameAsRequested"
+    on_cuda = (RUNTIME_NAMES["cuda"], given)
     if provider == "cuda":
-        return [cuda, *cpu]
+        return [on_cuda, *cpu]
     tensorrt = {"device_id": str(device_id), "trt_fp16_enable": str(options.fp16)}
+    if options.memory_bytes is not None:
+        tensorrt["trt_max_workspace_size"] = str(options.memory_bytes // 2)
     if options.engine_cache is not None:
         tensorrt["trt_engine_cache_enable"] = "True"
         tensorrt["trt_engine_cache_path"] = options.engine_cache
-    return [(RUNTIME_NAMES["tensorrt"], tensorrt), cuda, *cpu]
+    return [(RUNTIME_NAMES["tensorrt"], tensorrt), on_cuda, *cpu]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import onnxruntime
 from jaxtyping import Bool, Float32
 
 from lenspipe.contracts import InputSpec
-from lenspipe.errors import InputError, MemberError
-from lenspipe.models import normalise, providers
+from lenspipe.errors import InputError, MemberError, ProviderError
+from lenspipe.models import cuda, engine_cache, normalise, providers
 from lenspipe.models.card import ModelCard, read_model
 from lenspipe.models.encode import RUNTIME_TYPES, encode, image_inputs, input_dtype
+from lenspipe.models.engine_cache import EngineKey, Engines
 from lenspipe.models.feed import Feed, ahead, make_feed
 from lenspipe.models.providers import ProviderName, ProviderOptions
 
@@ -59,6 +61,7 @@ class Member:
         self.provider = provider
         self.inputs = input_shapes(card)
         self.halvings = 0
+        self.engines: Engines | None = None  # kept, since TensorRT may write there again
         self._session = session
         self._device_id = device_id
         self._images = image_inputs(card)
@@ -87,20 +90,29 @@ class Member:
         content, card = read_model(path)
         check_normalisation(card, str(path))
         chosen = providers.choose(provider)
-        session = providers.open_session(
-            content, chosen, threads, device_id, options or ProviderOptions(), f"model {path}"
-        )
-        member = cls(
-            session,
-            card,
-            path=Path(path),
-            sha256=hashlib.sha256(content).hexdigest(),
-            provider=chosen,
-            batch_size=batch_size,
-            device_id=device_id,
-        )
-        member.warm_up()
-        return member
+        given = options or default_options()
+        sha256 = hashlib.sha256(content).hexdigest()
+
+        def opened(with_options: ProviderOptions) -> Member:
+            session = providers.open_session(
+                content, chosen, threads, device_id, with_options, f"model {path}"
+            )
+            member = cls(
+                session,
+                card,
+                path=Path(path),
+                sha256=sha256,
+                provider=chosen,
+                batch_size=batch_size,
+                device_id=device_id,
+            )
+            member.warm_up()
+            return member
+
+        if chosen != "tensorrt" or given.engine_cache is None:
+            return opened(given)
+        shapes = {key: (batch_size, *shape) for key, shape in input_shapes(card).items()}
+        return _with_engines(opened, given, engine_key(sha256, shapes, given, device_id))
 
     @property
     def name(self) -> str:
@@ -282,6 +294,43 @@ class Member:
                     raise told from error
             self.batch_size //= 2
             self.halvings += 1
+
+
+def default_options() -> ProviderOptions:
+    """What is used where nobody says: the machine's folder for engines."""
+    folder = engine_cache.root()
+    return ProviderOptions(engine_cache=None if folder is None else str(folder))
+
+
+def engine_key(
+    sha256: str, shapes: Mapping[str, tuple[int, ...]], options: ProviderOptions, device_id: int
+) -> EngineKey:
+    """What a TensorRT engine of this network depends on, here and now."""
+    device = cuda.device(device_id)
+    name = "unknown" if device is None else f"{device.name} {device.compute}"
+    precision = "fp16" if options.fp16 else "fp32"
+    return EngineKey(sha256, name, providers.engine_versions(), shapes, precision)
+
+
+def _with_engines(
+    opened: Callable[[ProviderOptions], Member], options: ProviderOptions, key: EngineKey
+) -> Member:
+    """Open with the engines of an earlier process, or build them and keep them for the next.
+
+    Engines that were kept and do not work are removed, and built anew.
+    """
+    engines = Engines(Path(str(options.engine_cache)), key)
+    here = replace(options, engine_cache=str(engines.folder))
+    try:
+        member = opened(here)
+    except (ProviderError, MemberError):
+        if not engines.reused:
+            raise
+        engines.discard()
+        member = opened(here)
+    engines.publish()
+    member.engines = engines
+    return member
 
 
 def input_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
