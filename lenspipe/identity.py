@@ -10,11 +10,16 @@ from typing import Any
 
 from lenspipe import __version__
 from lenspipe.errors import ResumeRefusedError
+from lenspipe.resume_rules import rule_for
 from lenspipe.run_directory import RUN, RunDirectory
 from lenspipe.select.files import CatalogueFile
 
-# A result depends on these; versions and times in run.json are only told.
-IDENTITY_KEYS = ("survey", "models", "inputs", "pixels")
+# What a resume is compared by; times and state in run.json are only told.
+IDENTITY_KEYS = ("layout", "survey", "models", "inputs", "pixels", "versions")
+# The form of the run directory: one more with every change that an older lenspipe would misread,
+# or that makes this one misread an older run.
+LAYOUT = 2
+_LONGEST = 160  # characters of a value in a refusal
 _TOLD = ("ray", "onnxruntime", "duckdb", "pyarrow", "astropy", "numpy", "zarr", "h5py", "hats")
 
 
@@ -37,14 +42,6 @@ def fingerprint(files: Iterable[CatalogueFile]) -> str:
     return digest.hexdigest()
 
 
-def _scoring(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What scores depend on. Candidates are chosen and shown anew by every publish."""
-    kept = {key: dict(identity.get(key) or {}) for key in IDENTITY_KEYS}
-    for key in ("candidates", "publish"):
-        kept["survey"].pop(key, None)
-    return kept
-
-
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], path: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
@@ -60,9 +57,10 @@ def differences(
 
 def check_same_run(
     run: RunDirectory, identity: Mapping[str, Any], other_pixels: bool = False
-) -> bool:
-    """Whether a run of this identity was begun here; ResumeRefusedError where it was another.
+) -> list[str] | None:
+    """Differences that a resume accepts, in words; None where no run was begun here.
 
+    ResumeRefusedError where the run on disk is another one by the rules of `resume_rules.RULES`.
     other_pixels: files of pixels may have come or gone since, for shards that are done again.
     """
     before = run.read_json(RUN)
@@ -71,17 +69,38 @@ def check_same_run(
             raise ResumeRefusedError(
                 f"run {run.url}", f"{RUN} beside the commits, or --fresh", "commits without it"
             )
+        return None
+    now = {**identity, "layout": LAYOUT, "versions": versions()}
+    found = list(differences(_compared(before), _compared(now)))
+    refused = [difference for difference in found if not _taken(*difference, other_pixels)]
+    if refused:
+        raise _refusal(run, refused)
+    return [f"{key}: {old!r} before, {new!r} now" for key, old, new in found]
+
+
+def _compared(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: identity.get(key) for key in IDENTITY_KEYS}
+
+
+def _taken(key: str, old: Any, new: Any, other_pixels: bool) -> bool:
+    rule = rule_for(key)
+    if rule is None:  # a key that nobody thought of
         return False
-    known, now = _scoring(before), _scoring(identity)
-    if other_pixels:
-        known["pixels"] = now["pixels"]
-    found = list(differences(known, now))
-    if found:
-        key, old, new = found[0]
-        more = f" (and {len(found) - 1} more differences)" if len(found) > 1 else ""
-        only_pixels = all(name.startswith("pixels.") for name, _, _ in found)
-        remedy = "--retry-failed" if only_pixels else "--fresh"
-        raise ResumeRefusedError(
-            f"run {run.url}: {key}", f"{old!r} as in the run on disk, or {remedy}", f"{new!r}{more}"
-        )
-    return True
+    return rule.takes(old, new) or (rule.key == "pixels" and other_pixels)
+
+
+def _refusal(run: RunDirectory, found: list[tuple[str, Any, Any]]) -> ResumeRefusedError:
+    key, old, new = found[0]
+    more = f" (and {len(found) - 1} more differences)" if len(found) > 1 else ""
+    remedies = {rule.remedy for name, _, _ in found if (rule := rule_for(name))}
+    remedy = remedies.pop() if len(remedies) == 1 else "--fresh"
+    return ResumeRefusedError(
+        f"run {run.url}: {key}",
+        f"{_shown(old)} as in the run on disk, or {remedy}",
+        f"{_shown(new)}{more}",
+    )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
