@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable
 
 import numpy as np
@@ -13,6 +14,31 @@ from lenspipe.errors import CorruptRunError
 Interval = tuple[int, int]
 
 
+class Groups:
+    """Sizes of the groups of equal values in a long sorted column, of which parts come in turn."""
+
+    def __init__(self) -> None:
+        self._sizes = array("q")
+        self._last: int | None = None
+
+    def add(self, values: Int64[np.ndarray, " n"]) -> None:
+        """The next values."""
+        if not len(values):
+            return
+        changes = np.flatnonzero(np.diff(values)) + 1
+        sizes = np.diff(np.concatenate([[0], changes, [len(values)]])).astype(np.int64)
+        if self._last == int(values[0]):
+            self._sizes[-1] += int(sizes[0])
+            sizes = sizes[1:]
+        self._sizes.frombytes(sizes.tobytes())
+        self._last = int(values[-1])
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, " m"]:
+        """Rows of each group."""
+        return np.array(self._sizes, np.int64)
+
+
 def shard_bounds(
     group_rows: Int64[np.ndarray, " m"], shard_rows: int
 ) -> Int64[np.ndarray, " k_plus_1"]:
@@ -21,18 +47,20 @@ def shard_bounds(
     A group larger than `shard_rows` is divided evenly; smaller ones are put together whole, so that
     no small group is read by two shards. No shard has more than `shard_rows` rows or none.
     """
-    bounds = [0]
-    end = 0  # rows of whole groups seen so far
-    for rows in group_rows.tolist():
-        if end + rows - bounds[-1] > shard_rows and end > bounds[-1]:
-            bounds.append(end)
+    bounds = array("q", [0])
+    ends = array("q", np.cumsum(group_rows).tobytes())
+    group = 0
+    while group < len(ends):
+        begin = bounds[-1]
+        whole = bisect_right(ends, begin + shard_rows, group)  # as many groups as fit
+        if whole > group:
+            bounds.append(ends[whole - 1])
+            group = whole
+            continue
+        rows = ends[group] - begin
         pieces = -(-rows // shard_rows)
-        if pieces > 1:
-            bounds.extend(end + rows * piece // pieces for piece in range(1, pieces))
-        end += rows
-    if end > bounds[-1]:
-        bounds.append(end)
-    return np.asarray(bounds, dtype=np.int64)
+        bounds.extend(begin + rows * piece // pieces for piece in range(1, pieces))
+    return np.array(bounds, np.int64)
 
 
 class Intervals:

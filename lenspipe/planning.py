@@ -8,25 +8,27 @@ rows pass by once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice, pairwise
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Int64
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from lenspipe.catalogue import scores
 from lenspipe.errors import CorruptRunError
-from lenspipe.intervals import Interval, shard_bounds
-from lenspipe.run_directory import PLAN_FILE_ROWS, PLAN_RECORD, Part, RunDirectory, plan_name
+from lenspipe.external_sort import slabs
+from lenspipe.intervals import Groups, Interval, shard_bounds
+from lenspipe.plan_order import DUPLICATE, sorted_rows
+from lenspipe.run_directory import PLAN_FILE_ROWS, PLAN_RECORD, RunDirectory, plan_name
+from lenspipe.shard_record import Part
+
+__all__ = ["DUPLICATE", "Plan", "make_plan", "read_plan", "read_rows"]
 
 ROW_GROUP_ROWS = 8192
 MIN_SHARD_ROWS = 256  # a few batches: the last one is padded
 # Shards that a worker should get at least, so that the last ones end together.
 SHARDS_PER_WORKER = 8
-DUPLICATE = "duplicate"
 
 
 class Plan(BaseModel):
@@ -83,21 +85,31 @@ def make_plan(
     """Sort, mark repeated ids, write and commit the plan; the same input gives the same plan.
 
     Of several rows with one id the first that has pixels is scored, the others are marked.
-    Memory is bounded: DuckDB sorts on disk, files are written as they fill.
+    Memory does not grow with the rows, but for 8 bytes a unit of storage or shard: what is sorted
+    lies on disk.
     """
-    groups: list[Int64[np.ndarray, " m"]] = []
+    groups = Groups()
     files: list[Part] = []
     duplicates = 0
-    for table in _sorted_files(run, selected_parts) if selected_parts else ():
-        files.append(_write_plan_file(run, plan_name(len(files)), table))
-        groups.append(table["locality"].to_numpy())
-        duplicates += int(np.count_nonzero(table[DUPLICATE].to_numpy()))
+
+    def counted(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        nonlocal duplicates
+        for table in tables:
+            groups.add(table["locality"].to_numpy())
+            duplicates += int(pc.sum(table[DUPLICATE]).as_py())
+            yield table
+
+    slab_rows = min(PLAN_FILE_ROWS, 8 * ROW_GROUP_ROWS)
+    ordered = slabs(sorted_rows(run, selected_parts), slab_rows) if selected_parts else iter(())
+    tables = counted(ordered)
+    for first in tables:
+        rest = islice(tables, PLAN_FILE_ROWS // slab_rows - 1)
+        files.append(_write_plan_file(run, plan_name(len(files)), first, rest))
     rows = sum(file.rows for file in files)
-    localities = np.concatenate(groups) if groups else np.empty(0, np.int64)
     per_worker = max(MIN_SHARD_ROWS, -(-rows // (SHARDS_PER_WORKER * max(workers, 1))))
-    bounds = shard_bounds(_run_lengths(localities), min(shard_rows, per_worker))
+    bounds = shard_bounds(groups.sizes, min(shard_rows, per_worker))
     plan = Plan(rows=rows, duplicates=duplicates, bounds=tuple(bounds.tolist()), files=tuple(files))
-    run.write_json(PLAN_RECORD, plan.model_dump(mode="json"))
+    run.store.write(PLAN_RECORD, plan.model_dump_json().encode())
     return plan
 
 
@@ -117,43 +129,16 @@ def read_rows(run: RunDirectory, interval: Interval) -> pa.Table:
     return pa.concat_tables(pieces).combine_chunks()
 
 
-def _sorted_files(run: RunDirectory, selected_parts: Sequence[str]) -> Iterator[pa.Table]:
-    schema = scores.schema(run, selected_parts).append(pa.field(DUPLICATE, pa.bool_()))
-    order = "locality, healpix_29, object_id, ra, dec"
-    with scores.connect(run, selected_parts, "selected") as connection:
-        batches: pa.RecordBatchReader = connection.sql(
-            f"""SELECT *, row_number() OVER (
-                    PARTITION BY object_id ORDER BY locality < 0, healpix_29, ra, dec
-                ) > 1 AS {DUPLICATE}
-                FROM selected ORDER BY {order}, {DUPLICATE}"""  # noqa: S608  # constants only
-        ).to_arrow_reader(ROW_GROUP_ROWS)
-        waiting: list[pa.RecordBatch] = []
-        held = 0
-        for batch in batches:
-            waiting.append(batch)
-            held += batch.num_rows
-            while held >= PLAN_FILE_ROWS:
-                table = pa.Table.from_batches(waiting)
-                yield table.slice(0, PLAN_FILE_ROWS).cast(schema)
-                waiting = table.slice(PLAN_FILE_ROWS).to_batches()
-                held -= PLAN_FILE_ROWS
-        if held:
-            yield pa.Table.from_batches(waiting).cast(schema)
-
-
-def _write_plan_file(run: RunDirectory, name: str, table: pa.Table) -> Part:
+def _write_plan_file(
+    run: RunDirectory, name: str, first: pa.Table, rest: Iterable[pa.Table]
+) -> Part:
     with run.store.writing(name) as path:
-        # Chunks as they came from DuckDB would show in the bytes of the file.
-        whole = table.combine_chunks()
-        pq.write_table(whole, path, row_group_size=ROW_GROUP_ROWS, compression="zstd")
+        rows = 0
+        with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
+            for table in chain([first], rest):
+                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+                rows += table.num_rows
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size = path.stat().st_size
-    return Part(name=name, rows=table.num_rows, bytes=size, sha256=sha256)
-
-
-def _run_lengths(values: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " m"]:
-    if not len(values):
-        return np.empty(0, np.int64)
-    changes = np.flatnonzero(np.diff(values)) + 1
-    return np.diff(np.concatenate([[0], changes, [len(values)]]))
+    return Part(name=name, rows=rows, bytes=size, sha256=sha256)

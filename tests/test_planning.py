@@ -1,20 +1,19 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lenspipe import planning
-from lenspipe.catalogue import scores
+from lenspipe import external_sort, planning
 from lenspipe.contracts import selected_schema
 from lenspipe.errors import CorruptRunError
 from lenspipe.planning import make_plan, read_plan, read_rows
@@ -149,14 +148,38 @@ def test_a_plan_that_is_junk_is_refused(tmp_path: Path, junk: bytes) -> None:
         read_plan(run)
 
 
-def test_the_sort_is_bound_by_the_memory_limit_of_all_queries(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_a_plan_made_in_pieces_is_that_made_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject
 ) -> None:
-    run = RunDirectory(str(tmp_path))
-    parts = write(run, [selected(list(range(100_000)), [0] * 100_000)])
-    monkeypatch.setattr(scores, "MEMORY_LIMIT", "1MB")
-    with pytest.raises(duckdb.OutOfMemoryException):
-        make_plan(run, parts, 8192, workers=1)
+    """Whatever the range of localities, also where keys repeat within and across pieces."""
+    rows = data.draw(st.integers(1, 400))
+    span = data.draw(st.sampled_from([1, 3, 1 << 20, 1 << 62]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    kind = data.draw(st.sampled_from([pa.int64(), pa.string()]))
+    table = selected(rng.integers(0, rows, rows).tolist(), (rng.integers(-1, span, rows)).tolist())
+    places = rng.integers(0, data.draw(st.sampled_from([4, 12 << 58])), rows)
+    columns = {"healpix_29": places, "object_id": table["object_id"].cast(kind)}
+    whole = pa.table({**{name: table[name] for name in table.column_names}, **columns})
+    plans, found = [], []
+    for k, (pieces, chunk) in enumerate([(1 << 18, 1 << 18), (16, 64)]):
+        monkeypatch.setattr(external_sort, "PIECE_ROWS", pieces)
+        monkeypatch.setattr(external_sort, "CHUNK_ROWS", chunk)
+        monkeypatch.setattr(external_sort, "_SAMPLE_ROWS", 32)
+        run = RunDirectory(str(tmp_path / f"{uuid.uuid4().hex}-{k}"))
+        cut = rows // 3
+        parts = [piece for piece in (whole[:cut], whole[cut:]) if piece.num_rows]
+        plans.append(make_plan(run, write(run, parts), 64, workers=1))
+        found.append(read_rows(run, (0, rows)))
+    assert plans[0] == plans[1]
+    assert found[0].equals(found[1])
+    expected = whole.select(["locality", "healpix_29", "object_id"]).sort_by(
+        [("locality", "ascending"), ("healpix_29", "ascending"), ("object_id", "ascending")]
+    )
+    assert found[0].select(expected.column_names).to_pydict() == expected.to_pydict()
 
 
 def test_a_survey_that_selects_nothing_has_an_empty_plan(tmp_path: Path) -> None:
