@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +13,11 @@ from jaxtyping import Float32
 
 from lenspipe import cutouts
 from lenspipe.catalogue.candidates import StampBatch
-from lenspipe.models.ensemble import Ensemble, load_ensemble
+from lenspipe.models.ensemble import Ensemble
 from lenspipe.models.explain import occlusion_map, square_masks
 from lenspipe.planning import DUPLICATE
 from lenspipe.run_directory import RunDirectory
-from lenspipe.scoring import ScoreSettings
+from lenspipe.scoring import ScoreSettings, open_ensemble
 
 BATCH_ROWS = 512
 # A patch of about the size of an arc.
@@ -60,13 +60,8 @@ class CandidateStamps:
         return dataset.to_table(filter=wanted)
 
     def _ensemble(self) -> Ensemble:
-        return load_ensemble(
-            self.settings.ensemble,
-            self.settings.base,
-            provider="cpu",  # the driver's node need not have the scorers' device
-            threads=self.settings.threads,
-            batch_size=self.settings.batch_size,
-        )
+        # The driver's node need not have the scorers' device.
+        return open_ensemble(replace(self.settings, provider="cpu"))
 
     def _maps(
         self, ensemble: Ensemble, images: Mapping[str, np.ndarray], wanted: np.ndarray

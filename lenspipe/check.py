@@ -107,6 +107,8 @@ class CheckedSurvey:
             threads=threads,
             batch_size=self.survey.runtime.batch_size,
             inputs=self.ensemble.inputs,
+            model_hash=self.ensemble.model_hash,
+            gpu_share=min(1.0, self.survey.runtime.gpus_per_scorer),
         )
 
 

@@ -34,6 +34,10 @@ class Events:
         """A shard was committed."""
         self.metrics.committed(record)
         self.progress.committed(record)
+        if record.halvings:
+            self.message(
+                f"a scorer's device ran out of memory: batches halved {record.halvings} times"
+            )
 
     def retried(self, stage: Stage, detail: str) -> None:
         """A shard is tried again."""

@@ -72,6 +72,11 @@ class RunMetrics:
         self._batches = Counter(
             "lenspipe_batches", "Batches that the ensemble scored.", registry=registry
         )
+        self._halvings = Counter(
+            "lenspipe_batch_halvings",
+            "Times that a network's batches were made smaller as the device's memory was short.",
+            registry=registry,
+        )
         self._queue = Gauge(
             "lenspipe_queue_depth",
             "Shards that wait for a worker.",
@@ -127,6 +132,7 @@ class RunMetrics:
         self._cutouts.inc(record.cutouts)
         self._bytes.inc(record.bytes_read)
         self._batches.inc(record.batches)
+        self._halvings.inc(record.halvings)
         speed = self._speed[record.stage]
         if resumed:
             speed.resumed(record.rows_in)

@@ -24,6 +24,7 @@ from lenspipe.contracts import (
     score_schema,
 )
 from lenspipe.cutouts.base import Reader, ReaderOptions
+from lenspipe.errors import InputError
 from lenspipe.intervals import Interval, halves
 from lenspipe.models.ensemble import Ensemble, load_ensemble
 from lenspipe.models.providers import ProviderName
@@ -54,7 +55,10 @@ class PlanRows:
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """What a scorer needs to know; travels to the actors. base: folder of relative paths."""
+    """What a scorer needs to know; travels to the actors. base: folder of relative paths.
+
+    model_hash: of the ensemble that the run was begun with. gpu_share: of one device.
+    """
 
     run_url: str
     cutouts: ReaderOptions
@@ -64,6 +68,8 @@ class ScoreSettings:
     threads: int = 1
     batch_size: int | None = None
     inputs: tuple[InputSpec, ...] = ()
+    model_hash: str = ""
+    gpu_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -122,14 +128,9 @@ class Scorer:
     def __init__(self, settings: ScoreSettings) -> None:
         self._run = RunDirectory(settings.run_url)
         self._read = PixelReading(settings)
-        self._ensemble: Ensemble = load_ensemble(
-            settings.ensemble,
-            settings.base,
-            settings.provider,
-            threads=settings.threads,
-            batch_size=settings.batch_size,
-        )
+        self._ensemble = open_ensemble(settings)
         self._inference = threading.Lock()
+        self._halvings = 0
 
     def __call__(self, work: PlanRows, pixels: ShardPixels | None = None) -> ShardRecord:
         """Read (unless `pixels` are handed over), score, write the part files.
@@ -142,6 +143,8 @@ class Scorer:
             began = time.perf_counter()
             scores, failures = score_rows(self._ensemble, pixels)
             scored = time.perf_counter()
+            halvings = self._ensemble.halvings - self._halvings
+            self._halvings += halvings
         parts = {
             folder: self._run.write_part(folder, *work.interval, table)
             for folder, table in (("scores", scores), ("failures", failures))
@@ -164,8 +167,31 @@ class Scorer:
             },
             cutouts=len(pixels.batch),
             batches=-(-len(pixels.batch) // self._ensemble.members[0].batch_size),
+            halvings=halvings,
             bytes_read=pixels.batch.bytes_read,
         )
+
+
+def open_ensemble(settings: ScoreSettings) -> Ensemble:
+    """The run's ensemble; InputError where its files are no longer those that the run began with.
+
+    ProviderError where the device is not the one asked for.
+    """
+    ensemble = load_ensemble(
+        settings.ensemble,
+        settings.base,
+        settings.provider,
+        threads=settings.threads,
+        batch_size=settings.batch_size,
+        gpu_share=settings.gpu_share,
+    )
+    if settings.model_hash and ensemble.model_hash != settings.model_hash:
+        raise InputError(
+            f"ensemble {settings.ensemble}",
+            f"the models that the run began with ({settings.model_hash})",
+            f"others ({ensemble.model_hash})",
+        )
+    return ensemble
 
 
 def score_rows(ensemble: Ensemble, pixels: ShardPixels) -> tuple[pa.Table, pa.Table]:

@@ -37,6 +37,7 @@ class ShardRecord(BaseModel):
     seconds: dict[str, float] = Field(default_factory=dict)
     cutouts: int = 0
     batches: int = 0
+    halvings: int = 0
     bytes_read: int = 0
 
     @property
