@@ -61,10 +61,31 @@ class ClipScale(Parameters):
 
 
 class ZScale(Parameters):
-    """Each band of each image to 0–1 between the limits of IRAF's zscale; numpy only."""
+    """Each band of each image to 0–1 between the limits of IRAF's zscale; numpy only.
+
+    contrast: the fitted line's slope is divided by it (0: not). samples: pixels that are taken.
+    Where more than `max_reject` of them are rejected or fewer than `min_pixels` are left, the
+    limits are their minimum and maximum. krej: standard deviations off the line at which one is
+    rejected, in at most `max_iterations` turns. Defaults are astropy's.
+    """
 
     contrast: float = Field(default=0.25, ge=0.0)
     samples: int = Field(default=1000, ge=2)
+    max_reject: float = Field(default=0.5, ge=0.0, le=1.0)
+    min_pixels: int = Field(default=5, ge=2)
+    krej: PositiveFloat = 2.5
+    max_iterations: int = Field(default=5, ge=1)
+
+    def fit(self) -> zscale.Fit:
+        """The same for the function that fits."""
+        return zscale.Fit(
+            contrast=self.contrast,
+            n_samples=self.samples,
+            max_reject=self.max_reject,
+            min_npixels=self.min_pixels,
+            krej=self.krej,
+            max_iterations=self.max_iterations,
+        )
 
 
 def asinh(parameters: Asinh, images: Any, xp: Any) -> Any:
@@ -87,7 +108,7 @@ def zscale_numpy(parameters: ZScale, images: Any, xp: Any) -> Any:
     """As astropy's `ZScaleInterval`, band by band."""
     if xp.__name__ != "numpy":
         raise InputError("normalisation.name", "one that the graph can hold", "'zscale'")
-    return zscale.scale(images, contrast=parameters.contrast, samples=parameters.samples)
+    return zscale.scale(images, parameters.fit())
 
 
 Function = Callable[[Any, Any, Any], Any]

@@ -19,9 +19,11 @@ from jaxtyping import Bool, Float, Float64, Int64
 
 # Rows of a block: its few arrays of samples in float64 stay in a core's second cache.
 BLOCK = 32
-# Largest difference, in units of a row's largest |sample about its median|, that the roundings of
-# either fit make of a residual; a residual this near the limit of rejection is left to astropy.
-DOUBT = 1e-9
+# By what part of a row's size (median and norm of its samples) roundings of either fit may shift a
+# residual. One that is this near the limit of rejection is left to astropy, and so is a row where
+# the shift is more than a `CLOSE` part of the limit itself: equal samples, exact ramps.
+DOUBT = 1e-12
+CLOSE = 1e-4
 GROWTH = 0.01  # part of the samples by which a rejection spreads
 
 
@@ -55,12 +57,12 @@ def scale(
     """Each band of each image to 0–1 between its limits, clipped; NaN stays NaN.
 
     An image without one finite pixel comes back as NaN; one whose limits agree is not stretched
-    (astropy: value minus limit, clipped). Subtraction in the images' type, division in float64.
+    (value minus limit, clipped). As in astropy, the limit is subtracted in the images' type and the
+    division is one of float64.
     """
     n, bands, height, width = images.shape
     flat = images.reshape(n * bands, height * width)
-    low, high = limits(flat, fit)
-    span = _span(low, high, flat.dtype)
+    low, _, span = _limits(flat, fit)
     span[span == 0.0] = 1.0
     found = np.empty_like(flat)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -76,15 +78,20 @@ def limits(
     flat: Float[np.ndarray, "n pixel"], fit: Fit = DEFAULT
 ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
     """(low, high) of each row of pixels; NaN where a row has no finite pixel."""
-    low = np.full(len(flat), np.nan)
-    high = np.full(len(flat), np.nan)
+    low, high, _ = _limits(flat, fit)
+    return low, high
+
+
+def _limits(flat: Float[np.ndarray, "n pixel"], fit: Fit) -> Float64[np.ndarray, "3 n"]:
+    """(low, high, high - low) of each row."""
+    found = np.full((3, len(flat)), np.nan)
     doubtful = [np.empty(0, np.int64)]
     for rows, drawn in _samples(flat, fit.n_samples):
-        low[rows], high[rows], doubt = _limits_of(drawn, fit)
+        found[:, rows], doubt = _limits_of(drawn, fit)
         doubtful.append(rows[doubt])
     for row in np.concatenate(doubtful):
-        low[row], high[row] = _astropy_limits(flat[row], fit)
-    return low, high
+        found[:, row] = _astropy_limits(flat[row], fit)
+    return found
 
 
 def _samples(
@@ -116,26 +123,29 @@ def _adjacent(rows: Int64[np.ndarray, " k"]) -> bool:
 
 def _limits_of(
     drawn: Float[np.ndarray, "n sample"], fit: Fit
-) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """(low, high, whether roundings decide) of rows of sorted samples."""
-    pixels = drawn.shape[1]
+) -> tuple[Float64[np.ndarray, "3 n"], Bool[np.ndarray, " n"]]:
+    """(low, high, high - low) of rows of sorted samples, and whether roundings decide. Between two
+    samples the difference is rounded to their type, as it is where astropy takes both."""
+    pixels, centre = drawn.shape[1], (drawn.shape[1] - 1) // 2
     median = _median(drawn).astype(np.float64)
-    low, high = drawn[:, 0].astype(np.float64), drawn[:, -1].astype(np.float64)
+    least, most = drawn[:, 0].astype(np.float64), drawn[:, -1].astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         slope, good, doubt = _fit(drawn, median, fit)
         if fit.contrast > 0:
             slope = slope / fit.contrast
-        centre = (pixels - 1) // 2
         fitted = good >= fit.least(pixels)
-        low = np.where(fitted, np.maximum(low, median - (centre - 1) * slope), low)
-        high = np.where(fitted, np.minimum(high, median + (pixels - centre) * slope), high)
-    return low, high, doubt
+        low, high = median - (centre - 1) * slope, median + (pixels - centre) * slope
+        above, below = fitted & (low > least), fitted & (high < most)
+        low, high = np.where(above, low, least), np.where(below, high, most)
+        whole = (drawn[:, -1] - drawn[:, 0]).astype(np.float64)
+        span = np.where(above | below, high - low, whole)
+    return np.stack([low, high, span]), doubt
 
 
 def _median(drawn: Float[np.ndarray, "n sample"]) -> Float[np.ndarray, " n"]:
     """Median of sorted rows, rounded to their type as `numpy.median` rounds it."""
     middle = drawn.shape[1] // 2
-    return np.mean(drawn[:, middle - 1 + drawn.shape[1] % 2 : middle + 1], axis=1)
+    return np.asarray(np.mean(drawn[:, middle - 1 + drawn.shape[1] % 2 : middle + 1], axis=1))
 
 
 def _fit(
@@ -143,59 +153,78 @@ def _fit(
 ) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """Slope of the clipped line per row, how many samples are left, whether roundings decide.
 
-    A row stops when the last turn rejected nothing or fewer than the least are left.
+    A row stops when the last turn rejected nothing or fewer than the least are left; what later
+    turns make of it is not taken.
     """
     n, pixels = drawn.shape
-    least, width = fit.least(pixels), max(1, int(pixels * GROWTH))
-    y = drawn - median[:, None]
-    size = np.maximum(np.abs(y[:, 0]), np.abs(y[:, -1]))
-    bad = np.zeros((n, pixels), bool)
-    good = np.full(n, pixels, np.int64)
-    slope, doubt = np.zeros(n), ~(size > 0.0) & (drawn[:, 0] != 0.0)
-    rows = np.arange(n) if pixels >= least else np.empty(0, np.int64)
+    least = fit.least(pixels)
+    clipping = _Clipping(drawn, median, fit.krej)
+    good, slope = np.full(n, pixels, np.int64), np.zeros(n)
+    doubt = np.zeros(n, bool)
+    # The line through nothing but zeros is exact.
+    active = (pixels >= least) & ((drawn[:, 0] != 0.0) | (drawn[:, -1] != 0.0))
     for _ in range(fit.max_iterations):
-        if not len(rows):
+        if not active.any():
             break
-        every = len(rows) == n
-        part, old = (y, bad) if every else (y[rows], bad[rows])
-        slope[rows], rejected, unsure = _turn(part, old, size[rows], fit.krej)
-        rejected = _grown(rejected | old, width)
-        left = pixels - np.count_nonzero(rejected, axis=1)
-        bad[rows] = rejected
-        doubt[rows] |= unsure
-        changed = left < good[rows]
-        good[rows] = left
-        rows = rows[changed & (left >= least) & ~unsure]
+        line, unsure, left = clipping.turn()
+        slope = np.where(active, line, slope)
+        doubt |= active & unsure
+        before, good = good, np.where(active, left, good)
+        active &= (good < before) & (good >= least) & ~unsure
     return slope, good, doubt
 
 
-def _turn(
-    y: Float64[np.ndarray, "n sample"],
-    bad: Bool[np.ndarray, "n sample"],
-    size: Float64[np.ndarray, " n"],
-    krej: float,
-) -> tuple[Float64[np.ndarray, " n"], Bool[np.ndarray, "n sample"], Bool[np.ndarray, " n"]]:
-    """One least-squares line through the samples that are not bad: (slope, samples off the line,
-    whether roundings decide). Sums by products of matrices, about the middle of the row."""
-    pixels = y.shape[1]
-    x = np.arange(pixels) - 0.5 * (pixels - 1)
-    used = (~bad).astype(np.float64)
-    count, sum_x, sum_xx = (used @ np.stack([np.ones(pixels), x, x * x], axis=1)).T
-    np.multiply(used, y, out=used)
-    sum_y, sum_xy = (used @ np.stack([np.ones(pixels), x], axis=1)).T
-    slope = (sum_xy - sum_x * sum_y / count) / (sum_xx - sum_x * sum_x / count)
-    offset = (sum_y - slope * sum_x) / count
-    residual = np.multiply.outer(slope, x)
-    residual += offset[:, None]
-    np.subtract(y, residual, out=residual)
-    np.abs(residual, out=residual)
-    inside = np.multiply(residual, ~bad, out=used)
-    threshold = krej * np.sqrt(np.einsum("ij,ij->i", inside, inside) / count)
-    margin = DOUBT * size
-    surely = residual > (threshold + margin)[:, None]
-    perhaps = residual > (threshold - margin)[:, None]
-    unsure = np.count_nonzero(surely, axis=1) != np.count_nonzero(perhaps, axis=1)
-    return slope, surely, unsure & (size > 0.0)
+class _Clipping:
+    """The samples of a block of rows while they are rejected, turn by turn."""
+
+    def __init__(
+        self, drawn: Float[np.ndarray, "n sample"], median: Float64[np.ndarray, " n"], krej: float
+    ) -> None:
+        n, pixels = drawn.shape
+        x = np.arange(pixels) - 0.5 * (pixels - 1)
+        self._powers = np.stack([np.ones(pixels), x, x * x], axis=1)
+        # One piece of memory for all arrays: pages that are new cost more than sums in them.
+        self._y, self._used, self._residual = np.empty((3, n, pixels))
+        np.subtract(drawn, median[:, None], out=self._y)
+        self._middle = np.abs(median)
+        self._bad = np.zeros((n, pixels), bool)
+        self._width = max(1, int(pixels * GROWTH))
+        self._krej = krej
+
+    def turn(
+        self,
+    ) -> tuple[Float64[np.ndarray, " n"], Bool[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """A least-squares line through the samples that are left, and those off it rejected:
+        (slope, whether roundings decide, how many are left)."""
+        slope, threshold, margin = self._line()
+        residual = np.abs(self._residual, out=self._residual)
+        surely = residual > (threshold + margin)[:, None]
+        perhaps = residual > (threshold - margin)[:, None]
+        perhaps ^= surely
+        unsure = perhaps.any(axis=1) | ~(margin <= CLOSE * threshold)
+        self._bad = _grown(np.logical_or(surely, self._bad, out=surely), self._width)
+        return slope, unsure, self._bad.shape[1] - np.count_nonzero(self._bad, axis=1)
+
+    def _line(
+        self,
+    ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+        """(slope, largest residual that stays, by how much roundings may shift a residual);
+        residuals of all samples go to `_residual`. Sums are products of matrices, x about the
+        middle of the row, y about the median."""
+        used, residual, powers = self._used, self._residual, self._powers
+        np.copyto(used, ~self._bad)
+        count, sum_x, sum_xx = (used @ powers).T
+        np.multiply(used, self._y, out=used)
+        sum_y, sum_xy = (used @ powers[:, :2]).T
+        sum_yy = np.einsum("ij,ij->i", used, self._y)
+        covariance = sum_xy - sum_x * sum_y / count
+        slope = covariance / (sum_xx - sum_x * sum_x / count)
+        offset = (sum_y - slope * sum_x) / count
+        np.matmul(np.stack([offset, slope], axis=1), powers[:, :2].T, out=residual)
+        np.subtract(self._y, residual, out=residual)
+        left = np.maximum(sum_yy - sum_y * sum_y / count - slope * covariance, 0.0)
+        margin = DOUBT * (self._middle + np.sqrt(sum_yy))
+        return slope, self._krej * np.sqrt(left / count), margin
 
 
 def _grown(bad: Bool[np.ndarray, "n sample"], width: int) -> Bool[np.ndarray, "n sample"]:
@@ -211,19 +240,10 @@ def _grown(bad: Bool[np.ndarray, "n sample"], width: int) -> Bool[np.ndarray, "n
     return padded[:, :pixels]
 
 
-def _span(
-    low: Float64[np.ndarray, " n"], high: Float64[np.ndarray, " n"], kind: np.dtype[Any]
-) -> Float64[np.ndarray, " n"]:
-    """high - low; in the images' type where both limits are pixels, as astropy has it then."""
-    own_low, own_high = low.astype(kind), high.astype(kind)
-    with np.errstate(over="ignore", invalid="ignore"):
-        pixels = (own_low == low) & (own_high == high)
-        return np.where(pixels, (own_high - own_low).astype(np.float64), high - low)
-
-
-def _astropy_limits(row: Float[np.ndarray, " pixel"], fit: Fit) -> tuple[float, float]:
+def _astropy_limits(row: Float[np.ndarray, " pixel"], fit: Fit) -> tuple[float, float, float]:
+    """(low, high, high - low) of one row."""
     from astropy.visualization import ZScaleInterval  # brings matplotlib along
 
-    interval = ZScaleInterval(**vars(fit))
-    low, high = interval.get_limits(row)
-    return float(low), float(high)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        low, high = ZScaleInterval(**vars(fit)).get_limits(row)
+        return float(low), float(high), float(high - low)

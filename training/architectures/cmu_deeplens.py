@@ -11,10 +11,9 @@ from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lenspipe.cutouts.base import Block
-from training.architectures.keras_layers import Bottleneck, glorot, norm2d
+from training.architectures.keras_layers import ELU, Bottleneck, glorot, norm2d
 from training.architectures.layers import check_smallest
 
 INPUT: Literal["images"] = "images"
@@ -33,6 +32,7 @@ class CMUDeepLens(nn.Module):
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.stem = nn.Conv2d(shape[0], STEM, 7, padding=3)
+        self.elu = ELU()
         self.norm = norm2d(STEM)
         blocks: list[nn.Module] = []
         channels, size = STEM, shape[1]
@@ -49,7 +49,7 @@ class CMUDeepLens(nn.Module):
 
     def forward(self, x: Float[Tensor, "b band y x"]) -> Float[Tensor, " b"]:
         """Logits."""
-        stem = self.norm(functional.elu(self.stem(x)))
+        stem = self.norm(self.elu(self.stem(x)))
         logits: Tensor = self.head(self.blocks(stem))
         return logits.squeeze(1)
 

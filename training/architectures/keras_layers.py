@@ -6,6 +6,7 @@ with Keras.
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -40,6 +41,20 @@ def count_parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters()) + sum(moving)
 
 
+class ELU(nn.Module):
+    """max(x, exp(min(x, 0)) - 1), equation 15 of Clevert et al. 2016, arXiv:1511.07289.
+
+    In `eval` it is written out, and so it is exported: ONNX Runtime's CPU kernel of `Elu` takes
+    three times as long as these four operators, whose `Exp` is vectorised.
+    """
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Of the same shape."""
+        if self.training:
+            return functional.elu(x)
+        return torch.maximum(x, torch.exp(torch.clamp(x, max=0.0)) - 1.0)
+
+
 class Bottleneck(nn.Module):
     """Pre-activation block 1×1 (inner maps), 3×3, 1×1 (`width` maps) beside a short cut.
 
@@ -58,10 +73,11 @@ class Bottleneck(nn.Module):
         self.norm3 = norm2d(inner)
         self.conv3 = nn.Conv2d(inner, width, 1)
         self.project = nn.Conv2d(channels, width, 1, stride=2) if halve else None
+        self.elu = ELU()
 
     def forward(self, x: Float[Tensor, "b c y x"]) -> Float[Tensor, "b w v u"]:
         """Of the same size, or of half of it, rounded up."""
-        elu = functional.elu
+        elu = self.elu
         first = elu(self.norm1(x))
         short = x if self.project is None else elu(self.project(first))
         out = elu(self.conv1(first))

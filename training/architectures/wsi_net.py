@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lenspipe.cutouts.base import Block
-from training.architectures.keras_layers import Bottleneck, glorot, norm2d
+from training.architectures.keras_layers import ELU, Bottleneck, glorot, norm2d
 from training.architectures.layers import check_smallest
 
 INPUT: Literal["images"] = "images"
@@ -33,7 +33,7 @@ class WSINet(nn.Module):
         side = (shape[1] + 1) // 2 // 2
         self.features = nn.Sequential(
             nn.Conv2d(shape[0], MAPS, 7, padding=3),
-            nn.ELU(),
+            ELU(),
             Bottleneck(MAPS, MAPS, halve=False),
             Bottleneck(MAPS, 2 * MAPS, halve=True),
             *_classifier(2 * MAPS, 1),
@@ -52,11 +52,11 @@ class WSINet(nn.Module):
 
 
 def build(parameters: Parameters, shape: tuple[int, ...]) -> nn.Module:  # noqa: ARG001 - none
-    """Network for stamps of `shape` (band, y, x); one halving and one pooling must leave a pixel."""
+    """Network for stamps of `shape` (band, y, x); a halving and a pooling must leave a pixel."""
     check_smallest(shape, 3)
     return WSINet(shape)
 
 
 def _classifier(channels: int, kernel: int) -> list[nn.Module]:
     convolution = nn.Conv2d(channels, MAPS, kernel, padding=kernel // 2)
-    return [convolution, nn.ELU(), norm2d(MAPS), nn.ReLU()]
+    return [convolution, ELU(), norm2d(MAPS), nn.ReLU()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
@@ -10,11 +12,24 @@ from training import architectures
 from training.architectures.group_cnn import ELEMENTS, multiply, turn
 
 IMAGES = [n for n in architectures.names() if architectures.load(n).INPUT == "images"]
+HALVING = ("group_cnn", "holismokes_cnn", "resnet_narrow")
 SHAPES: dict[str, list[tuple[int, ...]]] = {
-    "images": [(1, 16, 16), (3, 48, 48), (5, 64, 64)],
+    "images": [(1, 16, 16), (3, 48, 48), (5, 64, 64), (1, 72, 72), (4, 101, 101)],
     "features": [(4,), (11,)],
 }
-CASES = [(n, s) for n in architectures.names() for s in SHAPES[architectures.load(n).INPUT]]
+
+
+def shapes_of(name: str) -> list[tuple[int, ...]]:
+    """Shapes that the architecture does not refuse, the smallest first."""
+    fitting = []
+    for shape in SHAPES[architectures.load(name).INPUT]:
+        with contextlib.suppress(InputError):
+            architectures.build(name, {}, shape)
+            fitting.append(shape)
+    return fitting
+
+
+CASES = [(n, s) for n in architectures.names() for s in shapes_of(n)[:3]]
 
 
 def build(name: str, shape: tuple[int, ...]) -> torch.nn.Module:
@@ -24,7 +39,9 @@ def build(name: str, shape: tuple[int, ...]) -> torch.nn.Module:
 
 def test_there_are_images_and_features() -> None:
     assert {"holismokes_cnn", "resnet_narrow", "group_cnn"} <= set(IMAGES)
+    assert set(HALVING) <= set(IMAGES)
     assert "photometry_mlp" in architectures.names()
+    assert all(sum(n == name for n, _ in CASES) >= 2 for name in architectures.names())
 
 
 @pytest.mark.parametrize(("name", "shape"), CASES)
@@ -42,8 +59,7 @@ def test_one_finite_logit_per_row(name: str, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("name", architectures.names())
 def test_every_parameter_learns(name: str) -> None:
-    shape = SHAPES[architectures.load(name).INPUT][0]
-    model = build(name, shape).train()
+    model = build(name, shape := shapes_of(name)[0]).train()
     torch.autograd.backward(model(torch.randn(8, *shape)).square().sum())
     silent = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
@@ -51,14 +67,21 @@ def test_every_parameter_learns(name: str) -> None:
 
 @pytest.mark.parametrize("name", architectures.names())
 def test_the_same_seed_builds_the_same_network(name: str) -> None:
-    shape = SHAPES[architectures.load(name).INPUT][0]
+    shape = shapes_of(name)[0]
     first, second = build(name, shape).state_dict(), build(name, shape).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.parametrize("name", IMAGES)
-@pytest.mark.parametrize("shape", [(3, 47, 47), (3, 48, 40), (3, 4, 4), (7,)])
+@pytest.mark.parametrize("shape", [(3, 48, 40), (3, 2, 2), (7,)])
 def test_a_size_that_the_arithmetic_forbids_is_refused(name: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"^stamps"):
+        build(name, shape)
+
+
+@pytest.mark.parametrize("name", HALVING)
+@pytest.mark.parametrize("shape", [(3, 47, 47), (3, 4, 4)])
+def test_a_halving_without_remainder_needs_an_even_size(name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"^stamps"):
         build(name, shape)
 
