@@ -73,7 +73,7 @@ def settle_threshold(job: Job) -> SelectPlan:
     known = job.run.read_json(THRESHOLD)
     if known is None:
         job.events.note("choosing the photometry network's threshold from a sample")
-        choice = choose_threshold(plan, job.checked.parts)
+        choice = job.ledger.patiently(lambda: choose_threshold(plan, job.checked.parts))
         known = choice.model_dump()
         job.ledger.patiently(lambda: job.run.write_json(THRESHOLD, known or {}))
     return plan.with_threshold(ThresholdChoice.model_validate(known).value)

@@ -14,7 +14,7 @@ from lenspipe.events import Events
 from lenspipe.identity import LAYOUT, check_same_run, versions
 from lenspipe.ledger import Ledger
 from lenspipe.lock import RunLock
-from lenspipe.run_directory import ERASING, METRICS, RUN, RunDirectory
+from lenspipe.run_directory import ERASING, METRICS, PLAN_RECORD, RUN, RunDirectory
 from lenspipe.storage import Store
 
 # Reasons of a failure that another attempt may not meet again.
@@ -58,7 +58,7 @@ def check_and_open(
             run.erase()
         changed = check_same_run(run, checked.identity(), other_pixels=retry_failed)
         if changed is not None:
-            again = run.forget("score", RETRIED) if retry_failed else 0
+            again = _take_up_again(run, events) if retry_failed else 0
             orphans = run.clean()
             events.message(
                 f"resuming {run.url}: {len(orphans)} uncommitted files removed, "
@@ -74,6 +74,28 @@ def check_and_open(
                 run.store.write(METRICS, events.metrics.text())
     finally:
         lock.release()
+
+
+def _take_up_again(run: RunDirectory, events: Events) -> int:
+    """Take back commits with failures that may have passed; returns how many.
+
+    Those of stage `select` only before the plan is made: the scores stand for its rows.
+    """
+    again = run.forget("score", RETRIED)
+    if not run.store.exists(PLAN_RECORD):
+        return again + run.forget("select", RETRIED)
+    lost = sum(
+        count
+        for record in run.commits("select")
+        for reason, count in record.reasons.items()
+        if reason in RETRIED
+    )
+    if lost:
+        events.message(
+            f"{lost} rows of the catalogue failed in stage select and stay so, since the plan is "
+            "made without them: --fresh begins anew"
+        )
+    return again
 
 
 def write_state(run: RunDirectory, checked: CheckedSurvey, state: str) -> None:

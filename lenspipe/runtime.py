@@ -26,7 +26,7 @@ from ray.exceptions import ObjectLostError, RayError, RayTaskError, TaskCancelle
 
 from lenspipe import stopping
 from lenspipe.contracts import Reason
-from lenspipe.errors import LenspipeError, StoppedError
+from lenspipe.errors import HopelessError, LenspipeError, StoppedError
 from lenspipe.local_ray import Servers, session_folder
 from lenspipe.patience import ATTEMPTS as STORAGE_ATTEMPTS
 from lenspipe.patience import gave_up, rest_s
@@ -329,6 +329,8 @@ class Pool(Generic[T, R]):
             self._events.retried(_one_line(error))
 
     def _failed(self, item: T, error: BaseException, reason: Reason) -> Iterator[Outcome[T, R]]:
+        if isinstance(error, HopelessError):
+            raise error
         if is_storage_fault(error):  # a passing outage: no item is at fault
             self._rest(item, f"{type(error).__name__}: {describe_refusal(error)}")
             return

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Float32
 from pydantic import BaseModel, ConfigDict
 
-from lenspipe.errors import InputError, StoppedError
+from lenspipe.errors import HopelessError, InputError, StoppedError
 from lenspipe.select.photometry import threshold_for_fraction
 from lenspipe.select.plan import SelectPlan
 from lenspipe.select.sources import SourcePart, group_slices
@@ -40,7 +39,8 @@ def choose_threshold(plan: SelectPlan, parts: Sequence[SourcePart]) -> Threshold
     """The quantile of the scores of rows that survive the cuts, in parts drawn with a fixed seed:
     the same catalogue gives the same threshold.
 
-    Row groups that cannot be read are left out: the stage makes failures of their rows.
+    Row groups that are damaged are left out: the stage makes failures of their rows. Storage that
+    fails is no reason to leave rows out, which would give another threshold: its error is raised.
     """
     if plan.keep is None or plan.keep.fraction is None:
         raise ValueError("the plan has no fraction to choose a threshold for")
@@ -89,5 +89,7 @@ def _readable(
     for piece in pieces:
         try:
             yield survivor_scores(piece, plan)
-        except (InputError, OSError, pa.ArrowException):
+        except HopelessError:
+            raise
+        except InputError:
             continue
