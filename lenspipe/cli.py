@@ -16,7 +16,7 @@ from rich.table import Table
 
 from lenspipe import __version__, stopping
 from lenspipe.config import load_survey
-from lenspipe.errors import InputError, LenspipeError
+from lenspipe.errors import InputError, LenspipeError, one_line
 
 if TYPE_CHECKING:
     from lenspipe.config import Runtime
@@ -234,9 +234,20 @@ def main() -> None:
         raise
     except (KeyboardInterrupt, typer.Abort):
         _fail(stopping.SAID[130], 130)
-    except Exception as error:  # a fault of ours: a user can do more with a line than with a trace
+    except Exception as error:  # a user can do more with a line than with a trace
+        _fail_where_refused(error)
         _fail(f"fault: {type(error).__name__}: {error}; {_keep_traceback(error)}", 1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail_where_refused(error: Exception) -> None:
+    """End where the system refused (a full disk, no right to write): that is no fault of ours."""
+    from lenspipe.refusals import describe_refusal, is_refusal
+
+    if is_refusal(error):
+        _fail(
+            f"StoppedError: {describe_refusal(error)}; with that mended, the same command works", 1
+        )
 
 
 def _keep_traceback(error: Exception) -> str:
@@ -257,7 +268,7 @@ _UsageError: Any = typer.BadParameter.__bases__[0]
 
 def _fail(line: str, status: int) -> NoReturn:
     if line:
-        typer.echo(" ".join(line.split()), err=True)
+        typer.echo(one_line(line), err=True)
     sys.exit(status)
 
 

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
+# Characters that would steer a terminal, turn the order of writing, or cannot be encoded.
+_STEERING = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_LONGEST = 2000
+
+
+def one_line(text: str) -> str:
+    """Any text as one line that is safe to print: whatever came from a file may be in it."""
+    line = " ".join(text[: 4 * _LONGEST].split())
+    line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+
 
 class LenspipeError(Exception):
     """Base of every error that lenspipe raises on purpose; `exit_status` is the command's."""
@@ -25,12 +40,11 @@ class InputError(LenspipeError):
         super().__init__(field, expected, self.found)
 
     def __str__(self) -> str:
-        line = f"{self.field}: expected {self.expected}, found {self.found}"
-        return " ".join(line.split())
+        return one_line(f"{self.field}: expected {self.expected}, found {self.found}")
 
 
 class HopelessError(InputError):
-    """The user's mistake that only the work showed: no other attempt, and no other row, mends it."""
+    """The user's mistake that only the work showed: no other attempt, no other row mends it."""
 
 
 class RunLockedError(InputError):

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from lenspipe.errors import one_line
 from lenspipe.run_directory import ShardRecord, Stage
 from lenspipe.throughput import Throughput
 
@@ -195,7 +196,7 @@ class BarProgress:
         self._bars.stop()
 
     def _print(self, text: str) -> None:
-        self._bars.console.print(text, markup=False, highlight=False)
+        self._bars.console.print(one_line(text), markup=False, highlight=False)
 
 
 class JsonProgress:

@@ -11,7 +11,13 @@ from lenspipe.storage import is_spill_fault
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_FILES = (errno.EMFILE, errno.ENFILE)
+_REFUSED = (*_FULL, *_NO_FILES, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 _LONGEST = 500  # characters of what the system or a library said
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the system refused what it would take at another time, or from another user."""
+    return is_spill_fault(error) or (isinstance(error, OSError) and error.errno in _REFUSED)
 
 
 def describe_refusal(error: BaseException, near: str | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -189,7 +190,7 @@ def test_a_metrics_port_that_is_taken_is_refused(lenspipe: Command, survey: Path
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyError("x\ny")])
+@pytest.mark.parametrize("fault", [OSError("of no number"), KeyError("x\ny")])
 def test_a_fault_of_ours_is_one_line_and_its_traceback_is_kept(
     lenspipe: Command,
     survey: Path,
@@ -213,6 +214,31 @@ def test_a_fault_of_ours_is_one_line_and_its_traceback_is_kept(
     done = lenspipe("check", survey)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "could not be written" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (
+            OSError(28, "No space left on device", "/x/run"),
+            r"bytes free, .* more files on the disk",
+        ),
+        (OSError(122, "Disk quota exceeded", "/x/run"), r"quota.* bytes free"),
+        (OSError(30, "Read-only file system", "/x/run"), r"Read-only file system: '/x/run'"),
+        (PermissionError(13, "Permission denied", "/x/run"), r"Permission denied: '/x/run'"),
+        (OSError(24, "Too many open files", "/x/run"), r"may open \d+ files; `ulimit -n`"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_that_says_what_would_help(
+    lenspipe: Command, survey: Path, monkeypatch: pytest.MonkeyPatch, fault: OSError, told: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr("lenspipe.check.check_survey", fail)
+    done = lenspipe("check", survey)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert re.search(rf"^StoppedError: .*{told}.*; with that mended", done.stderr)
 
 
 def test_the_installed_command_ends_as_the_entry_point_does(tmp_path: Path) -> None:

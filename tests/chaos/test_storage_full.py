@@ -1,0 +1,77 @@
+"""A disk that fills: the run rests, stops in one line, and the same command ends as if nothing
+had been. The disk is a real tmpfs in a mount namespace of its own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lenspipe.config import load_survey
+from lenspipe.events import Events
+from lenspipe.job import run_survey
+from lenspipe.metrics import RunMetrics
+from lenspipe.progress import SilentProgress
+from tests.chaos.results import assert_same
+from tests.chaos.small_disk import Disk, Ended, Job, can_mount, run_on_small_disk
+from tests.toy_survey import make_survey
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
+
+# Text of the event line at which a stage begins.
+STAGES = {
+    "select": '"stage_started", "stage": "select"',
+    "plan": "planning the shards",
+    "score": '"stage_started", "stage": "score"',
+    "publish": "publishing: catalogue",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _namespaces() -> None:
+    reason = can_mount()
+    if reason:
+        pytest.skip(f"no tmpfs can be mounted in a namespace here: {reason}")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: object) -> Path:
+    survey = make_survey(tmp_path_factory.mktemp("undisturbed"))
+    run_survey(load_survey(survey), Events(RunMetrics("toy"), SilentProgress()))
+    return survey.parent / "run"
+
+
+def run(folder: Path, *jobs: Job, what: str = "bytes") -> list[Ended]:
+    survey = make_survey(folder)
+    (folder / "run").mkdir()
+    return run_on_small_disk(
+        Disk(str(survey), str(folder / "run"), str(folder / "kept"), jobs, what=what), 390.0
+    )
+
+
+def test_a_disk_that_is_full_at_any_stage_stops_the_run_and_the_next_goes_on(
+    tmp_path: Path, undisturbed: Path
+) -> None:
+    """One run, stopped at each of its four stages in turn."""
+    *stopped, last = run(tmp_path, *(Job((at,)) for at in STAGES.values()), Job())
+    for stage, ended in zip(STAGES, stopped, strict=True):
+        assert (ended.status, ended.fills) == (1, 1), (stage, ended.lines[-3:])
+        line = ended.lines[-1]
+        assert re.search(r"^StoppedError: storage failed 6 times: .*No space left on device", line)
+        assert re.search(r"\(0 bytes free, [\d,]+ more files on the disk of .*/run.*\)", line)
+        assert line.endswith("; the same command resumes")
+    assert last.status == 0, last.lines[-3:]
+    assert_same(tmp_path / "kept", undisturbed)
+
+
+@pytest.mark.parametrize("what", ["bytes", "files"])
+def test_a_disk_that_is_full_for_a_while_only_costs_time(
+    tmp_path: Path, undisturbed: Path, what: str
+) -> None:
+    """At every stage of one run; once of space, once of inodes."""
+    patient = Job(tuple(STAGES.values()), free_after_s=2.0, rest_s=0.5)
+    [ended] = run(tmp_path, patient, what=what)
+    assert (ended.status, ended.fills) == (0, len(STAGES)), ended.lines[-3:]
+    assert sum("No space left on device" in line for line in ended.lines) >= len(STAGES)
+    assert_same(tmp_path / "kept", undisturbed)
