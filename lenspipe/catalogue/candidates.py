@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import zarr
 from jaxtyping import Float32, Int64, Shaped
 from pydantic import (
@@ -24,6 +25,7 @@ from lenspipe.catalogue import scores
 from lenspipe.catalogue.whole_folder import replacing
 from lenspipe.contracts import InputSpec
 from lenspipe.errors import CorruptRunError
+from lenspipe.external_sort import stream
 from lenspipe.run_directory import CANDIDATES, RunDirectory
 
 IMAGES = "images"
@@ -81,22 +83,29 @@ def choose(run: RunDirectory, score_parts: Sequence[str], rule: Rule) -> Chosen 
     """
     if not score_parts:
         return None
-    # DuckDB holds NaN to be larger than any number: it must never pass as a high score.
-    where = "isfinite(score) AND (? IS NULL OR score > ?)"
-    bound = [rule.score_above, rule.score_above]
     limit = min(rule.keep, rule.top or rule.keep)
-    columns = ", ".join(_COLUMNS)
-    with scores.connect(run, score_parts) as connection:
-        ranked = connection.sql(
-            f"SELECT {columns} FROM scores WHERE {where} "  # noqa: S608  # text of ours
-            f"ORDER BY score DESC, object_id LIMIT {limit}",
-            params=bound,
-        ).to_arrow_table()
-        counted = f"SELECT count(*) FROM scores WHERE {where}"  # noqa: S608  # text of ours
-        [[passing]] = connection.execute(counted, bound).fetchall()
     schema = scores.schema(run, score_parts)
-    total = min(int(passing), rule.top or int(passing))
-    return Chosen(total, ranked.cast(pa.schema([schema.field(name) for name in _COLUMNS])))
+    best = pa.schema([schema.field(name) for name in _COLUMNS]).empty_table()
+    passing = 0
+    for table in stream(run, score_parts, _COLUMNS):
+        found = table.filter(_passes(table["score"], rule.score_above))
+        passing += found.num_rows
+        best = _ranked(pa.concat_tables([best, found.cast(best.schema)]), limit)
+    return Chosen(min(passing, rule.top or passing), best)
+
+
+def _passes(score: pa.ChunkedArray, above: float | None) -> pa.ChunkedArray:
+    """Whether a score is a candidate's; NaN, the largest of all to some, never is."""
+    finite = pc.is_finite(score)
+    return finite if above is None else pc.and_(finite, pc.greater(score, above))
+
+
+def _ranked(table: pa.Table, limit: int) -> pa.Table:
+    if table.num_rows > limit:  # sorting is dear: rows below the last of the best go first
+        least = pc.select_k_unstable(table, k=limit, sort_keys=[("score", "descending")])[-1]
+        table = table.filter(pc.greater_equal(table["score"], table["score"][least.as_py()]))
+    order = pc.sort_indices(table, sort_keys=[("score", "descending"), ("object_id", "ascending")])
+    return table.take(order[:limit]).combine_chunks()
 
 
 def write_candidates(

@@ -11,25 +11,23 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int64
 
 import lenspipe
 from lenspipe.catalogue import scores
-from lenspipe.catalogue.partitions import MAX_ORDER, SKY, Partition, plan_partitions
+from lenspipe.catalogue.partitions import MAX_ORDER, Partition, plan_partitions
+from lenspipe.catalogue.places import HEALPIX, find_places
 from lenspipe.catalogue.whole_folder import remove, replacing
 from lenspipe.errors import CorruptRunError
+from lenspipe.external_sort import Scatter, piece_of, scratch, slabs, sorted_piece, stream
 from lenspipe.run_directory import CATALOGUE, RunDirectory
 
 PROPERTIES = "hats.properties"
-HEALPIX = "healpix_29"
 FINGERPRINT = "lenspipe_fingerprint"
 # Statistics of so many rows let a reader skip most of a partition in a small cone.
 ROW_GROUP_ROWS = 65_536
-_BATCH_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ def write_catalogue(
     """Make RUN/catalogue from the committed score parts, or leave it where it is up to date.
 
     Rows are sorted by `healpix_29`; no partition has more than `partition_rows` rows unless they
-    share one pixel of order 29. Memory: one partition, and DuckDB's limit. A run that scored
-    nothing has no catalogue.
+    share one pixel of order 29. Memory does not grow with the rows: they are sorted on disk. A run
+    that scored nothing has no catalogue.
     """
     if not score_parts:
         remove(run.store, CATALOGUE, PROPERTIES)
@@ -79,66 +77,57 @@ def _write_partitions(
     run: RunDirectory, score_parts: Sequence[str], limit: int, folder: Path
 ) -> list[Partition]:
     schema = scores.schema(run, score_parts)
-    with scores.connect(run, score_parts) as connection:
-        partitions = plan_partitions(lambda *cell: _histogram(connection, *cell), limit)
-        if partitions[0].first < 0 or partitions[-1].stop > SKY:
-            raise CorruptRunError(f"scores: {HEALPIX}: expected 0 to {SKY - 1}, found others")
-        ordered = connection.sql(
-            f"SELECT * FROM scores ORDER BY {HEALPIX}, object_id"  # noqa: S608  # a constant
-        ).to_arrow_reader(_BATCH_ROWS)
-        tables = _tables(ordered, [partition.rows for partition in partitions])
-        for partition, table in zip(partitions, tables, strict=True):
-            _write_partition(folder, partition, table.cast(schema))
+    places = find_places(run, score_parts)
+    partitions = plan_partitions(places.histogram, limit)
+    with scratch() as beside:
+        rows = Scatter(beside / "rows.arrow")
+        for table in stream(run, score_parts):
+            rows.add(table, piece_of(table[HEALPIX].to_numpy().astype(np.uint64), places.bounds))
+        ordered = (sorted_piece(rows.read(p), [HEALPIX], ["object_id"]) for p in rows.pieces())
+        tables = Consecutive(table.cast(schema) for table in ordered)
+        for partition in partitions:
+            pieces = slabs(tables.take(partition.rows), ROW_GROUP_ROWS)
+            _write_partition(folder, partition, schema, pieces)
     return partitions
 
 
-def _histogram(
-    connection: duckdb.DuckDBPyConnection,
-    order: int,
-    lowest: int,
-    parents: Int64[np.ndarray, " k"] | None,
-) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    where = ""
-    if parents is not None:
-        connection.register("parents", pa.table({"pixel": parents}))
-        shift = 2 * (MAX_ORDER - lowest + 1)
-        where = f"WHERE {HEALPIX} >> {shift} IN (SELECT pixel FROM parents)"  # noqa: S608  # numbers
-    counted = connection.execute(
-        f"SELECT {HEALPIX} >> {2 * (MAX_ORDER - order)} AS pixel, count(*) AS n "  # noqa: S608
-        f"FROM scores {where} GROUP BY pixel ORDER BY pixel"  # numbers of ours
-    ).fetchnumpy()
-    return counted["pixel"].astype(np.int64), counted["n"].astype(np.int64)
+class Consecutive:
+    """Tables end to end, of which rows are taken in turn."""
+
+    def __init__(self, tables: Iterable[pa.Table]) -> None:
+        self._source = iter(tables)
+        self._rest: pa.Table | None = None
+
+    def take(self, rows: int) -> Iterator[pa.Table]:
+        """The next rows, so many in all; RuntimeError where there are not so many."""
+        while rows:
+            table = next(self._source) if self._rest is None else self._rest
+            self._rest = table.slice(rows) if table.num_rows > rows else None
+            rows -= min(rows, table.num_rows)
+            left = 0 if self._rest is None else self._rest.num_rows
+            yield table.slice(0, table.num_rows - left)
 
 
-def _tables(batches: Iterable[pa.RecordBatch], sizes: Iterable[int]) -> Iterator[pa.Table]:
-    source = iter(batches)
-    waiting: list[pa.RecordBatch] = []
-    held = 0
-    for size in sizes:
-        while held < size:
-            waiting.append(next(source))
-            held += waiting[-1].num_rows
-        table = pa.Table.from_batches(waiting)
-        yield table.slice(0, size)
-        waiting = table.slice(size).to_batches()
-        held -= size
-
-
-def _write_partition(folder: Path, partition: Partition, table: pa.Table) -> None:
+def _write_partition(
+    folder: Path, partition: Partition, schema: pa.Schema, tables: Iterable[pa.Table]
+) -> None:
     from hats.io.file_io.file_io import get_parquet_write_table_kwargs
     from hats.io.paths import new_pixel_catalog_file
     from hats.pixel_math.healpix_pixel import HealpixPixel
 
-    ends = table[HEALPIX][0].as_py(), table[HEALPIX][-1].as_py()
-    if not (partition.first <= ends[0] and ends[1] < partition.stop):
-        raise CorruptRunError(f"scores: {HEALPIX} from {ends[0]} to {ends[1]} not in {partition}")
-    sorting = pq.SortingColumn(table.schema.get_field_index(HEALPIX))
+    sorting = pq.SortingColumn(schema.get_field_index(HEALPIX))
     options = get_parquet_write_table_kwargs(
-        table.schema,
-        write_table_kwargs={"sorting_columns": [sorting], "row_group_size": ROW_GROUP_ROWS},
+        schema, write_table_kwargs={"sorting_columns": [sorting], "row_group_size": ROW_GROUP_ROWS}
     )
+    rows = int(str(options.pop("row_group_size")))
     path = new_pixel_catalog_file(folder, HealpixPixel(partition.order, partition.pixel))
-    pq.write_table(table, str(path), **options)
+    with pq.ParquetWriter(str(path), schema, **options) as writer:
+        for table in tables:
+            ends = table[HEALPIX][0].as_py(), table[HEALPIX][-1].as_py()
+            if not (partition.first <= ends[0] and ends[1] < partition.stop):
+                where = f"from {ends[0]} to {ends[1]} not in {partition}"
+                raise CorruptRunError(f"scores: {HEALPIX} {where}")
+            writer.write_table(table, row_group_size=rows)
 
 
 def _write_metadata(
