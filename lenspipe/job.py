@@ -123,6 +123,7 @@ def finish(job: Job) -> PublishInfo:
         state = "finished_with_failures" if too_many(counted) else "done"
         write_state(run, checked, state)
 
+    job.ledger.patiently(run.clean)  # files of attempts that were killed since the run began
     job.events.note("publishing: catalogue, candidates, report")
     info = job.ledger.patiently(lambda: publish(run, checked.publish_settings(), stamps, settle))
     counts = {name: getattr(info.funnel, name) for name in _TOLD}

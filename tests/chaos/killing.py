@@ -1,0 +1,122 @@
+"""Kills at random moments of a run's stages, life after life, until every one on the list is done.
+
+A life is one call of the command. Ray survives the death of an actor or of a feeding task, so a
+life takes many of those; the others end it, and the same command is given again.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.chaos.job_process import PATIENCE_S, JobProcess
+from tests.chaos.results import assert_same
+
+# Ray is gone when a run publishes, and plans on the driver alone.
+VICTIMS = {
+    "select": ("actor", "raylet", "gcs", "driver", "group"),
+    "plan": ("raylet", "gcs", "driver", "group"),
+    "score": ("actor", "feed", "raylet", "gcs", "driver", "group"),
+    "publish": ("driver", "group"),
+}
+SURVIVED = ("actor", "feed")
+_TIMES_SURVIVED = 4  # of these, for one of the others, which cost a start of Ray each
+_GONE_S = 90.0  # Ray's agents outlive their node while they ask whether it is really gone
+
+
+@dataclass
+class Campaign:
+    """Kills of the run that `survey` describes. deck: the victims still to come, by stage.
+
+    spans: seconds that each stage takes undisturbed, within which moments are drawn.
+    """
+
+    survey: Path
+    undisturbed: Path
+    spans: Mapping[str, float]
+    deck: dict[str, list[str]]
+    rng: random.Random
+    done: Counter[tuple[str, str]] = field(default_factory=Counter)
+    finished: int = 0
+    lives: int = 0
+    _left: list[JobProcess] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Live and kill until the deck is empty; then let the run end and compare it."""
+        most = 4 * sum(map(len, self.deck.values())) + 20
+        while any(self.deck.values()) or self._is_begun():
+            self.lives += 1
+            assert self.lives <= most, f"{self.lives} lives, and still to kill: {self.deck}"
+            with JobProcess(self.survey) as job:
+                self._live(job)
+                status = job.wait()
+                self._judge(job, status)
+                assert job.wait_until_gone(_GONE_S) == []
+
+    def _is_begun(self) -> bool:
+        return (self.survey.parent / "run").exists() or not self.finished
+
+    def _live(self, job: JobProcess) -> None:
+        """Kill in each stage that this life comes to, until it dies or ends."""
+        for stage in _stages(job):
+            while self.deck.get(stage):
+                victim = self.deck[stage][0]
+                time.sleep(self.rng.uniform(0.0, self.spans[stage]))
+                if not self._strike(job, stage, victim):
+                    break
+                self.deck[stage].pop(0)
+                self.done[job.stage(), victim] += 1
+                print(f"killed {victim} in {job.stage()}", flush=True)  # noqa: T201 - on failure
+                if victim not in SURVIVED:
+                    return
+
+    def _strike(self, job: JobProcess, stage: str, victim: str) -> bool:
+        """Kill one, as soon as there is one; False where the stage or the life ended before."""
+        while not job.ended and job.stage() == stage:
+            if job.kill(victim) is not None:
+                return True
+            time.sleep(0.005)
+        return False
+
+    def _judge(self, job: JobProcess, status: int) -> None:
+        lines = job.lines()
+        assert status in {0, 1, -9}, lines[-5:]
+        assert not any("Traceback" in line for line in lines), lines
+        if status == 1:
+            assert lines[-1].startswith("StoppedError: "), lines[-1]
+            assert lines[-1].endswith("the same command resumes"), lines[-1]
+            assert not (self.survey.parent / "run" / "lock.json").exists()
+        if status == 0:
+            assert_same(self.survey.parent / "run", self.undisturbed)
+            shutil.rmtree(self.survey.parent / "run")
+            self.finished += 1
+
+
+def _stages(job: JobProcess) -> Iterator[str]:
+    """The stages of a life as they begin."""
+    told = "open"
+    deadline = time.monotonic() + PATIENCE_S
+    while not job.ended:
+        assert time.monotonic() < deadline, f"a life without an end: {job.lines()[-3:]}"
+        stage = job.stage()
+        if stage != told:
+            told = stage
+            yield stage
+        time.sleep(0.005)
+
+
+def make_deck(rng: random.Random, least: int) -> dict[str, list[str]]:
+    """Victims of every stage in random order, as many of each as it takes to have so many."""
+    deck: dict[str, list[str]] = {stage: [] for stage in VICTIMS}
+    while sum(map(len, deck.values())) < least:
+        for stage, victims in VICTIMS.items():
+            for victim in victims:
+                deck[stage] += [victim] * (_TIMES_SURVIVED if victim in SURVIVED else 1)
+    for cards in deck.values():
+        rng.shuffle(cards)
+    return deck
