@@ -13,18 +13,23 @@ HELPERS = (
     "assemble",
     "base",
     "checks",
+    "chunked",
     "cutting",
     "faults",
     "fitsfile",
     "geometry",
+    "hdf5chunks",
     "paths",
     "photometric",
     "quality",
+    "ranges",
     "sparse",
     "stacks",
     "storedfile",
     "skywcs",
     "tiling",
+    "unpack",
+    "zarrchunks",
 )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -198,6 +199,13 @@ def as_slice(index: Int64[np.ndarray, " k"]) -> Any:
     if len(index) and index[-1] - index[0] == len(index) - 1 and bool(np.all(np.diff(index) == 1)):
         return slice(int(index[0]), int(index[-1]) + 1)
     return index
+
+
+def consecutive_runs(positions: Int64[np.ndarray, " k"]) -> Iterator[tuple[int, int]]:
+    """Bounds [start, stop) of the stretches of positions that follow one another."""
+    breaks = np.flatnonzero(np.diff(positions) != 1) + 1
+    edges = [0, *breaks.tolist(), len(positions)]
+    yield from (pair for pair in pairwise(edges) if pair[0] < pair[1])
 
 
 # Stamps that are gathered at once: few enough to be still in the cache when they are cast.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import fsspec
@@ -20,7 +21,15 @@ import numpy as np
 from jaxtyping import Int64
 
 from lenspipe.cutouts.base import Reader, ReaderOptions
-from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.chunked import Chunked, Piece, packed_pieces, plain_pieces
+from lenspipe.cutouts.faults import (
+    READ_ERRORS,
+    MissingPixelsError,
+    UnreadableError,
+    raise_if_of_the_process,
+)
+from lenspipe.cutouts.geometry import consecutive_runs
+from lenspipe.cutouts.hdf5chunks import LeftToLibraryError, chunked, unwritten
 from lenspipe.cutouts.paths import expand
 from lenspipe.cutouts.sparse import (
     LOCAL_REQUEST_BYTES,
@@ -30,13 +39,12 @@ from lenspipe.cutouts.sparse import (
     plan_runs,
 )
 from lenspipe.cutouts.stacks import (
-    STORAGE_ERRORS,
-    Piece,
     Region,
     StackOptions,
     StackReader,
     check_band_order,
 )
+from lenspipe.cutouts.storedfile import is_remote, require_regular
 from lenspipe.errors import InputError
 
 
@@ -49,10 +57,11 @@ class Options(StackOptions):
 
 @contextmanager
 def _open(path: str) -> Iterator[Any]:
-    if "://" in path:
+    if is_remote(path):
         with fsspec.open(path, "rb") as remote, h5py.File(remote, "r") as file:
             yield file
     else:
+        require_regular(path)
         with h5py.File(path, "r") as file:
             yield file
 
@@ -61,8 +70,8 @@ class _Hdf5Stack:
     """One file; opened for each call, so that no handle outlives a fault."""
 
     def __init__(self, path: str, options: Options) -> None:
-        self.path, self._dataset = path, options.dataset
-        self._request_bytes = REMOTE_REQUEST_BYTES if "://" in path else LOCAL_REQUEST_BYTES
+        self.path, self._dataset, self._sparse = path, options.dataset, options.sparse
+        self._request_bytes = REMOTE_REQUEST_BYTES if is_remote(path) else LOCAL_REQUEST_BYTES
         with _open(path) as file:
             data = file.get(options.dataset)
             if not isinstance(data, h5py.Dataset) or data.ndim != 4:
@@ -85,13 +94,61 @@ class _Hdf5Stack:
             return list(file[name][...].tolist())
 
     def pieces(self, wanted: Int64[np.ndarray, " k"], region: Region) -> Iterator[Piece]:
-        runs = plan_runs(wanted, self.layout, self._request_bytes)
         with _open(self.path) as file:
             data = file[self._dataset]
             if data.shape != self.shape:
                 raise UnreadableError(f"the array changed from {self.shape} to {data.shape}")
-            for run in runs:
-                yield from self._run(data, run, wanted, region)
+            known = None if is_remote(self.path) else chunked(data, self.path, self._sparse)
+            found = (
+                self._by_library(data, wanted, region)
+                if known is None
+                else self._known(data, known, wanted, region)
+            )
+            yield from found
+
+    def _known(
+        self, data: Any, array: Chunked, wanted: Int64[np.ndarray, " k"], region: Region
+    ) -> Iterator[Piece]:
+        """By the chunks' places in the file, which spares a copy and HDF5's lock."""
+        square = (region.span, region.y, region.x)
+        if array.by_objects:
+            found = plain_pieces(array, wanted, square, self._request_bytes)
+        else:
+            found = packed_pieces([array], wanted, square, self.layout.object_bytes)
+        for piece in found:
+            if isinstance(piece.pixels, LeftToLibraryError):
+                yield from self._runs(data, wanted, region, (piece.start, piece.stop))
+            else:
+                yield region.of_span(piece)
+
+    def _by_library(
+        self, data: Any, wanted: Int64[np.ndarray, " k"], region: Region
+    ) -> Iterator[Piece]:
+        """By HDF5, which fills in chunks that were never written: those are looked for."""
+        if not self._sparse:
+            gone = unwritten(data, wanted, self.layout.granule)
+            for number in np.flatnonzero(gone).tolist():
+                fault = MissingPixelsError("its chunk was never written")
+                yield Piece(number, number + 1, fault, 0)
+            there = np.flatnonzero(~gone)
+            for start, stop in consecutive_runs(there):
+                part = (int(there[start]), int(there[stop - 1]) + 1)
+                yield from self._runs(data, wanted, region, part)
+        else:
+            yield from self._runs(data, wanted, region, (0, len(wanted)))
+
+    def _runs(
+        self,
+        data: Any,
+        wanted: Int64[np.ndarray, " k"],
+        region: Region,
+        part: tuple[int, int],
+    ) -> Iterator[Piece]:
+        """Objects `wanted[part]` in planned requests."""
+        some = wanted[slice(*part)]
+        for run in plan_runs(some, self.layout, self._request_bytes):
+            for piece in self._run(data, run, some, region):
+                yield replace(piece, start=piece.start + part[0], stop=piece.stop + part[0])
 
     def _run(
         self, data: Any, run: Run, wanted: Int64[np.ndarray, " k"], region: Region
@@ -100,10 +157,10 @@ class _Hdf5Stack:
         start, stop = np.searchsorted(wanted, [run.start, run.stop]).tolist()
         if start == stop:
             return
-        low, high = min(region.bands), max(region.bands) + 1
         try:
-            block = data[run.start : run.stop, low:high, region.y, region.x]
-        except STORAGE_ERRORS as error:
+            block = data[run.start : run.stop, region.span, region.y, region.x]
+        except READ_ERRORS as error:
+            raise_if_of_the_process(error)
             granule = self.layout.granule
             if run.stop - run.start <= granule:
                 yield Piece(start, stop, UnreadableError(str(error)), 0)
@@ -113,9 +170,8 @@ class _Hdf5Stack:
                 yield from self._run(data, part, wanted, region)
             return
         objects = block if stop - start == len(block) else block[wanted[start:stop] - run.start]
-        used = np.array(region.bands, np.int64) - low
-        pixels = objects if used.tolist() == list(range(high - low)) else objects[:, used]
-        yield Piece(start, stop, pixels, int((run.stop - run.start) * self.layout.object_bytes))
+        amount = int((run.stop - run.start) * self.layout.object_bytes)
+        yield region.of_span(Piece(start, stop, objects, amount))
 
 
 def _layout(data: Any) -> Layout:

@@ -146,3 +146,21 @@ def batches(
             size = 0
         size += stop - start
     return tuple(np.split(objects, bounds[1:]))
+
+
+def merge_ranges(
+    starts: Int64[np.ndarray, " k"], stops: Int64[np.ndarray, " k"], request_bytes: float
+) -> tuple[list[tuple[int, int]], Int64[np.ndarray, " k"]]:
+    """The cheapest requests that hold byte ranges of one file, in any order: those that lie so
+    close that the bytes between cost less than a request share one. Gives the requests, and which
+    of them holds each range."""
+    order = np.argsort(starts, kind="stable")
+    ends = np.maximum.accumulate(stops[order])
+    gaps = starts[order][1:] - ends[:-1]
+    number = np.r_[0, np.cumsum(gaps > request_bytes)].astype(np.int64)[: len(order)]
+    firsts = np.flatnonzero(np.r_[True, np.diff(number) > 0][: len(order)])
+    lows = starts[order][firsts].tolist()
+    highs = np.maximum.reduceat(ends, firsts).tolist() if len(firsts) else []
+    member = np.empty(len(order), np.int64)
+    member[order] = number
+    return list(zip(lows, highs, strict=True)), member

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,21 +16,19 @@ from pydantic import Field, model_validator
 
 from lenspipe.contracts import CutoutBatch, Flag, InputSpec, Reason
 from lenspipe.cutouts.assemble import Collector, Plane, finish
-from lenspipe.cutouts.base import BandInfo, ReaderOptions
+from lenspipe.cutouts.base import BandInfo, ReaderOptions, Switch
 from lenspipe.cutouts.checks import (
     check_inputs,
     native_scale,
     refuse_fits_options,
     require_bands,
 )
-from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.chunked import Piece
+from lenspipe.cutouts.faults import READ_ERRORS, MissingPixelsError, raise_if_of_the_process
 from lenspipe.cutouts.geometry import as_slice, crop_origin
 from lenspipe.cutouts.photometric import catalogue_columns
 from lenspipe.cutouts.sparse import Layout
 from lenspipe.errors import InputError
-
-# What h5py, zarr and their codecs raise on damaged files.
-STORAGE_ERRORS = (OSError, ValueError, KeyError, RuntimeError, TypeError, EOFError, UnreadableError)
 
 # A locality is at most this large, so that a contiguous file can be shared out among shards.
 _LOCALITY_BYTES = 4 * 1024 * 1024
@@ -41,13 +39,15 @@ class StackOptions(ReaderOptions):
 
     row: catalogue column with the object's position (from 0, counted through all files in the
     order of their names). ids: array of identifiers beside the pixels, matched to the catalogue
-    column `id_column` as text.
+    column `id_column` as text. sparse: whether chunks that were never written hold the fill value;
+    without it their objects are NOT_FOUND, since a chunk that was lost looks the same.
     """
 
     bands: tuple[str, ...] = Field(min_length=1)
     row: str | None = None
     ids: str | None = None
     id_column: str = "object_id"
+    sparse: Switch = False
 
     @model_validator(mode="after")
     def _one_way(self) -> StackOptions:
@@ -66,15 +66,17 @@ class Region:
     y: slice
     x: slice
 
+    @property
+    def span(self) -> slice:
+        """From the first of the bands to the last, in the order of the file."""
+        return slice(min(self.bands), max(self.bands) + 1)
 
-@dataclass(frozen=True)
-class Piece:
-    """Objects `wanted[start:stop]` of a request. pixels: (k, band, y, x), or what went wrong."""
-
-    start: int
-    stop: int
-    pixels: np.ndarray[Any, Any] | Exception
-    bytes_read: int
+    def of_span(self, piece: Piece) -> Piece:
+        """A piece of all bands of the span, cut down to those that are wanted."""
+        used = [band - self.span.start for band in self.bands]
+        if isinstance(piece.pixels, Exception) or used == list(range(piece.pixels.shape[1])):
+            return piece
+        return replace(piece, pixels=piece.pixels[:, used])
 
 
 class Stack(Protocol):
@@ -209,7 +211,9 @@ class StackReader:
             mine = order[bounds[piece.start] : bounds[piece.stop]]
             collector.bytes_read += piece.bytes_read
             if isinstance(piece.pixels, Exception):
-                collector.fail(rows[mine], Reason.UNREADABLE, f"{stack.path}: {piece.pixels}")
+                absent = isinstance(piece.pixels, MissingPixelsError | FileNotFoundError)
+                reason = Reason.NOT_FOUND if absent else Reason.UNREADABLE
+                collector.fail(rows[mine], reason, f"{stack.path}: {piece.pixels}")
                 continue
             take = as_slice(inverse[mine] - piece.start)
             for plane in planes:
@@ -264,7 +268,8 @@ class StackReader:
             try:
                 stack = self._open(path)
                 names = stack.read_ids(self._options.ids) if self._options.ids else []
-            except STORAGE_ERRORS as error:
+            except READ_ERRORS as error:
+                raise_if_of_the_process(error)
                 broken.append(f"{path}: {error}")
                 if self._options.row and lost_from is None:
                     lost_from = total
@@ -293,7 +298,8 @@ def _guarded(stack: Stack, wanted: Int64[np.ndarray, " k"], region: Region) -> I
         for piece in stack.pieces(wanted, region):
             left[piece.start : piece.stop] = False
             yield piece
-    except STORAGE_ERRORS as error:
+    except READ_ERRORS as error:
+        raise_if_of_the_process(error)
         for number in np.flatnonzero(left).tolist():
             yield Piece(number, number + 1, error, 0)
 

@@ -13,7 +13,7 @@ arrays: {g: g, r: r, i: i}       # instead of `array`: one array (n, y, x) per b
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,17 @@ from pydantic import model_validator
 
 from lenspipe.config import is_url, resolve
 from lenspipe.cutouts.base import Reader, ReaderOptions
-from lenspipe.cutouts.faults import UnreadableError
-from lenspipe.cutouts.geometry import as_slice
+from lenspipe.cutouts.chunked import Chunked, Piece, packed_pieces, plain_pieces
+from lenspipe.cutouts.faults import (
+    READ_ERRORS,
+    MissingPixelsError,
+    UnreadableError,
+    raise_if_of_the_process,
+)
+from lenspipe.cutouts.geometry import as_slice, consecutive_runs
+from lenspipe.cutouts.ranges import Range, files_of
 from lenspipe.cutouts.sparse import (
+    LOCAL_REQUEST_BYTES,
     REMOTE_REQUEST_BYTES,
     Layout,
     Run,
@@ -33,13 +41,13 @@ from lenspipe.cutouts.sparse import (
     split_dense,
 )
 from lenspipe.cutouts.stacks import (
-    STORAGE_ERRORS,
-    Piece,
     Region,
     StackOptions,
     StackReader,
     check_band_order,
 )
+from lenspipe.cutouts.storedfile import require_regular
+from lenspipe.cutouts.zarrchunks import Shards, chunked
 from lenspipe.errors import InputError
 
 # Pixels of one request of scattered objects: large enough to keep many reads in flight, small
@@ -74,6 +82,7 @@ class _ZarrStack:
     def __init__(self, path: str, options: Options) -> None:
         self.path = path
         self._request_bytes = REMOTE_REQUEST_BYTES if is_url(path) else _LOCAL_CHUNK_REQUEST_BYTES
+        _require_regular_metadata(path)
         self._root = zarr.open_group(path, mode="r")
         names = options.arrays or dict.fromkeys(options.bands[:1], options.array or "images")
         ndim = 3 if options.arrays else 4
@@ -91,11 +100,76 @@ class _ZarrStack:
         self.pixel_scale_arcsec = None if scale is None else float(scale)
         self.stored_bytes = sum(int(array.nbytes_stored()) for array in self._arrays)
         self.layout = _layout(first, self.stored_bytes)
+        self._sparse = options.sparse
+        self._files = files_of(path)
+        self._chunked = self._known_chunks(
+            LOCAL_REQUEST_BYTES if not is_url(path) else REMOTE_REQUEST_BYTES
+        )
 
     def read_ids(self, name: str) -> list[Any]:
         return list(np.asarray(_array(self._root, self.path, name, 1)[...]).tolist())
 
+    def _known_chunks(self, request_bytes: float) -> tuple[Chunked, ...] | None:
+        """The arrays as they can be read here; None where that is left to zarr-python."""
+        found = [chunked(a, self._files, request_bytes, self._sparse) for a in self._arrays]
+        known = tuple(array for array in found if array is not None)
+        alike = {(a.granule, a.unpacking.shape, a.unpacking.dtype) for a in known}
+        return known if len(known) == len(found) and len(alike) == 1 else None
+
     def pieces(self, wanted: Int64[np.ndarray, " k"], region: Region) -> Iterator[Piece]:
+        if self._chunked is None:
+            yield from self._library_pieces(wanted, region)
+            return
+        stored = self.layout.object_bytes
+        if self._chunked[0].shape[1:] == self.shape[2:]:
+            arrays = [self._chunked[band] for band in region.bands]
+            yield from packed_pieces(arrays, wanted, (region.y, region.x), stored)
+            return
+        array = self._chunked[0]
+        square = (region.span, region.y, region.x)
+        if array.by_objects and not isinstance(array.places, Shards):
+            price = REMOTE_REQUEST_BYTES if is_url(self.path) else LOCAL_REQUEST_BYTES
+            found = plain_pieces(array, wanted, square, price)
+        else:
+            found = packed_pieces([array], wanted, square, stored)
+        for piece in found:
+            yield region.of_span(piece)
+
+    def _library_pieces(self, wanted: Int64[np.ndarray, " k"], region: Region) -> Iterator[Piece]:
+        """By zarr-python, which fills in chunks that are not there: those are looked for."""
+        if not self._sparse:
+            gone = self._gone(wanted)
+            for number in np.flatnonzero(gone).tolist():
+                fault = MissingPixelsError("a chunk of it was never written or is gone")
+                yield Piece(number, number + 1, fault, 0)
+            for piece in self._by_library(wanted[~gone], region):
+                kept = np.flatnonzero(~gone)[piece.start : piece.stop]
+                for start, stop in consecutive_runs(kept):
+                    pixels = piece.pixels
+                    if not isinstance(pixels, Exception):
+                        pixels = pixels[start:stop]
+                    yield Piece(int(kept[start]), int(kept[stop - 1]) + 1, pixels, piece.bytes_read)
+        else:
+            yield from self._by_library(wanted, region)
+
+    def _gone(self, wanted: Int64[np.ndarray, " k"]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Objects of which a chunk (or the shard that would hold it) has no file."""
+        group = self.layout.group
+        numbers, member = np.unique(wanted // group, return_inverse=True)
+        gone = np.zeros(len(numbers), bool)
+        for array in self._arrays:
+            lengths = array.shards or array.chunks
+            counts = [-(-n // length) for n, length in zip(array.shape, lengths, strict=True)]
+            for corner in np.ndindex(*counts[1:]):
+                keys = [
+                    Range(f"{array.path}/{array.metadata.encode_chunk_key((n, *corner))}", 0, 0)
+                    for n in numbers.tolist()
+                ]
+                found = self._files.read(keys)
+                gone |= [isinstance(data, FileNotFoundError) for data in found]
+        return np.asarray(gone[member])
+
+    def _by_library(self, wanted: Int64[np.ndarray, " k"], region: Region) -> Iterator[Piece]:
         split = split_dense(wanted, self.layout, self._request_bytes, _DECODE_BYTES)
         for run in split.dense:
             inside = wanted[slice(*np.searchsorted(wanted, [run.start, run.stop]))]
@@ -119,7 +193,8 @@ class _ZarrStack:
         granules = objects // self.layout.granule
         try:
             pixels, amount = self._pixels(objects, region, run)
-        except STORAGE_ERRORS as error:
+        except READ_ERRORS as error:
+            raise_if_of_the_process(error)
             for granule in np.unique(granules).tolist():
                 part = objects[granules == granule]
                 if len(part) < len(objects) or run is not None:
@@ -130,7 +205,7 @@ class _ZarrStack:
                         yield Piece(number, number + 1, UnreadableError(text), 0)
             return
         # Dense groups and sparse objects alternate, so the objects may lie apart in `wanted`.
-        for start, stop in _consecutive(bounds):
+        for start, stop in consecutive_runs(bounds):
             part = pixels[start:stop]
             share = amount * (stop - start) // len(bounds)
             yield Piece(int(bounds[start]), int(bounds[stop - 1]) + 1, part, share)
@@ -152,6 +227,16 @@ class _ZarrStack:
         return pixels[as_slice(objects - run.start)] if run else pixels, int(
             read * self.layout.object_bytes
         )
+
+
+_METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
+
+
+def _require_regular_metadata(path: str) -> None:
+    """UnreadableError where a metadata file is special: zarr-python would wait for a FIFO."""
+    for name in _METADATA:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            require_regular(f"{path}/{name}")
 
 
 def _array(root: Any, path: str, name: str, ndim: int) -> Any:
@@ -177,13 +262,6 @@ def _select(array: Any, where: tuple[Any, ...]) -> np.ndarray[Any, Any]:
     if isinstance(where[0], slice):
         return np.asarray(array[where])
     return np.asarray(array.oindex[where])
-
-
-def _consecutive(positions: Int64[np.ndarray, " k"]) -> Iterator[tuple[int, int]]:
-    """Bounds [start, stop) of the stretches of positions that follow one another."""
-    breaks = np.flatnonzero(np.diff(positions) != 1) + 1
-    edges = [0, *breaks.tolist(), len(positions)]
-    yield from pairwise(edges)
 
 
 def open_reader(options: ReaderOptions, base: str) -> Reader:

@@ -1,0 +1,141 @@
+"""From the bytes of a chunk to its pixels: what `hdf5` and `zarr` chunks are packed with.
+
+The steps are those of numcodecs and zlib, called with the parameters that the file states; a
+packing that is not known here is left to h5py and zarr-python, which know more and are slower.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from os import sched_getaffinity
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numcodecs import Blosc, GZip, Shuffle, Zstd  # type: ignore[import-untyped]  # has no stubs
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
+
+from lenspipe.cutouts.faults import READ_ERRORS, UnreadableError, raise_if_of_the_process
+from lenspipe.cutouts.ranges import Buffer
+
+_CRC_BYTES = 4
+_MOST_THREADS = 4
+
+Step = Callable[[Buffer], Buffer]
+
+
+@dataclass(frozen=True)
+class Unpacking:
+    """What makes pixels of the bytes of one chunk of `shape`. steps: in the order of undoing."""
+
+    steps: tuple[Step, ...]
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def plain(self) -> bool:
+        """Whether the bytes are the pixels."""
+        return not self.steps
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the pixels of a chunk."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    def __call__(self, data: Buffer) -> np.ndarray[Any, Any]:
+        """The pixels. UnreadableError, or what a step raises, where the bytes are damaged."""
+        for step in self.steps:
+            data = step(data)
+        pixels = np.frombuffer(data, np.uint8)
+        if pixels.size != self.bytes:
+            raise UnreadableError(f"a chunk of {pixels.size} bytes, {self.bytes} expected")
+        return pixels.view(self.dtype).reshape(self.shape)
+
+
+def check_crc32c(data: Buffer) -> Buffer:
+    """The bytes without the checksum at their end. UnreadableError where it does not fit."""
+    found = np.frombuffer(data, np.uint8)
+    body, told = found[:-_CRC_BYTES], found[-_CRC_BYTES:].tobytes()
+    if google_crc32c.value(body.tobytes()).to_bytes(_CRC_BYTES, "little") != told:
+        raise UnreadableError("checksum (crc32c) of a chunk does not fit its bytes")
+    return body
+
+
+def zarr_steps(codecs: Sequence[Any]) -> tuple[Step, ...] | None:
+    """Steps for the codecs of a Zarr v3 array, None where one of them is not known here."""
+    if not codecs or not isinstance(codecs[0], BytesCodec):
+        return None
+    known: dict[type, Step] = {
+        Crc32cCodec: check_crc32c,
+        ZstdCodec: Zstd().decode,
+        GzipCodec: GZip().decode,
+        BloscCodec: Blosc().decode,
+    }
+    if any(type(codec) not in known for codec in codecs[1:]):
+        return None
+    return tuple(known[type(codec)] for codec in reversed(codecs[1:]))
+
+
+def zarr_v2_steps(metadata: Any) -> tuple[Step, ...] | None:
+    """The same for a Zarr v2 array."""
+    if metadata.filters or metadata.order != "C":
+        return None
+    return () if metadata.compressor is None else (metadata.compressor.decode,)
+
+
+def hdf5_steps(filters: Iterable[tuple[int, tuple[int, ...]]]) -> tuple[Step, ...] | None:
+    """Steps for the filters (code, parameters) of an HDF5 dataset, None where one is not known."""
+    steps: list[Step] = []
+    for code, parameters in filters:
+        if code == _DEFLATE:
+            steps.append(zlib.decompress)
+        elif code == _SHUFFLE and parameters:
+            steps.append(Shuffle(parameters[0]).decode)
+        else:
+            return None
+    return tuple(reversed(steps))
+
+
+_DEFLATE, _SHUFFLE = 1, 2
+
+
+def unpack_all(
+    unpacking: Unpacking, packed: Iterable[Buffer | Exception]
+) -> Iterator[np.ndarray[Any, Any] | Exception]:
+    """Each chunk unpacked, or the fault in its place, in the order given. Packed ones are unpacked
+    in threads, a few ahead of what is taken."""
+    if unpacking.plain:
+        yield from (_guarded(unpacking, data) for data in packed)
+        return
+    pool, ahead = _pool(), 2 * _threads()
+    waiting: list[Any] = []
+    for data in packed:
+        waiting.append(pool.submit(_guarded, unpacking, data))
+        if len(waiting) > ahead:
+            yield waiting.pop(0).result()
+    for future in waiting:
+        yield future.result()
+
+
+def _guarded(unpacking: Unpacking, data: Buffer | Exception) -> np.ndarray[Any, Any] | Exception:
+    if isinstance(data, Exception):
+        return data
+    try:
+        return unpacking(data)
+    except READ_ERRORS as error:
+        raise_if_of_the_process(error)
+        return UnreadableError(f"{type(error).__name__}: {error}")
+
+
+def _threads() -> int:
+    return min(_MOST_THREADS, len(sched_getaffinity(0)))
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_threads(), thread_name_prefix="unpack")
