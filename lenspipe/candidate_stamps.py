@@ -13,10 +13,11 @@ from jaxtyping import Float32
 
 from lenspipe import cutouts
 from lenspipe.catalogue.candidates import StampBatch
+from lenspipe.errors import CorruptRunError
 from lenspipe.models.ensemble import Ensemble
 from lenspipe.models.explain import occlusion_map, square_masks
-from lenspipe.planning import DUPLICATE
-from lenspipe.run_directory import RunDirectory
+from lenspipe.planning import DUPLICATE, read_plan
+from lenspipe.run_directory import PLAN_RECORD, RunDirectory
 from lenspipe.scoring import ScoreSettings, open_ensemble
 
 BATCH_ROWS = 512
@@ -50,9 +51,11 @@ class CandidateStamps:
 
     def _sources(self, ids: pa.ChunkedArray) -> pa.Table:
         """The candidates' rows of the plan, in the order of their pixels."""
-        names = [name for name in self.run.store.names("plan") if name.endswith(".parquet")]
+        plan = read_plan(self.run)  # a listing of an object store may lag behind
+        if plan is None:
+            raise CorruptRunError(f"{PLAN_RECORD}: lost")
         dataset = pads.dataset(
-            [self.run.store.path(name) for name in names],
+            [self.run.store.path(file.name) for file in plan.files],
             filesystem=self.run.store.arrow_filesystem(),
             format="parquet",
         )

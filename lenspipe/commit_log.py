@@ -132,6 +132,25 @@ class CommitLog:
         for first, last in blocks.items():
             self._remove(first, last)
 
+    def erase(self) -> None:
+        """Remove the files that no listing shows yet: the next run would take them for its own.
+
+        Those that are listed go with their folder.
+        """
+        _, number = self._listed()
+        while True:
+            block = number - number % BLOCK
+            whole = self._name(block, block + BLOCK - 1)
+            if self._store.exists(whole):
+                self._store.delete(whole)
+                number = block + BLOCK
+            elif self._store.exists(self._name(number)):
+                self._store.delete(self._name(number))
+                number += 1
+            else:
+                break
+        self._next = None
+
     def _end(self) -> int:
         for _ in self.segments():
             pass

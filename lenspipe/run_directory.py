@@ -125,8 +125,13 @@ class RunDirectory:
         """
         self.write_json(RUN, {"state": ERASING})
         self.store.delete(PLAN_RECORD)
+        unlisted = self._unlisted_parts()
+        for log in self._logs.values():
+            log.erase()
         for folder in (LOG, "plan", *PART_FOLDERS, CATALOGUE, CANDIDATES, "report"):
             self.store.delete_folder(folder)
+        for name in unlisted:
+            self.store.delete(name)
         self.store.delete_unfinished()
         for name in (FUNNEL, METRICS, THRESHOLD, RUN):
             self.store.delete(name)
@@ -156,6 +161,14 @@ class RunDirectory:
             self.store.delete(name)
         self.store.delete_unfinished()
         return orphans
+
+    def _unlisted_parts(self) -> set[str]:
+        """Committed files that a listing does not show yet; none on a store whose listings are up
+        to date."""
+        try:
+            return set(self._committed_files()) - self._part_files()
+        except CorruptRunError:  # a record that is broken names nothing
+            return set()
 
     def _part_files(self) -> set[str]:
         return {name for folder in PART_FOLDERS for name in self.store.names(folder)}

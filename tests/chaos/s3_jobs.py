@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ def _run(asked: dict[str, Any]) -> Ended:
         with make_progress() as progress:
             info = run_survey(survey, Events(RunMetrics(survey.name), progress), **asked)
     except Exception as error:  # whatever it is, the test is to see it
+        traceback.print_exc()
         return Ended(type(error).__name__, str(error), {})
     return Ended("", "", info.funnel.model_dump(mode="json"))
 

@@ -61,26 +61,26 @@ class Fault:
 class Weather:
     """What the proxy does to requests, and what it has seen. Change `faults` at any moment.
 
-    listing_lag_s: a listing shows what was so many seconds ago, of puts and of deletes.
+    listing_lag_s: a listing lacks what came below `lagging` in the last so many seconds.
     """
 
     seed: int = 0
     faults: tuple[Fault, ...] = ()
     stall_s: float = 4.0
     listing_lag_s: float = 0.0
+    lagging: str = ""
     requests: Counter[str] = field(default_factory=Counter)
     injected: Counter[str] = field(default_factory=Counter)
     log: list[Request] = field(default_factory=list)
     _came: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     _met: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     _put: dict[str, float] = field(default_factory=dict)
-    _deleted: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def clear(self, seed: int | None = None) -> None:
         """Fair weather, counters at nought."""
         with self._lock:
-            self.faults, self.listing_lag_s = (), 0.0
+            self.faults, self.listing_lag_s, self.lagging = (), 0.0, ""
             self.seed = self.seed if seed is None else seed
             for counter in (self.requests, self.injected, self._came, self._met):
                 counter.clear()
@@ -110,11 +110,9 @@ class Weather:
         """Note when a key came or went."""
         with self._lock:
             if method == "DELETE":
-                if key in self._put:
-                    self._deleted[key] = time.monotonic()
+                self._put.pop(key, None)
             else:
                 self._put[key] = time.monotonic()
-                self._deleted.pop(key, None)
 
     def old_listing(self, bucket: str, body: bytes) -> bytes:
         """A listing (XML) without the keys that came a moment ago."""
@@ -122,7 +120,9 @@ class Weather:
             return body
         oldest = time.monotonic() - self.listing_lag_s
         with self._lock:
-            young = {key for key, at in self._put.items() if at > oldest}
+            young = {
+                key for key, at in self._put.items() if at > oldest and key.startswith(self.lagging)
+            }
 
         def keep(match: re.Match[bytes]) -> bytes:
             key = re.search(rb"<Key>(.*?)</Key>", match[0])
@@ -270,7 +270,7 @@ class _Proxy(BaseHTTPRequestHandler):
             return
         length = headers.get("Content-Length", "0") if request.method == "HEAD" else str(len(data))
         cut = len(data) // 2 if kind in ("truncate", "shorten") and status < 300 else len(data)
-        if kind == "shorten":
+        if kind == "shorten" and request.method != "HEAD":
             length = str(cut)
         self.send_response(status)
         for name, value in headers.items():

@@ -1,0 +1,213 @@
+"""Whole jobs with catalogue, pixels and run directory on S3, under faults of the store.
+
+What holds in every test: the rows of the undisturbed run on the local disk, bit by bit, or a
+`StoppedError` in one line after which the same command comes to those rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lenspipe.run_directory import RunDirectory
+from lenspipe.verify import verify
+from tests.chaos.s3_jobs import RESTS, Jobs, jobs
+from tests.chaos.s3_server import Fault, Kind, Request, Server, serving
+from tests.chaos.s3_survey import assert_same, change, in_bucket, make_twin, upload, write_stamps
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+SEED = int(os.environ.get("LENSPIPE_TEST_SEED", "20"))
+# Short rests and time limits; what a user may set in the same way.
+OPTIONS = {
+    "attempts": 5,
+    "first_rest_s": 0.02,
+    "config_kwargs": {"read_timeout": 2, "connect_timeout": 2},
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """The bucket, the process that runs jobs, and the undisturbed run on the local disk."""
+
+    server: Server
+    jobs: Jobs
+    twin: Path
+
+    @property
+    def undisturbed(self) -> str:
+        """The run to compare with."""
+        return str(self.twin.parent / "run")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("store")
+    with serving(folder) as server, pytest.MonkeyPatch.context() as patch:
+        environment = server.environment(FSSPEC_S3=json.dumps(OPTIONS), **{RESTS: "0.2"})
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        twin = make_twin(folder / "local")
+        write_stamps(twin.parent, 240)
+        for name in ("catalogue", "cutouts.zarr", "stamps"):
+            upload(twin.parent / name, f"s3://sky/{name}")
+        with jobs(folder, environment) as process:
+            assert process.run(twin).error == ""
+            yield Place(server, process, twin)
+
+
+@pytest.fixture(autouse=True)
+def weather(place: Place) -> Iterator[None]:
+    """Each test begins and ends in fair weather; a failing one shows the seed."""
+    sys.stdout.write(f"LENSPIPE_TEST_SEED={SEED}\n")
+    place.server.weather.clear(SEED)
+    yield
+    place.server.weather.clear(SEED)
+
+
+def assert_undisturbed(place: Place, survey: Path) -> None:
+    """The run that the survey left in the bucket is that of the local disk, and whole."""
+    place.server.weather.clear()
+    url = f"s3://sky/runs/{survey.stem}"
+    assert_same(url, place.undisturbed)
+    assert verify(RunDirectory(url)) == []
+
+
+def succeed(place: Place, survey: Path, **options: Any) -> None:
+    """Run a survey to its end."""
+    ended = place.jobs.run(survey, **options)
+    assert ended.error == "", f"{ended.error}: {ended.line}"
+
+
+def lag(place: Place) -> None:
+    """No listing shows anything of a run, as long as a test lasts."""
+    place.server.weather.lagging = "sky/runs/"
+    place.server.weather.listing_lag_s = 600.0
+
+
+def some(kind: Kind, rate: float = 0.1) -> Fault:
+    """A kind at a rate; at most three times a request, so that five attempts suffice."""
+    return Fault(kind, rate, times=3)
+
+
+def test_a_run_survives_every_kind_of_fault_at_once(place: Place) -> None:
+    kinds: tuple[Kind, ...] = (
+        "internal_error",
+        "slow_down",
+        "reset",
+        "truncate",
+        "shorten",
+        "lost_reply",
+    )
+    place.server.weather.faults = (*(some(kind, 0.04) for kind in kinds), some("stall", 0.01))
+    survey = in_bucket(place.twin, "all-kinds")
+    succeed(place, survey)
+    injected = dict(place.server.weather.injected)
+    assert min(injected.get(kind, 0) for kind in kinds) > 3, injected
+    assert_undisturbed(place, survey)
+
+
+def test_an_outage_that_outlasts_the_retries_stops_the_run_and_it_resumes(place: Place) -> None:
+    survey = in_bucket(place.twin, "outage")
+
+    def outage(request: Request) -> bool:
+        begun = any(r.method == "PUT" and "/scores/" in r.key for r in place.server.weather.log)
+        return begun and "runs/outage" in request.key
+
+    place.server.weather.faults = (Fault("slow_down", only=outage),)
+    ended = place.jobs.run(survey)
+    assert ended.error == "StoppedError"
+    assert "\n" not in ended.line
+    assert "runs/outage/" in ended.line
+    assert "503" in ended.line or "SlowDown" in ended.line
+    assert ended.line.endswith("the same command resumes")
+    place.server.weather.clear()
+    succeed(place, survey)
+    assert_undisturbed(place, survey)
+
+
+def test_credentials_that_expire_in_mid_run_stop_it_and_it_resumes(place: Place) -> None:
+    survey = in_bucket(place.twin, "expired")
+
+    def pixels(request: Request) -> bool:
+        return "cutouts.zarr/images/c" in request.key
+
+    place.server.weather.faults = (Fault("expired", only=pixels),)
+    ended = place.jobs.run(survey)
+    assert (ended.error, "ExpiredToken" in ended.line) == ("StoppedError", True), ended.line
+    place.server.weather.clear()
+    succeed(place, survey)
+    assert_undisturbed(place, survey)
+
+
+def test_a_listing_that_lags_loses_and_repeats_nothing(place: Place) -> None:
+    survey = in_bucket(place.twin, "lagging")
+    lag(place)
+    succeed(place, survey)
+    succeed(place, survey)  # all is committed: nothing is done twice
+    written = [r.key for r in place.server.weather.log if r.method == "PUT" and "/scores/" in r.key]
+    assert len(set(written)) == len(written)
+    place.server.weather.listing_lag_s = 0.0
+    assert_undisturbed(place, survey)
+
+
+def test_fresh_erases_what_a_lagging_listing_does_not_show(place: Place) -> None:
+    survey = in_bucket(place.twin, "again")
+    lag(place)
+    succeed(place, survey)
+    succeed(place, survey, fresh=True)
+    assert_undisturbed(place, survey)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind", ["internal_error", "slow_down", "reset", "stall", "truncate", "shorten", "lost_reply"]
+)
+def test_a_run_survives_one_kind_at_a_high_rate(place: Place, kind: Kind) -> None:
+    place.server.weather.faults = (some(kind, 0.02 if kind == "stall" else 0.3),)
+    survey = in_bucket(place.twin, f"one-{kind}")
+    succeed(place, survey)
+    assert place.server.weather.injected[kind] > 3
+    assert_undisturbed(place, survey)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["hdf5", "stamps"])
+def test_the_other_readers_survive_too(place: Place, reader: str) -> None:
+    options: dict[str, dict[str, Any]] = {
+        "hdf5": {
+            "reader": "hdf5",
+            "path": "s3://sky/cutouts.h5",
+            "dataset": "images",
+            "row": "row",
+        },
+        "stamps": {"reader": "stamps", "path": "s3://sky/stamps/{object_id}_{band}.fits"},
+    }
+    upload_file = place.twin.parent / "cutouts.h5"
+    RunDirectory("s3://sky").store.write("cutouts.h5", upload_file.read_bytes())
+    survey = in_bucket(place.twin, f"reader-{reader}")
+    change(survey, cutouts=options[reader])
+    place.server.weather.faults = tuple(some(k) for k in ("reset", "truncate", "slow_down"))
+    succeed(place, survey)
+    place.server.weather.clear()
+    assert_same_scores(place, survey)
+
+
+def assert_same_scores(place: Place, survey: Path) -> None:
+    """The plan's order depends on the reader; ids and scores do not."""
+    found = RunDirectory(f"s3://sky/runs/{survey.stem}").read_folder("scores", ["score"])
+    expected = RunDirectory(place.undisturbed).read_folder("scores", ["score"])
+    assert found is not None
+    assert expected is not None
+    columns = ["object_id", "score", "probability", "flags"]
+    assert (
+        found.select(columns)
+        .sort_by("object_id")
+        .equals(expected.select(columns).sort_by("object_id"))
+    )
