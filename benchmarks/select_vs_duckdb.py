@@ -1,11 +1,15 @@
-"""Stage `select` over a bare DuckDB query with the same cuts, threads and file."""
+"""Stage `select` over a bare DuckDB query with the same cuts, threads and file.
+
+`--profile` tells instead where the stage's processor time goes. `hours_for_3e9_rows` is the
+measured rate carried on to Pan-STARRS 3π, with as many threads as here.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 
-from lenspipe.bench.select import measure
+from lenspipe.bench.select import measure, profile
 
 
 def main() -> None:
@@ -15,8 +19,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--network", help="photometry network: a name in the zoo or a path")
+    parser.add_argument("--profile", action="store_true", help="ms per million rows by step")
     options = parser.parse_args()
-    print(json.dumps(measure(options.rows, options.rounds, options.threads, options.network)))
+    if options.profile:
+        print(json.dumps(profile(options.rows, options.network)))
+    else:
+        print(json.dumps(measure(options.rows, options.rounds, options.threads, options.network)))
 
 
 if __name__ == "__main__":

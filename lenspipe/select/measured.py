@@ -1,7 +1,8 @@
 """What of a catalogue was measured: the one rule for missing values.
 
 A number that is NULL, not finite, or listed in `sources.missing_values` was not measured; the list
-does not hold for id and position.
+does not hold for id and position. Text that is no UTF-8 is missing: what reads it later would fail
+on the whole table.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ def with_nulls(table: pa.Table, missing_values: Sequence[float]) -> pa.Table:
         if pa.types.is_floating(field.type) or (pa.types.is_integer(field.type) and listed):
             chunks = [_chunk_with_nulls(chunk, listed) for chunk in table.column(k).chunks]
             table = table.set_column(k, field, pa.chunked_array(chunks, field.type))
+        elif pa.types.is_string(field.type) and not _is_utf8(table.column(k)):
+            texts = [_text(value) for value in table.column(k).cast(pa.binary()).to_pylist()]
+            table = table.set_column(k, field, pa.chunked_array([pa.array(texts, field.type)]))
     return table
 
 
@@ -50,6 +54,21 @@ def _chunk_with_nulls(chunk: pa.Array, listed: Sequence[float]) -> pa.Array:
     """The chunk, untouched where all of it was measured (the usual case costs no copy)."""
     mask = _measured(numbers(chunk), listed)
     return chunk if mask.all() else pc.if_else(pa.array(mask), chunk, pa.scalar(None, chunk.type))
+
+
+def _is_utf8(column: pa.ChunkedArray) -> bool:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _text(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _measured(values: Shaped[np.ndarray, " n"], listed: Sequence[float]) -> Bool[np.ndarray, " n"]:

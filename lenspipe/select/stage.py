@@ -87,16 +87,25 @@ def _survivors(part: SourcePart, plan: SelectPlan) -> tuple[pa.Table, Mapping[st
     later = list(dict.fromkeys([*RESERVED, *plan.network_columns, *plan.carried]))
     if not plan.cuts.names:
         return read_part(part, plan.view, later, threads=plan.threads), {}
-    missing = plan.view.missing_values
-    early = read_part(part, plan.view, plan.cuts.columns, threads=plan.threads, as_stored=True)
-    result = plan.cuts.apply(early, missing)
+    early = _read_cut_columns(part, plan)
+    result = plan.cuts.apply(early, plan.view.missing_values)
     again = [name for name in later if name in plan.cuts.columns]
-    fresh = [name for name in later if name not in plan.cuts.columns]
-    kept = with_nulls(early.select(again).take(pa.array(result.kept)), missing)
-    table = read_part(part, plan.view, fresh, rows=result.kept, threads=plan.threads)
+    kept = early.select(again).take(pa.array(result.kept))
+    kept = with_nulls(kept, plan.view.missing_values)
+    table = _read_the_rest(part, plan, [name for name in later if name not in again], result.kept)
     for name in again:
         table = table.append_column(early.schema.field(name), kept.column(name))
     return table.select(later), result.removed
+
+
+def _read_cut_columns(part: SourcePart, plan: SelectPlan) -> pa.Table:
+    return read_part(part, plan.view, plan.cuts.columns, threads=plan.threads, as_stored=True)
+
+
+def _read_the_rest(
+    part: SourcePart, plan: SelectPlan, columns: Sequence[str], rows: Int64[np.ndarray, " k"]
+) -> pa.Table:
+    return read_part(part, plan.view, columns, rows=rows, threads=plan.threads)
 
 
 def _split_unusable(table: pa.Table, plan: SelectPlan) -> tuple[pa.Table, pa.Table]:
@@ -129,7 +138,7 @@ def _on_sky(
 
 def _what_is_wrong(has_id: bool, ra: float, dec: float) -> str:
     if not has_id:
-        return "object_id is missing"
+        return "object_id is missing or no text"
     if np.isnan(ra) or np.isnan(dec):
         return f"{'ra' if np.isnan(ra) else 'dec'} is missing or not finite"
     return f"ra {ra:g}, dec {dec:g} deg is no position on the sky"

@@ -76,7 +76,7 @@ def _table(rows: list[tuple[float | int | None, ...]]) -> pa.Table:
     return pa.table(arrays, names=list(KINDS))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(cut=_CUT, rows=st.lists(_ROW, min_size=1, max_size=30))
 def test_arrays_agree_with_the_database(cut: str, rows: list[tuple[float | None, ...]]) -> None:
     table = _table(rows)

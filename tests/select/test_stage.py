@@ -170,7 +170,7 @@ def test_failures_say_what_is_wrong(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     _, failures, _ = _select(_plan(tmp_path), tmp_path)
     assert failures.column("detail").to_pylist() == [
-        "object_id is missing",
+        "object_id is missing or no text",
         "ra is missing or not finite",
         "dec is missing or not finite",
         "ra 361, dec 91 deg is no position on the sky",
