@@ -31,6 +31,7 @@ from lenspipe.cutouts.faults import (
     raise_if_of_the_process,
 )
 from lenspipe.cutouts.geometry import as_slice, consecutive_runs
+from lenspipe.cutouts.paths import bytes_below
 from lenspipe.cutouts.ranges import Range, files_of
 from lenspipe.cutouts.sparse import (
     LOCAL_REQUEST_BYTES,
@@ -98,7 +99,7 @@ class _ZarrStack:
             check_band_order(path, count, first.attrs.get("bands"), options.bands)
         scale = first.attrs.get("pixel_scale_arcsec", self._root.attrs.get("pixel_scale_arcsec"))
         self.pixel_scale_arcsec = None if scale is None else float(scale)
-        self.stored_bytes = sum(int(array.nbytes_stored()) for array in self._arrays)
+        self.stored_bytes = sum(_stored_bytes(path, array) for array in self._arrays)
         self.layout = _layout(first, self.stored_bytes)
         self._sparse = options.sparse
         self._files = files_of(path)
@@ -247,6 +248,11 @@ def _array(root: Any, path: str, name: str, ndim: int) -> Any:
         there = getattr(found, "shape", ", ".join(sorted(root.array_keys())) or "no array")
         raise InputError(f"cutouts: {path}", f"an array {name} {axes}", there)
     return found
+
+
+def _stored_bytes(path: str, array: Any) -> int:
+    """Bytes of an array's chunks; zarr-python would ask an object store for each of them."""
+    return bytes_below(f"{path}/{array.path}") if is_url(path) else int(array.nbytes_stored())
 
 
 def _layout(array: Any, stored_bytes: int) -> Layout:
