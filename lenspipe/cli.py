@@ -17,6 +17,7 @@ from rich.table import Table
 from lenspipe import __version__, stopping
 from lenspipe.config import load_survey
 from lenspipe.errors import InputError, LenspipeError, one_line
+from lenspipe.redaction import redact
 
 if TYPE_CHECKING:
     from lenspipe.config import Runtime
@@ -228,9 +229,10 @@ def main() -> None:
         # Empty where the command alone was given, which prints its help.
         found = error.format_message()
         _fail(f"error: command line: {found}" if found else "", 2)
-    except SystemExit as ended:
-        if isinstance(ended.code, int) and ended.code in stopping.SAID:
-            _fail(stopping.SAID[ended.code], ended.code)
+    except SystemExit:
+        stopped = stopping.asked()
+        if stopped is not None:
+            _fail(stopping.SAID[stopped], stopped)
         raise
     except (KeyboardInterrupt, typer.Abort):
         _fail(stopping.SAID[130], 130)
@@ -256,7 +258,7 @@ def _keep_traceback(error: Exception) -> str:
         with tempfile.NamedTemporaryFile(
             "w", prefix="lenspipe-", suffix=".log", delete=False, encoding="utf-8"
         ) as file:
-            traceback.print_exception(error, file=file)
+            file.write(redact("".join(traceback.format_exception(error))))
     except OSError as problem:
         return f"its traceback could not be written ({problem})"
     return f"traceback in {file.name}"

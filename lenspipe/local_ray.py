@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,7 +72,7 @@ class Servers:
 
     def find(self) -> None:
         """Note the servers among this process's children."""
-        for child in psutil.Process().children():
+        for child in children():
             name = child.name()
             if name in _SERVERS:
                 self._known.append((_SERVERS[name], child))
@@ -96,10 +96,16 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def end_descendants() -> None:
-    """Kill every process that came from this one, in no order and without waiting."""
-    for child in psutil.Process().children(recursive=True):
+def children() -> set[psutil.Process]:
+    """This process's own, without theirs."""
+    return set(psutil.Process().children())
+
+
+def end(processes: Iterable[psutil.Process]) -> None:
+    """Kill them and all that came from them, in no order and without waiting."""
+    for process in processes:
         try:
-            child.kill()
+            for each in (process, *process.children(recursive=True)):
+                each.kill()
         except psutil.NoSuchProcess:
             continue

@@ -22,14 +22,21 @@ from typing import Any, Generic, TypeVar
 
 import ray as _typed_ray
 from ray._private import worker as _ray_worker
-from ray.exceptions import ObjectLostError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import (
+    ObjectLostError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+    TaskCancelledError,
+)
 
 from lenspipe import stopping
 from lenspipe.contracts import Reason
 from lenspipe.errors import HopelessError, LenspipeError, StoppedError
-from lenspipe.local_ray import Servers, session_folder
+from lenspipe.local_ray import Servers, children, end, session_folder
 from lenspipe.patience import ATTEMPTS as STORAGE_ATTEMPTS
 from lenspipe.patience import gave_up, rest_s
+from lenspipe.redaction import redact
 from lenspipe.refusals import describe_refusal
 from lenspipe.slots import Machine
 from lenspipe.storage import is_storage_fault
@@ -45,6 +52,12 @@ _START_TIMEOUT_S = 600.0
 _START_ATTEMPTS = 5
 _OBJECT_STORE_BYTES = 512 * 1024**2
 _ENDING = (signal.SIGTERM, signal.SIGINT)
+_RAY_STARTS = 3
+_MEMORY_REST_S = 5.0
+_MEMORY_HINT = (
+    "the memory of the node ran out and Ray killed a worker; fewer runtime.scorers or a smaller "
+    "runtime.shard_rows need less"
+)
 
 
 @contextmanager
@@ -55,27 +68,45 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Mac
     """
     with ExitStack() as ending:
         if not ray.is_initialized():
-            handlers = {number: signal.getsignal(number) for number in _ENDING}
-            local = {} if address else _local_options(ending.enter_context(session_folder()), cpus)
-            ending.callback(_disconnect)
-            ray.init(
-                address=address or "local", log_to_driver=False, logging_level="error", **local
-            )
-            _restore(handlers)
             _quieten()
-            if not address:
-                _servers.find()
+            ending.callback(_disconnect)
+            with _our_signals():
+                if address:
+                    _init(address=address)
+                else:
+                    _start_local(ending.enter_context(session_folder()), cpus)
         resources = ray.cluster_resources()
         yield Machine(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
 
 
-def _local_options(folder: Path, cpus: int | None) -> dict[str, Any]:
-    return {
-        "num_cpus": cpus or len(os.sched_getaffinity(0)),
-        "object_store_memory": _OBJECT_STORE_BYTES,
-        "include_dashboard": False,
-        "_temp_dir": str(folder),
-    }
+def _init(**options: Any) -> None:
+    ray.init(log_to_driver=False, logging_level="error", **options)
+
+
+def _start_local(folder: Path, cpus: int | None) -> None:
+    """Start Ray; its servers give up after 30 s, which a busy machine may well take."""
+    for attempt in range(1, _RAY_STARTS + 1):
+        others = children()
+        try:
+            _init(
+                address="local",
+                num_cpus=cpus or len(os.sched_getaffinity(0)),
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                _temp_dir=str(folder),
+            )
+        except Exception as error:  # Ray has none of its own for this
+            ray.shutdown()
+            end(children() - others)
+            stopping.check()
+            if attempt == _RAY_STARTS:
+                told = _one_line(error)
+                raise StoppedError(
+                    f"Ray could not be started: {told}; the same command resumes"
+                ) from error
+        else:
+            _servers.find()
+            return
 
 
 def _disconnect() -> None:
@@ -90,11 +121,17 @@ def _quieten() -> None:
     told.print_to_stdstream = lambda data, **_: _log.info("%s", data)
 
 
-def _restore(handlers: dict[signal.Signals, Any]) -> None:
+@contextmanager
+def _our_signals() -> Iterator[None]:
     """Ray puts its own handlers in place of the program's, and prints on SIGTERM."""
-    if threading.current_thread() is threading.main_thread():
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    handlers = {number: signal.getsignal(number) for number in _ENDING}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            stopping.check()
 
 
 @dataclass(frozen=True)
@@ -341,7 +378,10 @@ class Pool(Generic[T, R]):
             yield Outcome(item, attempt, reason=reason, detail=detail)
             return
         self._attempts[item] = attempt
-        self._suspects.append(item)
+        if isinstance(error, OutOfMemoryError):  # whoever took the memory may give it back
+            self._resting.append((time.monotonic() + _MEMORY_REST_S * attempt, item))
+        else:
+            self._suspects.append(item)
         self._events.retried(detail)
 
     def _rest(self, item: T, detail: str) -> None:
@@ -454,4 +494,6 @@ def _is_ready(reference: Any) -> bool:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:500]
+    if isinstance(error, OutOfMemoryError):
+        text = f"{_MEMORY_HINT}: {text}"
+    return redact(f"{type(error).__name__}: {text}")[:500]

@@ -16,7 +16,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-from lenspipe.local_ray import end_descendants
+from lenspipe.local_ray import children, end
 
 # What is said of a run that ended with this status.
 SAID = {
@@ -42,6 +42,11 @@ def end_on_signals() -> None:
     threading.Thread(target=_count, args=(reader,), name="signals", daemon=True).start()
 
 
+def asked() -> int | None:
+    """The exit status that a signal has asked for."""
+    return _asked[0] if _asked else None
+
+
 def check() -> None:
     """Raise SystemExit where a signal has asked for the end."""
     if _asked:
@@ -56,10 +61,11 @@ def _handle(number: int, _frame: FrameType | None) -> NoReturn:
 
 def _count(signals: socket.socket) -> None:
     status = _STATUS[_next(signals)]
+    _asked.append(status)  # Ray has handlers of its own while it starts
     signals.settimeout(_GRACE_S)
     with suppress(TimeoutError):
         _next(signals)
-    end_descendants()
+    end(children())
     line = f"{SAID[status].replace(':', ' before it could end in order:')}\n"
     os.write(sys.stderr.fileno(), line.encode())
     os._exit(status)

@@ -25,7 +25,7 @@ VICTIMS = {
     "publish": ("driver", "group"),
 }
 SURVIVED = ("actor", "feed")
-_TIMES_SURVIVED = 4  # of these, for one of the others, which cost a start of Ray each
+_TIMES_SURVIVED = 12  # of these, for one of the others, which cost a start of Ray each
 _GONE_S = 90.0  # Ray's agents outlive their node while they ask whether it is really gone
 
 
