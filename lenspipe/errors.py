@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from lenspipe.redaction import redact
+
 # Characters that would steer a terminal, turn the order of writing, or cannot be encoded.
 _STEERING = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -12,10 +14,16 @@ _LONGEST = 2000
 
 
 def one_line(text: str) -> str:
-    """Any text as one line that is safe to print: whatever came from a file may be in it."""
-    line = " ".join(text[: 4 * _LONGEST].split())
+    """Any text as one line that is safe to print: whatever came from a file may be in it, and
+    credentials must not be."""
+    line = " ".join(redact(text[: 4 * _LONGEST]).split())
     line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"
-    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+    return printable(line)
+
+
+def printable(text: str) -> str:
+    """Any text with control characters and the like as escapes (`\\u001b`)."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class LenspipeError(Exception):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lenspipe.errors import printable
+
 
 @dataclass(frozen=True)
 class Stamp:
@@ -28,6 +30,7 @@ def page_environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
     environment.filters["number"] = lambda value: f"{value:,}"
     environment.filters["percent"] = percent

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,8 +33,8 @@ RUN = (
 
 @dataclass(frozen=True)
 class Job:
-    """One call of the command. full_at: text of an event line at which the disk is filled, ``
-    for never. free_after_s: when it is freed again; None: not before the command ended."""
+    """One call of the command. full_at: patterns of the event lines at which the disk is
+    filled, in their order. free_after_s: when it is freed again; None: not before the command ended."""
 
     full_at: tuple[str, ...] = ()
     free_after_s: float | None = None
@@ -119,7 +120,7 @@ def _run(disk: Disk, job: Job) -> Ended:
         fills = 0
         for line in process.stderr:
             lines.append(line.rstrip("\n"))
-            if fills < len(job.full_at) and job.full_at[fills] in line:
+            if fills < len(job.full_at) and re.search(job.full_at[fills], line):
                 _fill(disk)
                 fills += 1
                 if job.free_after_s is not None:
