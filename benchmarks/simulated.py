@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from lenspipe.catalogue.candidates import Rule, StampBatch
+from lenspipe.config import Sources
 from lenspipe.contracts import POSITION_FIELDS, Reason, score_schema, selected_schema
 from lenspipe.events import Events
 from lenspipe.healpix import healpix_29
@@ -26,9 +28,13 @@ from lenspipe.metrics import RunMetrics
 from lenspipe.planning import Plan, read_rows
 from lenspipe.progress import JsonProgress
 from lenspipe.publish import PublishInfo, PublishSettings, publish
-from lenspipe.run_directory import RUN, RunDirectory, ShardRecord
+from lenspipe.run_directory import RUN, RunDirectory
 from lenspipe.runtime import PoolOptions
 from lenspipe.scoring import PlanRows
+from lenspipe.select.plan import plan_catalogue
+from lenspipe.select.sources import list_parts
+from lenspipe.selecting import Quarantine, SelectorFactory, lay_out
+from lenspipe.shard_record import ShardRecord
 from lenspipe.stages import StageSpec, run_stage
 
 PART_ROWS = 500_000  # about what a part of a survey's catalogue holds
@@ -38,10 +44,15 @@ _ID_COLUMNS = ("object_id", *(field.name for field in POSITION_FIELDS))
 SETTINGS = PublishSettings("simulated", Rule(top=1000, keep=100), inputs=())
 
 
-def write_selected(run: RunDirectory, rows: int, seed: int = 1) -> list[str]:
-    """Commit stage `select` with so many rows in all; returns the names of its part files."""
+def begin(run: RunDirectory, rows: int) -> None:
+    """`run.json` of a run over a catalogue of so many rows."""
     content = {"inputs": {"rows": rows}, "survey": {"name": "simulated", "cuts": {}}}
     run.write_json(RUN, {"state": "running", "updated": "", **content})
+
+
+def write_selected(run: RunDirectory, rows: int, seed: int = 1) -> list[str]:
+    """Commit stage `select` with so many rows in all; returns the names of its part files."""
+    begin(run, rows)
     rng = np.random.default_rng(seed)
     for start in range(0, rows, PART_ROWS):
         stop = min(start + PART_ROWS, rows)
@@ -80,7 +91,7 @@ class ScorerFactory:
 
 
 def score(run: RunDirectory, work: PlanRows) -> ShardRecord:
-    """Scores that are the photometry network's, in part files as a scorer writes them."""
+    """Scores that follow from the ids, in part files as a scorer writes them."""
     began = time.perf_counter()
     rows = read_rows(run, work.interval)
     read = time.perf_counter()
@@ -98,12 +109,28 @@ def score(run: RunDirectory, work: PlanRows) -> ShardRecord:
 
 
 def _scores(rows: pa.Table) -> pa.Table:
-    logit = rows["photometry_score"].to_numpy()
+    mixed = rows["object_id"].to_numpy().astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    logit = (mixed >> np.uint64(40)).astype(np.float32) / np.float32(1 << 20) - np.float32(12.0)
     columns = {name: rows[name] for name in _ID_COLUMNS}
     columns |= {"score_simulated": logit, "score": logit}
     columns |= {"probability": 1 / (1 + np.exp(-logit)), "flags": np.zeros(len(logit), np.int32)}
     columns |= {"model_hash": pa.array(["0123456789abcdef"] * len(logit))}
     return pa.table(columns, schema=score_schema(rows.schema.field("object_id").type, MEMBERS))
+
+
+def select_catalogue(run: RunDirectory, file: Path, workers: int) -> None:
+    """Stage `select` over a catalogue of `lenspipe.bench.select`, with a cut that all rows pass."""
+    parts = list_parts(Sources(path=str(file)), ".")
+    plan = plan_catalogue(Sources(path=str(file)), {"all": "i_kron_mag > -99"}, None, None, ".")
+    begin(run, sum(part.rows for part in parts))
+    spec = StageSpec(
+        stage="select",
+        worker=SelectorFactory(run.url, plan),
+        quarantine=Quarantine(run, plan),
+        options=PoolOptions(workers=workers),
+    )
+    with opened(run) as ledger:
+        run_stage(ledger, spec, lay_out(parts))
 
 
 def score_plan(run: RunDirectory, plan: Plan, workers: int) -> None:

@@ -127,7 +127,12 @@ class Sample:
     @property
     def pieces(self) -> int:
         """How many pieces the rows make."""
-        return max(1, -(-self.rows // PIECE_ROWS))
+        return pieces_of(self.rows)
+
+
+def pieces_of(rows: int) -> int:
+    """How many pieces so many rows make."""
+    return max(1, -(-rows // PIECE_ROWS))
 
 
 def divide(keys: UInt64[np.ndarray, " n"], pieces: int) -> UInt64[np.ndarray, " m"]:

@@ -113,7 +113,7 @@ def _spread(
             rows.add(
                 table.append_column(_ROW, number), piece_of(key.of(locality, place), key.bounds)
             )
-            hashed = hash_column(connection, table["object_id"])
+            hashed = scores.hash_column(connection, table["object_id"])
             narrow = table.select(["object_id", "locality", "healpix_29", "ra", "dec"])
             narrow = narrow.append_column(_ROW, number).append_column(_HASH, pa.array(hashed))
             ids.add(narrow, (hashed % np.uint64(key.pieces)).astype(np.int64))
@@ -121,15 +121,6 @@ def _spread(
     for piece in ids.pieces():
         marks.set(_repeated(ids.read(piece)))
     return marks
-
-
-def hash_column(
-    connection: duckdb.DuckDBPyConnection, column: pa.ChunkedArray
-) -> UInt64[np.ndarray, " n"]:
-    """A 64-bit hash of each value."""
-    connection.register("hashed", pa.table({"value": column}))
-    found = connection.sql("SELECT hash(value) AS value FROM hashed").fetchnumpy()["value"]
-    return np.asarray(found, np.uint64)
 
 
 def _repeated(table: pa.Table) -> Int64[np.ndarray, " m"]:

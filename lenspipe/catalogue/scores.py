@@ -10,8 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
+from jaxtyping import UInt64
 
 from lenspipe.run_directory import RunDirectory
 
@@ -51,6 +53,15 @@ def fingerprint(parts: Sequence[str], *settings: object) -> str:
     """
     text = "\n".join([*sorted(parts), *map(repr, settings)])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_column(
+    connection: duckdb.DuckDBPyConnection, column: pa.ChunkedArray
+) -> UInt64[np.ndarray, " n"]:
+    """A 64-bit hash of each value."""
+    connection.register("hashed", pa.table({"value": column}))
+    found = connection.sql("SELECT hash(value) AS value FROM hashed").fetchnumpy()["value"]
+    return np.asarray(found, np.uint64)
 
 
 def _dataset(run: RunDirectory, parts: Sequence[str]) -> pads.Dataset:
