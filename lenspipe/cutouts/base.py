@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -145,6 +145,17 @@ class Reader(Protocol):
 
         A row that cannot be read is a `Failure`; only a fault that no row causes is raised.
         """
+        ...
+
+
+@runtime_checkable
+class Locator(Protocol):
+    """A reader whose files say where their sources are."""
+
+    def read_located(
+        self, sources: pa.Table, inputs: Sequence[InputSpec]
+    ) -> tuple[CutoutBatch, Float64[np.ndarray, "n 2"]]:
+        """As `Reader.read`, with (ra, dec) in degrees of every row, NaN where no file says it."""
         ...
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,14 @@ BLOCK = 2880
 CARD = 80
 _MAX_HEADER_BLOCKS = 4096
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+_MOST_VALUES = 2**50
+_COUNTS = ("NAXIS", "ZNAXIS")
+_FEW = frozenset((b"", b"0", b"1", b"2", b"3"))
+_STRUCTURE = (
+    *("SIMPLE", "XTENSION", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "PCOUNT", "GCOUNT"),
+    *("BSCALE", "BZERO", "BLANK"),
+    *("ZIMAGE", "ZBITPIX", "ZNAXIS", "ZNAXIS1", "ZNAXIS2", "ZNAXIS3"),
+)
 _COMMENTARY = frozenset(("", "COMMENT", "HISTORY", "CONTINUE", "HIERARCH"))
 
 _STRIP_BYTES = 4 * 1024 * 1024
@@ -64,6 +73,25 @@ def _string_value(text: str) -> str:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How the data of a unit lies in its file. shape: (y, x) of a two-dimensional image, else
+    None; data_bytes: without padding; bitpix: type code of the pixels, before compression; scale,
+    zero, blank: physical value = scale * stored + zero, NaN where the stored one is `blank`."""
+
+    shape: tuple[int, int] | None
+    data_bytes: int
+    bitpix: int
+    scale: float = 1.0
+    zero: float = 0.0
+    blank: int | None = None
+
+    @property
+    def scaled(self) -> bool:
+        """Whether physical values differ from those stored."""
+        return (self.scale, self.zero) != (1.0, 0.0) or self.blank is not None
+
+
+@dataclass(frozen=True)
 class Hdu:
     """One header-data unit. cards: keyword -> its 80 bytes; offset: of the data, in bytes."""
 
@@ -87,7 +115,7 @@ class Hdu:
     def integer(self, key: str, default: int | None = None) -> int:
         """A card that holds a whole number; see `number`."""
         value = self.number(key, default)
-        if value != int(value):
+        if not math.isfinite(value) or value != int(value):
             raise UnreadableError(f"card {key}: expected a whole number, found {value!r}")
         return int(value)
 
@@ -107,17 +135,46 @@ class Hdu:
         return self.integer("BITPIX")
 
     @cached_property
+    def layout(self) -> Layout:
+        """How the data lies in the file. UnreadableError where the cards do not tell."""
+        if all(self.cards.get(key, b"")[10:].split(b"/")[0].strip() in _FEW for key in _COUNTS):
+            return _layout_of(tuple(map(self.cards.get, _STRUCTURE)))
+        return self.parse_layout()
+
+    def parse_layout(self) -> Layout:
+        """`layout` by a look at every card."""
+        data_bytes, shape = self._data_bytes(), self._shape()
+        if shape is None:
+            return Layout(None, data_bytes, 0)
+        if self.compressed:
+            return Layout(shape, data_bytes, self.integer("ZBITPIX"))
+        bitpix = self.bitpix
+        if bitpix not in _DTYPES:
+            raise UnreadableError(f"card BITPIX: expected a FITS type, found {bitpix}")
+        blank = self.integer("BLANK") if bitpix > 0 and "BLANK" in self.cards else None
+        scale, zero = self.number("BSCALE", 1.0), self.number("BZERO", 0.0)
+        return Layout(shape, data_bytes, bitpix, scale, zero, blank)
+
+    @property
     def data_bytes(self) -> int:
         """Length of the data, without padding."""
+        return self.layout.data_bytes
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """(y, x) of a two-dimensional image (outer axes of length one allowed), else None."""
+        return self.layout.shape
+
+    def _data_bytes(self) -> int:
         axes = self._axes("NAXIS")
         if not axes:
             return 0
-        count = self.integer("GCOUNT", 1) * (self.integer("PCOUNT", 0) + int(np.prod(axes)))
+        count = self.integer("GCOUNT", 1) * (self.integer("PCOUNT", 0) + math.prod(axes))
+        if not 0 <= count < _MOST_VALUES:
+            raise UnreadableError(f"cards NAXISn, PCOUNT, GCOUNT: {count} values")
         return abs(self.bitpix) // 8 * count
 
-    @cached_property
-    def shape(self) -> tuple[int, int] | None:
-        """(y, x) of a two-dimensional image (outer axes of length one allowed), else None."""
+    def _shape(self) -> tuple[int, int] | None:
         prefix = "ZNAXIS" if self.compressed else "NAXIS"
         if not self.compressed and "XTENSION" in self.cards and self.value("XTENSION") != "IMAGE":
             return None
@@ -136,6 +193,17 @@ class Hdu:
         return axes
 
 
+@lru_cache(maxsize=1024)  # the stamps of a survey share nearly all of these cards
+def _layout_of(cards: tuple[bytes | None, ...]) -> Layout:
+    named = zip(_STRUCTURE, cards, strict=True)
+    return Hdu({key: card for key, card in named if card is not None}, 0).parse_layout()
+
+
+@lru_cache(maxsize=4096)
+def _keyword(text: bytes) -> str:
+    return text.rstrip().decode("ascii", "replace")
+
+
 def _read_header(fetch: Fetch, offset: int) -> tuple[dict[str, bytes], int]:
     cards: dict[str, bytes] = {}
     for _ in range(_MAX_HEADER_BLOCKS):
@@ -145,7 +213,7 @@ def _read_header(fetch: Fetch, offset: int) -> tuple[dict[str, bytes], int]:
             raise UnreadableError("the file ends inside a header")
         for start in range(0, BLOCK, CARD):
             card = block[start : start + CARD]
-            key = card[:8].rstrip().decode("ascii", "replace")
+            key = _keyword(card[:8])
             if key == "END":
                 return cards, offset
             if key not in _COMMENTARY:
@@ -199,8 +267,7 @@ class Image:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row of pixels before compression."""
-        bitpix = self.hdu.integer("ZBITPIX") if self.hdu.compressed else self.hdu.bitpix
-        return self.shape[1] * abs(bitpix) // 8
+        return self.shape[1] * abs(self.hdu.layout.bitpix) // 8
 
     @property
     def strip_bytes(self) -> int:
@@ -213,29 +280,18 @@ class Image:
         check_length(self.hdu, self._file.size)
         if self.hdu.compressed:
             return self._file.decompress(self._index, start, stop)
-        dtype = _DTYPES.get(self.hdu.bitpix)
-        if dtype is None:
-            raise UnreadableError(f"card BITPIX: expected a FITS type, found {self.hdu.bitpix}")
         offset = self.hdu.offset + start * self.row_bytes
+        dtype = _DTYPES[self.hdu.layout.bitpix]
         stored = self._file.array(offset, (stop - start, self.shape[1]), dtype)
-        return self._physical(stored) if self._scaled else stored
+        return _physical(stored, self.hdu.layout) if self.hdu.layout.scaled else stored
 
-    def _physical(self, stored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        values: np.ndarray[Any, Any] = stored.astype(np.float64)
-        values = values * self.hdu.number("BSCALE", 1.0) + self.hdu.number("BZERO", 0.0)
-        if self._has_blank:
-            values[stored == self.hdu.integer("BLANK")] = np.nan
-        return values
 
-    @property
-    def _has_blank(self) -> bool:
-        return self.hdu.bitpix > 0 and "BLANK" in self.hdu.cards
-
-    @property
-    def _scaled(self) -> bool:
-        """Whether BSCALE, BZERO or BLANK change the stored values."""
-        scaling = (self.hdu.number("BSCALE", 1.0), self.hdu.number("BZERO", 0.0))
-        return scaling != (1.0, 0.0) or self._has_blank
+def _physical(stored: np.ndarray[Any, Any], layout: Layout) -> np.ndarray[Any, Any]:
+    values: np.ndarray[Any, Any] = stored.astype(np.float64)
+    values = values * layout.scale + layout.zero
+    if layout.blank is not None:
+        values[stored == layout.blank] = np.nan
+    return values
 
 
 class FitsFile:
@@ -255,10 +311,13 @@ class FitsFile:
 
     def image(self, selector: int | str | None) -> Image:
         """The unit of that index or EXTNAME; None: the first with a two-dimensional image."""
+        key = selector.upper() if isinstance(selector, str) else selector
         for index, hdu in enumerate(self._units()):
-            wanted = {None: hdu.shape is not None, index: True, hdu.name: bool(hdu.name)}
-            key = selector.upper() if isinstance(selector, str) else selector
-            if not wanted.get(key, False):
+            if key is None and hdu.shape is not None:
+                return Image(self, hdu, index, hdu.shape)
+            if key is None:
+                continue
+            if key != (hdu.name if isinstance(key, str) else index):
                 continue
             if hdu.shape is None:
                 raise UnreadableError(f"HDU {selector}: expected a two-dimensional image")

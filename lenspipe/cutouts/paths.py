@@ -6,7 +6,8 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from glob import escape
+from glob import escape, glob
+from pathlib import Path
 from typing import Any
 
 from lenspipe.config import is_url, resolve
@@ -25,9 +26,11 @@ def expand(pattern: str, base: str) -> tuple[str, ...]:
 
 def find(pattern: str) -> tuple[str, ...]:
     """All files that match an absolute glob or URL glob, sorted by name."""
+    if not is_url(pattern):  # one scan of each folder, where fsspec asks of every file what it is
+        found = glob(pattern, recursive=True, include_hidden=True)  # noqa: PTH207 - no hidden files there
+        return tuple(sorted(found))
     fs, path = url_to_fs(pattern)
-    found = sorted(str(name) for name in fs.glob(path))
-    return tuple(fs.unstrip_protocol(name) for name in found) if is_url(pattern) else tuple(found)
+    return tuple(fs.unstrip_protocol(name) for name in sorted(str(name) for name in fs.glob(path)))
 
 
 def sizes(paths: Sequence[str]) -> int:
@@ -55,8 +58,10 @@ def _sizes_in(folder: str, asked: Sequence[str]) -> int:
 
 
 def _size(path: str) -> int:
-    fs, name = url_to_fs(path)
     try:
+        if not is_url(path):
+            return Path(path).stat().st_size
+        fs, name = url_to_fs(path)
         return int(fs.size(name) or 0)
     except OSError:
         return 0

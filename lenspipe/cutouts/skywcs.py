@@ -6,6 +6,7 @@ import math
 import re
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,21 @@ def _standard_key(key: str) -> str:
 
 def pixel_scale(hdu: Hdu) -> float:
     """Arcsec per pixel at the reference point: square root of the area of a pixel."""
+    return _pixel_scale(tuple(map(hdu.cards.get, _SCALE_CARDS)))
+
+
+_SCALE_CARDS = tuple(
+    pattern.format(i, j)
+    for pattern in ("CD{}_{}", "PC{}_{}", "PC{:03d}{:03d}", "CDELT{}")
+    for i in (1, 2)
+    for j in (1, 2)
+)
+
+
+@lru_cache(maxsize=1024)  # the stamps of a survey share them
+def _pixel_scale(cards: tuple[bytes | None, ...]) -> float:
+    named = zip(_SCALE_CARDS, cards, strict=True)
+    hdu = Hdu({key: card for key, card in named if card is not None}, 0)
     if any(f"CD{i}_{j}" in hdu.cards for i in (1, 2) for j in (1, 2)):
         (a, b), (c, d) = [[hdu.number(f"CD{i}_{j}", 0.0) for j in (1, 2)] for i in (1, 2)]
     else:

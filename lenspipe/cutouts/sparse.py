@@ -87,10 +87,10 @@ def plan_strips(
     the rows that both need are read twice.
     """
     low, high = np.clip(starts, 0, rows), np.clip(stops, 0, rows)
-    order = np.argsort(low, kind="stable")
-    order = order[high[order] > low[order]]
     strips: list[Run] = []
-    for start, stop in zip(low[order].tolist(), high[order].tolist(), strict=True):
+    for start, stop in sorted(set(zip(low.tolist(), high.tolist(), strict=True))):
+        if start >= stop:
+            continue
         joined = strips and (start - strips[-1].stop) * row_bytes <= request_bytes
         if joined and (max(strips[-1].stop, stop) - strips[-1].start) * row_bytes <= most_bytes:
             strips[-1] = Run(strips[-1].start, max(strips[-1].stop, stop))
@@ -149,18 +149,24 @@ def batches(
 
 
 def merge_ranges(
-    starts: Int64[np.ndarray, " k"], stops: Int64[np.ndarray, " k"], request_bytes: float
+    starts: Int64[np.ndarray, " k"],
+    stops: Int64[np.ndarray, " k"],
+    request_bytes: float,
+    most_bytes: float = math.inf,
 ) -> tuple[list[tuple[int, int]], Int64[np.ndarray, " k"]]:
     """The cheapest requests that hold byte ranges of one file, in any order: those that lie so
-    close that the bytes between cost less than a request share one. Gives the requests, and which
-    of them holds each range."""
+    close that the bytes between cost less than a request share one, unless it would grow beyond
+    `most_bytes`. Gives the requests, and which of them holds each range."""
     order = np.argsort(starts, kind="stable")
-    ends = np.maximum.accumulate(stops[order])
-    gaps = starts[order][1:] - ends[:-1]
-    number = np.r_[0, np.cumsum(gaps > request_bytes)].astype(np.int64)[: len(order)]
-    firsts = np.flatnonzero(np.r_[True, np.diff(number) > 0][: len(order)])
-    lows = starts[order][firsts].tolist()
-    highs = np.maximum.reduceat(ends, firsts).tolist() if len(firsts) else []
+    merged: list[tuple[int, int]] = []
     member = np.empty(len(order), np.int64)
-    member[order] = number
-    return list(zip(lows, highs, strict=True)), member
+    for index, start, stop in zip(
+        order.tolist(), starts[order].tolist(), stops[order].tolist(), strict=True
+    ):
+        near = merged and start - merged[-1][1] <= request_bytes
+        if near and max(stop, merged[-1][1]) - merged[-1][0] <= most_bytes:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+        member[index] = len(merged) - 1
+    return merged, member

@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from pydantic import Field
 
 from lenspipe.config import resolve
@@ -37,7 +37,7 @@ from lenspipe.contracts import CutoutBatch, Flag, InputSpec, Reason
 from lenspipe.cutouts.assemble import Collector, finish
 from lenspipe.cutouts.base import BandInfo, Block, Reader, ReaderOptions, WholeNumber
 from lenspipe.cutouts.checks import check_inputs, native_scale, require_bands
-from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.faults import READ_ERRORS, UnreadableError
 from lenspipe.cutouts.fitsfile import FitsFile, Image, card_number, open_fits
 from lenspipe.cutouts.geometry import crop_origin, same_scale
 from lenspipe.cutouts.paths import NameTemplate, UnsafeNameError, find, sizes
@@ -148,6 +148,21 @@ class StampReader:
 
     def read(self, sources: pa.Table, inputs: Sequence[InputSpec]) -> CutoutBatch:
         """See `Reader`."""
+        return self._read(sources, inputs, None)
+
+    def read_located(
+        self, sources: pa.Table, inputs: Sequence[InputSpec]
+    ) -> tuple[CutoutBatch, Float64[np.ndarray, "n 2"]]:
+        """See `Locator`: the position is that of the first band that can be read."""
+        positions = np.full((sources.num_rows, 2), np.nan)
+        return self._read(sources, inputs, positions), positions
+
+    def _read(
+        self,
+        sources: pa.Table,
+        inputs: Sequence[InputSpec],
+        positions: Float64[np.ndarray, "n 2"] | None,
+    ) -> CutoutBatch:
         require_bands(inputs, tuple(self._options.bands))
         columns = self._values(sources)
         native = {band: self._native_scale(band, inputs) for spec in inputs for band in spec.bands}
@@ -157,7 +172,7 @@ class StampReader:
             values = {name: column[row] for name, column in columns.items()}
             for band in bands:
                 if row not in collector.failures:
-                    self._collect(collector, row, band, native[band], values)
+                    self._collect(collector, row, band, native[band], values, positions)
         return finish(collector, self._options, sources)
 
     def _native_scale(self, band: str, inputs: Sequence[InputSpec]) -> float:
@@ -177,14 +192,23 @@ class StampReader:
         return self._scales[band]
 
     def _collect(
-        self, collector: Collector, row: int, band: str, native: float, values: Mapping[str, Any]
+        self,
+        collector: Collector,
+        row: int,
+        band: str,
+        native: float,
+        values: Mapping[str, Any],
+        positions: Float64[np.ndarray, "n 2"] | None,
     ) -> None:
-        """One band of one object."""
+        """One band of one object; its position where it is asked for and not known yet."""
         named = {**values, "band": self._options.bands[band]}
         try:
             path = _fill(self._template, named)
             with open_fits(path, whole=True) as file:
-                self._take(collector, row, band, native, file.image(self._options.hdu))
+                image = file.image(self._options.hdu)
+                if positions is not None and np.isnan(positions[row, 0]):
+                    positions[row] = _position(image, self._options)
+                self._take(collector, row, band, native, image)
                 self._take_mask(collector, row, band, file, named)
                 collector.bytes_read += file.size
         except FileNotFoundError:
@@ -273,11 +297,12 @@ def _bucket(name: str | None) -> int:
     return -1 if name is None else zlib.crc32(name.encode("utf-8", "replace")) % _LOCALITIES
 
 
-def list_stamps(options: Options, base: str) -> pa.Table:
+def list_stamps(options: Options, base: str, positions: bool = True) -> pa.Table:
     """The objects of which a folder holds stamps: object_id, ra, dec, and the template's fields.
 
     object_id: the field of that name, else all fields joined by `_`, as text. Positions (deg) come
-    from the headers of the first band that has the object, NaN where they cannot be read.
+    from the headers of the first band that has the object, NaN where they cannot be read, or where
+    they are not asked for: then no file is opened.
     """
     template = NameTemplate(resolve(options.path, base), "cutouts.path")
     found: dict[tuple[str, ...], str] = {}
@@ -291,11 +316,13 @@ def list_stamps(options: Options, base: str) -> pa.Table:
     if not found:
         raise InputError("cutouts.path", "files that fit the template", template.template)
     keys = sorted(found)
-    positions = np.array([_position(found[key], options) for key in keys])
+    places = np.full((len(keys), 2), np.nan)
+    if positions:
+        places[:] = [_position_in(found[key], options) for key in keys]
     columns = {name: [key[i] for key in keys] for i, name in enumerate(fields)}
     columns.setdefault("object_id", ["_".join(key) for key in keys])
     arrays = {name: _typed(template, name, values) for name, values in columns.items()}
-    return pa.table({**arrays, "ra": positions[:, 0], "dec": positions[:, 1]})
+    return pa.table({**arrays, "ra": places[:, 0], "dec": places[:, 1]})
 
 
 def _typed(template: NameTemplate, name: str, values: list[str]) -> pa.Array:
@@ -303,16 +330,24 @@ def _typed(template: NameTemplate, name: str, values: list[str]) -> pa.Array:
     return pa.array([int(v) for v in values] if template.is_integer(name) else values)
 
 
-def _position(path: str, options: Options) -> tuple[float, float]:
-    """(ra, dec) in degrees of one stamp."""
+def _position_in(path: str, options: Options) -> tuple[float, float]:
+    """(ra, dec) in degrees of one file."""
     try:
         with open_fits(path, whole=True) as file:
-            hdu = file.image(options.hdu).hdu
-            if options.position is None:
-                return centre_position(hdu)
-            ra, dec = (card_number(hdu, key) for key in (options.position.ra, options.position.dec))
+            return _position(file.image(options.hdu), options)
     except (OSError, UnreadableError):
         return math.nan, math.nan
+
+
+def _position(image: Image, options: Options) -> tuple[float, float]:
+    """(ra, dec) in degrees of one stamp, NaN where its header does not say it."""
+    if options.position is None:
+        try:
+            return centre_position(image.hdu)
+        except READ_ERRORS:
+            return math.nan, math.nan
+    cards = (options.position.ra, options.position.dec)
+    ra, dec = (card_number(image.hdu, key) for key in cards)
     if options.position.unit == "rad":
         ra, dec = math.degrees(ra), math.degrees(dec)
     return ra % 360.0, dec

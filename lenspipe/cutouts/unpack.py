@@ -25,6 +25,7 @@ from lenspipe.cutouts.ranges import Buffer
 
 _CRC_BYTES = 4
 _MOST_THREADS = 4
+_PORTION_BYTES = 512 * 1024
 
 Step = Callable[[Buffer], Buffer]
 
@@ -114,12 +115,32 @@ def unpack_all(
         return
     pool, ahead = _pool(), 2 * _threads()
     waiting: list[Any] = []
-    for data in packed:
-        waiting.append(pool.submit(_guarded, unpacking, data))
+    for some in _portions(packed):
+        waiting.append(pool.submit(_all_guarded, unpacking, some))
         if len(waiting) > ahead:
-            yield waiting.pop(0).result()
+            yield from waiting.pop(0).result()
     for future in waiting:
-        yield future.result()
+        yield from future.result()
+
+
+def _portions(packed: Iterable[Buffer | Exception]) -> Iterator[list[Buffer | Exception]]:
+    """Chunks in lists that are worth handing to a thread."""
+    some: list[Buffer | Exception] = []
+    size = 0
+    for data in packed:
+        some.append(data)
+        size += 0 if isinstance(data, Exception) else len(data)
+        if size >= _PORTION_BYTES:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
+def _all_guarded(
+    unpacking: Unpacking, packed: Iterable[Buffer | Exception]
+) -> list[np.ndarray[Any, Any] | Exception]:
+    return [_guarded(unpacking, data) for data in packed]
 
 
 def _guarded(unpacking: Unpacking, data: Buffer | Exception) -> np.ndarray[Any, Any] | Exception:

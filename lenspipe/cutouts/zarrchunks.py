@@ -13,12 +13,13 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
 from lenspipe.cutouts.chunked import Chunked, Coordinates
 from lenspipe.cutouts.faults import MissingPixelsError, UnreadableError
 from lenspipe.cutouts.ranges import Buffer, Files, Range
-from lenspipe.cutouts.sparse import merge_ranges
+from lenspipe.cutouts.sparse import LOCAL_REQUEST_BYTES, merge_ranges
 from lenspipe.cutouts.unpack import Unpacking, check_crc32c, zarr_steps, zarr_v2_steps
 
 _UNWRITTEN = np.uint64(2**64 - 1)
@@ -104,14 +105,16 @@ def _sharded(
         return None
     counts = tuple(s // c for s, c in zip(array.shards, unpacking.shape, strict=True))
     at_end = sharding.index_location.value == "end"
-    places = Shards(files, key, counts, at_end, checked, request_bytes)
+    most = 16 * request_bytes if request_bytes > LOCAL_REQUEST_BYTES else 4 * 1024 * 1024
+    places = Shards(files, key, counts, at_end, checked, request_bytes, most)
     return Chunked(tuple(array.shape), unpacking, places, fill)
 
 
 @dataclass(frozen=True)
 class Shards:
     """Files of many chunks. counts: chunks of a shard per axis; checked: whether the index ends
-    with a checksum; request_bytes: what a request costs, as bytes read in the same time."""
+    with a checksum; request_bytes: what a request costs, as bytes read in the same time;
+    most_bytes: that are read at once, few enough to be in the cache when they are unpacked."""
 
     files: Files
     key: Key
@@ -119,6 +122,7 @@ class Shards:
     index_at_end: bool
     checked: bool
     request_bytes: float
+    most_bytes: float
 
     def packed(self, chunks: Sequence[Coordinates]) -> Iterator[Buffer | Exception]:
         """See `Places`. Chunks of a shard that lie near one another share a request."""
@@ -139,30 +143,13 @@ class Shards:
             return
         inner = [tuple(a % c for a, c in zip(at, self.counts, strict=True)) for at in chunks]
         spans = index[tuple(np.array(inner).T)]
-        written = np.flatnonzero((spans != _UNWRITTEN).any(axis=1))
-        faults: dict[int, Exception] = {
-            n: _missing(f"{chunks[n]} of {name}") for n in range(len(chunks))
-        }
-        found: dict[int, Buffer] = {}
-        if len(written):
-            starts, stops = (
-                spans[written, 0].astype(np.int64),
-                spans[written].sum(axis=1).astype(np.int64),
-            )
-            merged, member = merge_ranges(starts, stops, self.request_bytes)
-            read = list(self.files.read([Range(name, low, high) for low, high in merged]))
-            for n, which, low, high in zip(
-                written.tolist(), member.tolist(), starts.tolist(), stops.tolist(), strict=True
-            ):
-                block, begin = read[which], merged[which][0]
-                if isinstance(block, Exception) and merged[which] != (low, high):
-                    (block,), begin = self.files.read([Range(name, low, high)]), low
-                if isinstance(block, Exception):
-                    faults[n] = block
-                else:
-                    found[n] = memoryview(block)[low - begin : high - begin]
-        for n in range(len(chunks)):
-            yield found[n] if n in found else faults[n]
+        written = (spans != _UNWRITTEN).any(axis=1)
+        starts = spans[:, 0].astype(np.int64)
+        blocks = _Blocks(
+            self, name, starts[written], (starts + spans[:, 1].astype(np.int64))[written]
+        )
+        for at, there in zip(chunks, written.tolist(), strict=True):
+            yield blocks.next() if there else _missing(f"{at} of {name}")
 
     def _index(self, name: str) -> np.ndarray[Any, Any] | Exception:
         """(offset, length) of every chunk of a shard."""
@@ -180,3 +167,39 @@ class Shards:
         except UnreadableError as error:
             return UnreadableError(f"index of shard {name}: {error}")
         return np.frombuffer(body, "<u8").reshape(*self.counts, 2)
+
+
+class _Blocks:
+    """Parts of a shard in the order of its chunks; a block of several is read when the first of
+    them is asked for and let go with the last."""
+
+    def __init__(
+        self,
+        shards: Shards,
+        name: str,
+        starts: Int64[np.ndarray, " k"],
+        stops: Int64[np.ndarray, " k"],
+    ) -> None:
+        self._files, self._name = shards.files, name
+        self._merged, member = merge_ranges(starts, stops, shards.request_bytes, shards.most_bytes)
+        self._left = np.bincount(member, minlength=len(self._merged)).tolist()
+        self._parts = iter(zip(member.tolist(), starts.tolist(), stops.tolist(), strict=True))
+        self._read: dict[int, Buffer | Exception] = {}
+
+    def next(self) -> Buffer | Exception:
+        """Bytes of the next chunk."""
+        number, start, stop = next(self._parts)
+        low, high = self._merged[number]
+        if number not in self._read:
+            self._read[number] = self._bytes(low, high)
+        block = self._read[number]
+        self._left[number] -= 1
+        if not self._left[number]:
+            del self._read[number]
+        if not isinstance(block, Exception):
+            return block[start - low : stop - low]
+        return block if (low, high) == (start, stop) else self._bytes(start, stop)
+
+    def _bytes(self, low: int, high: int) -> Buffer | Exception:
+        (data,) = self._files.read([Range(self._name, low, high)])
+        return data if isinstance(data, Exception) else memoryview(data)
