@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from lenspipe.models.ensemble_file import EnsembleDescription, describe_ensemble
 from lenspipe.models.providers import ProviderName
 from lenspipe.preflight import check_address, check_output, free_bytes, local_slots
 from lenspipe.publish import PublishSettings
+from lenspipe.redaction import redact
 from lenspipe.scoring import ScoreSettings
 from lenspipe.select.files import CatalogueFile
 from lenspipe.select.sources import SourcePart, list_parts, stored_share
@@ -49,7 +51,7 @@ class CheckedSurvey:
         """What a result depends on: the survey file, the models' hashes, the catalogue's files,
         and how many files and bytes of pixels each band has (a digest would read them all)."""
         network = self.select_plan.network
-        return {
+        found = {
             "survey": self.survey.identity(),
             "models": {
                 "ensemble": self.ensemble.model_hash,
@@ -65,6 +67,9 @@ class CheckedSurvey:
                 for name, band in self.bands.items()
             },
         }
+        # Signed URLs: the signature must not be written, and signed anew they name the same files.
+        told: dict[str, Any] = json.loads(redact(json.dumps(found)))
+        return told
 
     def publish_settings(self) -> PublishSettings:
         """What stage `publish` needs to know."""

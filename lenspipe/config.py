@@ -21,6 +21,7 @@ from lenspipe.cutouts.base import (
 )
 from lenspipe.errors import InputError
 from lenspipe.problems import first_problem
+from lenspipe.remote import refuse_credentials
 from lenspipe.yaml_file import read_yaml
 
 
@@ -163,7 +164,11 @@ def is_url(path: str) -> bool:
 
 
 def resolve(path: str, base: str) -> str:
-    """`path` as an absolute path or URL; relative ones start from `base`."""
+    """`path` as an absolute path or URL; relative ones start from `base`.
+
+    InputError where a URL holds a user name or a password.
+    """
+    refuse_credentials(path)
     if is_url(path) or Path(path).is_absolute():
         return path
     return (

@@ -10,6 +10,7 @@ from typing import Any
 
 from lenspipe import __version__
 from lenspipe.errors import ResumeRefusedError
+from lenspipe.redaction import redact
 from lenspipe.resume_rules import rule_for
 from lenspipe.run_directory import RUN, RunDirectory
 from lenspipe.select.files import CatalogueFile
@@ -38,7 +39,7 @@ def fingerprint(files: Iterable[CatalogueFile]) -> str:
     """SHA-256 over the catalogue's files: path, size, time or ETag."""
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.path):
-        digest.update(f"{file.path}|{file.size_bytes}|{file.fingerprint}\n".encode())
+        digest.update(f"{redact(file.path)}|{file.size_bytes}|{file.fingerprint}\n".encode())
     return digest.hexdigest()
 
 

@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 from lenspipe.check import CheckedSurvey, check_survey
 from lenspipe.config import Survey
 from lenspipe.contracts import Reason
+from lenspipe.errors import StoppedError
 from lenspipe.events import Events
 from lenspipe.identity import LAYOUT, check_same_run, versions
 from lenspipe.ledger import Ledger
 from lenspipe.lock import RunLock
+from lenspipe.remote import OutageError
 from lenspipe.run_directory import ERASING, METRICS, PLAN_RECORD, RUN, RunDirectory
 from lenspipe.storage import Store
 
@@ -47,7 +49,10 @@ def check_and_open(
 ) -> Iterator[Job]:
     """A survey that can work, its run directory locked: a new run, or one taken up again."""
     events.note("checking the survey: files, columns, bands, models")
-    checked = check_survey(survey)
+    try:
+        checked = check_survey(survey)
+    except OutageError as error:
+        raise StoppedError(f"{error}; the same command resumes") from error
     events.run_started(survey.name, checked.output)
     run = RunDirectory(checked.output)
     lock = RunLock(Store(run.url))  # not the run's own, which asks the lock before it writes

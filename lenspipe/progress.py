@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 
 from lenspipe.errors import one_line
+from lenspipe.redaction import redact
 from lenspipe.run_directory import ShardRecord, Stage
 from lenspipe.throughput import Throughput
 
@@ -291,7 +292,8 @@ class JsonProgress:
 
     def _line(self, event: str, **content: Any) -> None:
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._stream.write(json.dumps({"event": event, "time": when, **content}) + "\n")
+        line = json.dumps({"event": event, "time": when, **content})
+        self._stream.write(redact(line) + "\n")
         self._stream.flush()
 
 

@@ -8,8 +8,12 @@ from functools import lru_cache
 
 HIDDEN = "***"
 
-# `scheme://user:password@host`; a password may hold anything but `/`, `?`, `#`, quotes and blanks.
-_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s'\"@]+@")
+# `scheme://user:password@host`; secrets of AWS may hold `/`. A lone name before `@` is a container
+# in Azure's URLs (abfs://container@account/), and a token in others.
+_USER = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s'\"@:]*:[^?#\s'\"@]*@"
+    r"|(?P<plain>(?:https?|s3a?|gs|gcs)://)[^/?#\s'\"@]+@"
+)
 # Signatures and tokens: AWS (X-Amz-…, AWSAccessKeyId), Google (X-Goog-…), Azure (SAS `sig`), and
 # what other services call theirs.
 _QUERY = re.compile(
@@ -36,7 +40,7 @@ _SHORTEST = 8  # characters; shorter values stand in ordinary text by chance
 def redact(text: str) -> str:
     """The text without credentials: what identifies nobody stays."""
     if "://" in text:
-        text = _USER.sub(rf"\g<scheme>{HIDDEN}@", text)
+        text = _USER.sub(lambda found: f"{found['scheme'] or found['plain']}{HIDDEN}@", text)
     if "=" in text:
         text = _QUERY.sub(rf"\g<name>{HIDDEN}", text)
     text = _ASSIGNED.sub(rf"\g<name>{HIDDEN}", text)

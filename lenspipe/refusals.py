@@ -7,6 +7,8 @@ import os
 import resource
 from pathlib import Path
 
+from lenspipe.redaction import redact
+from lenspipe.remote import OutageError
 from lenspipe.storage import is_spill_fault
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -17,7 +19,11 @@ _LONGEST = 500  # characters of what the system or a library said
 
 def is_refusal(error: BaseException) -> bool:
     """Whether the system refused what it would take at another time, or from another user."""
-    return is_spill_fault(error) or (isinstance(error, OSError) and error.errno in _REFUSED)
+    return (
+        is_spill_fault(error)
+        or isinstance(error, OutageError)
+        or (isinstance(error, OSError) and error.errno in _REFUSED)
+    )
 
 
 def describe_refusal(error: BaseException, near: str | None = None) -> str:
@@ -25,7 +31,7 @@ def describe_refusal(error: BaseException, near: str | None = None) -> str:
 
     near: a folder on the disk in question, where the error itself names no path.
     """
-    text = " ".join(str(error).split())[:_LONGEST]
+    text = redact(" ".join(str(error).split()))[:_LONGEST]
     code = error.errno if isinstance(error, OSError) else None
     if code in _NO_FILES:
         return f"{text} (this process may open {_open_files()} files; `ulimit -n` sets it)"

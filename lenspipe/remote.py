@@ -12,6 +12,9 @@ from typing import Any
 
 import fsspec
 
+from lenspipe.errors import InputError
+from lenspipe.redaction import has_user, redact
+
 S3 = ("s3", "s3a")
 
 
@@ -20,8 +23,17 @@ class OutageError(Exception):
     the file that was asked for. No OSError, so that nobody takes it for a damaged file."""
 
 
+def refuse_credentials(url: str) -> None:
+    """InputError where a URL holds a user name or a password: it would be told and written."""
+    if has_user(url):
+        raise InputError(
+            "URL", "no user or password in it; credentials are the environment's", redact(url)
+        )
+
+
 def url_to_fs(url: str) -> tuple[Any, str]:
     """The fsspec filesystem of a path or URL, and the path inside it."""
+    refuse_credentials(url)
     fs, path = fsspec.core.url_to_fs(url)
     return fs, str(path)
 

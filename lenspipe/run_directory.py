@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from lenspipe.commit_log import FOLDER as LOG
 from lenspipe.commit_log import CommitLog, Segment
 from lenspipe.errors import CorruptRunError
+from lenspipe.redaction import redact
 from lenspipe.shard_record import Part, ShardRecord, Stage
 from lenspipe.storage import Store
 
@@ -63,6 +64,8 @@ class RunDirectory:
 
     def write_part(self, folder: str, start: int, stop: int, table: pa.Table) -> Part:
         """Write a part file that counts only once a record names it."""
+        if folder == "failures":
+            table = _without_credentials(table)
         sink = BytesIO()
         pq.write_table(table, sink, compression="zstd")
         data = sink.getvalue()
@@ -190,4 +193,16 @@ class RunDirectory:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the run."""
-        self.store.write(name, json.dumps(content, indent=2).encode() + b"\n")
+        self.store.write(name, redact(json.dumps(content, indent=2)).encode() + b"\n")
+
+
+def _without_credentials(failures: pa.Table) -> pa.Table:
+    """Failures whose details may repeat what a store or a library said of a URL."""
+    column = failures.schema.get_field_index("detail")
+    if column < 0:
+        return failures
+    field = failures.schema.field(column)
+    texts = failures[column].to_pylist()
+    hidden = {text: redact(text) for text in set(texts) if text is not None}
+    told = [hidden.get(text) for text in texts]
+    return failures.set_column(column, field, pa.array(told, field.type))
