@@ -18,14 +18,15 @@ from lenspipe.cutouts.stacks import StackOptions, id_text
 from lenspipe.errors import InputError
 
 
-def list_cutouts(options: ReaderOptions, base: str) -> pa.Table:
+def list_cutouts(options: ReaderOptions, base: str, positions: bool = True) -> pa.Table:
     """object_id, ra, dec (deg, NaN where unknown) and the columns by which the reader finds them.
 
     Stamps are named by their files; objects of an array by its identifiers, else by their position.
+    positions: whether to open every stamp for what its header says of ra and dec.
     InputError for a reader whose pixels cannot be listed.
     """
     if isinstance(options, stamps.Options):
-        return stamps.list_stamps(options, base)
+        return stamps.list_stamps(options, base, positions)
     if isinstance(options, hdf5.Options):
         return _rows(options, _hdf5(options, base))
     if isinstance(options, zarr_reader.Options):

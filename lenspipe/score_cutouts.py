@@ -22,20 +22,22 @@ from lenspipe import __version__, cutouts
 from lenspipe.config import Columns, is_url, resolve
 from lenspipe.contracts import failure_schema, score_schema
 from lenspipe.cutout_layout import CATALOGUE_ROW, CutoutLayout, find_layout
-from lenspipe.cutouts.base import Reader
+from lenspipe.cutouts.base import Locator, Reader
 from lenspipe.errors import InputError
 from lenspipe.healpix import healpix_29
 from lenspipe.list_cutouts import list_cutouts
 from lenspipe.models.card import Threshold
 from lenspipe.models.ensemble import Ensemble, describe_ensemble, load_ensemble
-from lenspipe.models.providers import ProviderName
+from lenspipe.models.footprint import cpu_batch_size
+from lenspipe.models.providers import ProviderName, choose
 from lenspipe.preflight import check_output
 from lenspipe.score_groups import GroupTable, count_groups, group_values
 from lenspipe.score_report import RowScores, ScoreReport, render_report, row_scores
 from lenspipe.scoring import ShardPixels, score_rows
 from lenspipe.storage import Store
 
-CHUNK_ROWS = 2048  # rows read, scored and written at once
+CHUNK_ROWS = 256  # rows read and scored at once: the next ones are read in the meantime
+WRITE_ROWS = 65536  # rows of a row group of what is written
 
 
 @dataclass
@@ -110,7 +112,11 @@ def score_cutouts(
     reader.check(described.inputs)
     sources = read_sources(catalogue or found.catalogue, named, found, reader)
     values = group_values(sources, group) if group else []
+    if batch_size is None and choose(provider) == "cpu":
+        batch_size = cpu_batch_size([member.path for member in described.members])
     loaded = load_ensemble(ensemble, provider=provider, threads=threads, batch_size=batch_size)
+    listed = (catalogue or found.catalogue) is None
+    locator = reader if listed and isinstance(reader, Locator) else None
     summary = ScoreSummary(
         ensemble=loaded.name,
         out=str(out),
@@ -120,12 +126,13 @@ def score_cutouts(
     )
     with ExitStack() as stack:
         tables = _Tables(stack, Store(folder), name, failures_name, sources, loaded)
-        for pixels in _read_ahead(reader, sources, loaded):
+        for pixels in _read_ahead(reader, sources, loaded, locator):
             scores, failures = score_rows(loaded, pixels)
             tables.write(scores, failures)
             _count(summary, scores, failures)
             if progress is not None:
                 progress(summary.rows, sources.num_rows)
+        tables.flush()
     summary.seconds = time.perf_counter() - began
     if group or report:
         by_row = _read_back(Store(folder), name, failures_name, sources)
@@ -178,10 +185,12 @@ def read_sources(
 ) -> pa.Table:
     """The rows to score: object_id, ra, dec, healpix_29, `catalogue_row` and all other columns.
 
-    A position that is not known is null. InputError where a column that is needed is missing.
+    A position that is not known is null: so are all where there is no catalogue and the reader
+    tells them with the pixels. InputError where a column that is needed is missing.
     """
     if catalogue is None:
-        table, columns = list_cutouts(layout.options, layout.base), Columns()
+        later = isinstance(reader, Locator)
+        table, columns = list_cutouts(layout.options, layout.base, not later), Columns()
     else:
         table = read_catalogue(catalogue)
     table = _with(table, CATALOGUE_ROW, pa.array(np.arange(table.num_rows)))
@@ -249,15 +258,27 @@ def _with(table: pa.Table, name: str, column: Any) -> pa.Table:
     return table.append_column(name, column)
 
 
-def _read_ahead(reader: Reader, sources: pa.Table, ensemble: Ensemble) -> Iterator[ShardPixels]:
-    """Pixels of the rows, a chunk at a time; the next chunk is read while one is scored."""
+def _read_ahead(
+    reader: Reader, sources: pa.Table, ensemble: Ensemble, locator: Locator | None
+) -> Iterator[ShardPixels]:
+    """Pixels of the rows, a chunk at a time; the next chunk is read while one is scored.
+
+    locator: the reader where it is to tell the positions as well.
+    """
     repeated = _repeated(sources["object_id"])
 
     def read(start: int) -> ShardPixels:
         began = time.perf_counter()
         rows = sources.slice(start, CHUNK_ROWS)
         double = repeated[start : start + CHUNK_ROWS]
-        batch = reader.read(rows.filter(pa.array(~double)), ensemble.inputs)
+        wanted = rows.filter(pa.array(~double))
+        if locator is not None:
+            batch, found = locator.read_located(wanted, ensemble.inputs)
+            positions = np.full((rows.num_rows, 2), np.nan)
+            positions[~double] = found
+            rows = _with_position(rows, positions[:, 0], positions[:, 1])
+        else:
+            batch = reader.read(wanted, ensemble.inputs)
         return ShardPixels(rows, double, batch, time.perf_counter() - began)
 
     starts = range(0, sources.num_rows, CHUNK_ROWS)
@@ -302,7 +323,10 @@ def _count(summary: ScoreSummary, scores: pa.Table, failures: pa.Table) -> None:
 
 
 class _Tables:
-    """The two files that are written; both appear whole at the end, or neither."""
+    """The two files that are written; both appear whole at the end, or neither.
+
+    Chunks are gathered to row groups of a size that readers like.
+    """
 
     def __init__(
         self,
@@ -317,10 +341,23 @@ class _Tables:
         self._scores = _writer(stack, store, name, score_schema(kind, ensemble.member_names))
         self._failures = _writer(stack, store, failures_name, failure_schema(kind))
 
+        self._waiting: list[tuple[pa.Table, pa.Table]] = []
+        self._rows = 0
+
     def write(self, scores: pa.Table, failures: pa.Table) -> None:
         """Append the rows of one chunk."""
-        self._scores.write_table(scores)
-        self._failures.write_table(failures)
+        self._waiting.append((scores, failures))
+        self._rows += scores.num_rows + failures.num_rows
+        if self._rows >= WRITE_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        for writer, tables in zip(
+            (self._scores, self._failures), zip(*self._waiting, strict=True), strict=False
+        ):
+            writer.write_table(pa.concat_tables(tables))
+        self._waiting, self._rows = [], 0
 
 
 def _writer(stack: ExitStack, store: Store, name: str, schema: pa.Schema) -> pq.ParquetWriter:
