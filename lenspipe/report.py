@@ -6,18 +6,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import zarr
 
-from lenspipe.catalogue import scores
 from lenspipe.catalogue.candidates import IMAGES, Rule, array_of, open_candidates
 from lenspipe.catalogue.funnel import Funnel, funnel
 from lenspipe.colour import asinh_rgb, band_weights
+from lenspipe.external_sort import stream
 from lenspipe.figures import Histogram, Picture, Sky, score_picture, sky_picture, stamp_png
 from lenspipe.page import Stamp, page_environment
 from lenspipe.run_directory import FUNNEL, REPORT, RUN, STAGES, RunDirectory, ShardRecord, Stage
-from lenspipe.sky_map import choose_order, count_cells, extent
+from lenspipe.sky_map import Rows, choose_order, count_cells, extent
 
 _BINS = 90
 _LONGEST_LIST = 12
@@ -198,10 +199,13 @@ def _pictures(
     rule = None if candidates is None else candidates.rule
     none = np.zeros(0)
     ra, dec = (none, none) if candidates is None else (candidates.ra, candidates.dec)
-    with scores.connect(run, parts) as connection:
-        histogram = _histogram(connection)
-        field = extent(connection)
-        counts = count_cells(connection, choose_order(field, int(histogram.rows.sum())))
+
+    def rows(columns: Sequence[str]) -> Iterator[pa.Table]:
+        return stream(run, parts, columns)
+
+    histogram = _histogram(rows)
+    field = extent(rows)
+    counts = count_cells(rows, choose_order(field, int(histogram.rows.sum())))
     return score_picture(histogram, _marks(rule)), sky_picture(Sky(field, counts, ra, dec))
 
 
@@ -211,28 +215,27 @@ def _marks(rule: Rule | None) -> dict[str, float]:
     return {f"candidates: score > {rule.score_above:.3g}": rule.score_above}
 
 
-def _histogram(connection: duckdb.DuckDBPyConnection) -> Histogram:
-    found = connection.execute("SELECT min(score), max(score) FROM scores").fetchall()[0]
-    low, high = float(found[0]), float(found[1])
+def _histogram(rows: Rows) -> Histogram:
+    ends = [pc.min_max(table["score"]).as_py() for table in rows(["score"])]
+    low, high = min(end["min"] for end in ends), max(end["max"] for end in ends)
     width = (high - low) / _BINS or 1.0
-    counted = connection.execute(
-        "SELECT least(floor((score - ?) / ?), ?) AS bin, count(*) AS n FROM scores GROUP BY bin",
-        [low, width, _BINS - 1],
-    ).fetchnumpy()
-    rows = np.zeros(_BINS, np.int64)
-    rows[counted["bin"].astype(np.int64)] = counted["n"]
-    return Histogram(edges=low + width * np.arange(_BINS + 1), rows=rows)
+    counted = np.zeros(_BINS, np.int64)
+    for table in rows(["score"]):
+        bins = (table["score"].to_numpy().astype(float) - low) // width
+        counted += np.bincount(np.minimum(bins, _BINS - 1).astype(np.int64), minlength=_BINS)
+    return Histogram(edges=low + width * np.arange(_BINS + 1), rows=counted)
 
 
 def _failures(run: RunDirectory, counted: Funnel) -> list[FailureReason]:
     parts = [name for stage in STAGES for name in run.part_names("failures", run.commits(stage))]
     examples: dict[str, str] = {}
-    if parts:
-        with scores.connect(run, parts, "failures") as connection:
-            found = connection.execute(
-                "SELECT reason, min(detail) FROM failures WHERE detail <> '' GROUP BY reason"
-            )
-            examples = dict(found.fetchall())
+    for table in stream(run, parts, ["reason", "detail"]):
+        told = table.filter(pc.not_equal(table["detail"], ""))
+        least = told.group_by("reason").aggregate([("detail", "min")])
+        for reason, detail in zip(
+            least["reason"].to_pylist(), least["detail_min"].to_pylist(), strict=True
+        ):
+            examples[reason] = min(detail, examples.get(reason, detail))
     return [
         FailureReason(reason, rows, examples.get(reason, ""))
         for reason, rows in counted.reasons.items()

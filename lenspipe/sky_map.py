@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import duckdb
 import numpy as np
+import pyarrow as pa
 from astropy.wcs import WCS
 from jaxtyping import Float64, Int64
 
+from lenspipe.catalogue.places import HEALPIX, add_counts
 from lenspipe.healpix import ORDER, healpix_29
 
 ALL_SKY_RADIUS_DEG = 30.0  # a larger extent is drawn on the whole sky
@@ -53,21 +55,32 @@ class Counts:
         return counts
 
 
-def extent(connection: duckdb.DuckDBPyConnection) -> Field:
-    """The cap of table `scores`, about the mean of the unit vectors."""
-    vector = "cos(radians(dec)) * cos(radians(ra)) AS x, cos(radians(dec)) * sin(radians(ra)) AS y"
-    table = f"(SELECT {vector}, sin(radians(dec)) AS z FROM scores)"  # noqa: S608  # constants
-    mean = np.array(_row(connection, f"SELECT avg(x), avg(y), avg(z) FROM {table}"))  # noqa: S608
+# Columns -> tables of some rows each; may be called again for another pass.
+Rows = Callable[[Sequence[str]], Iterable[pa.Table]]
+
+
+def extent(rows: Rows) -> Field:
+    """The cap of all rows, about the mean of the unit vectors; there must be a row."""
+    count, summed = 0, np.zeros(3)
+    for vectors in _vectors(rows):
+        count += len(vectors)
+        summed += vectors.sum(axis=0)
+    mean = summed / count
     length = float(np.linalg.norm(mean))
     if length < 1e-6:
         return Field(0.0, 0.0, 180.0)
-    x, y, z = mean / length
+    x, y, z = centre = mean / length
     # The chord keeps its precision where the cosine of a small angle is 1.
-    chord = f"(x - {x!r}) ** 2 + (y - {y!r}) ** 2 + (z - {z!r}) ** 2".replace("np.float64", "")
-    (square,) = _row(connection, f"SELECT max({chord}) FROM {table}")  # noqa: S608  # numbers
+    square = max(float(((vectors - centre) ** 2).sum(axis=1).max()) for vectors in _vectors(rows))
     radius = 2 * np.degrees(np.arcsin(min(1.0, np.sqrt(square) / 2)))
     ra, dec = np.degrees(np.arctan2(y, x)) % 360, np.degrees(np.arcsin(np.clip(z, -1, 1)))
     return Field(float(ra), float(dec), float(radius))
+
+
+def _vectors(rows: Rows) -> Iterator[Float64[np.ndarray, "n 3"]]:
+    for table in rows(["ra", "dec"]):
+        ra, dec = (np.radians(table[name].to_numpy()) for name in ("ra", "dec"))
+        yield np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
 
 
 def choose_order(field: Field, rows: int) -> int:
@@ -80,14 +93,13 @@ def choose_order(field: Field, rows: int) -> int:
     return int(np.clip(np.round(np.log2(_ORDER_0_SIDE_DEG / side)), 3, 18))
 
 
-def count_cells(connection: duckdb.DuckDBPyConnection, order: int) -> Counts:
-    """Rows of table `scores` by HEALPix pixel."""
-    shift = 2 * (ORDER - order)
-    counted = connection.execute(
-        f"SELECT healpix_29 >> {shift} AS pixel, count(*) AS n "  # noqa: S608  # a number
-        "FROM scores GROUP BY pixel ORDER BY pixel"
-    ).fetchnumpy()
-    return Counts(order, counted["pixel"].astype(np.int64), counted["n"].astype(np.int64))
+def count_cells(rows: Rows, order: int) -> Counts:
+    """Rows by HEALPix pixel."""
+    pixels, counts = np.empty(0, np.int64), np.empty(0, np.int64)
+    for table in rows([HEALPIX]):
+        places = table[HEALPIX].to_numpy() >> 2 * (ORDER - order)
+        pixels, counts = add_counts(pixels, counts, places)
+    return Counts(order, pixels, counts)
 
 
 def tangent_wcs(field: Field, pixels: int) -> WCS:
@@ -99,7 +111,3 @@ def tangent_wcs(field: Field, pixels: int) -> WCS:
     wcs.wcs.cdelt = [-2 * half / pixels, 2 * half / pixels]
     wcs.wcs.crpix = [pixels / 2 + 0.5, pixels / 2 + 0.5]
     return wcs
-
-
-def _row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[float, ...]:
-    return tuple(float(value) for value in connection.execute(query).fetchall()[0])

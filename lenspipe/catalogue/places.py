@@ -14,7 +14,7 @@ from lenspipe.external_sort import Sample, divide, stream
 from lenspipe.run_directory import RunDirectory
 
 HEALPIX = "healpix_29"
-_Cells = tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]
+Cells = tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Places:
     bounds: UInt64[np.ndarray, " m"]
     coarse: Int64[np.ndarray, " n"]
 
-    def histogram(self, order: int, lowest: int, parents: Int64[np.ndarray, " k"] | None) -> _Cells:
+    def histogram(self, order: int, lowest: int, parents: Int64[np.ndarray, " k"] | None) -> Cells:
         """Pixels that hold rows and how many: see `partitions.Histogram`."""
         if parents is None and order == FIRST_ORDER:
             pixels = np.flatnonzero(self.coarse)
@@ -38,7 +38,7 @@ class Places:
             if parents is not None:
                 inside = np.isin(places >> 2 * (MAX_ORDER - lowest + 1), parents)
                 places = places[inside]
-            pixels, rows = _added(pixels, rows, places >> 2 * (MAX_ORDER - order))
+            pixels, rows = add_counts(pixels, rows, places >> 2 * (MAX_ORDER - order))
         return pixels, rows
 
 
@@ -55,9 +55,9 @@ def find_places(run: RunDirectory, parts: Sequence[str]) -> Places:
     return Places(run, parts, divide(sample.keys[0].astype(np.uint64), sample.pieces), coarse)
 
 
-def _added(
+def add_counts(
     pixels: Int64[np.ndarray, " n"], rows: Int64[np.ndarray, " n"], more: Int64[np.ndarray, " k"]
-) -> _Cells:
+) -> Cells:
     """Counts of sorted pixels with those of further rows."""
     found, counts = np.unique(more, return_counts=True)
     merged, inverse = np.unique(np.concatenate([pixels, found]), return_inverse=True)
