@@ -14,8 +14,7 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,8 +32,8 @@ RUN = (
 
 @dataclass(frozen=True)
 class Job:
-    """One call of the command. full_at: patterns of the event lines at which the disk is
-    filled, in their order. free_after_s: when it is freed again; None: not before the command ended."""
+    """One call of the command. full_at: patterns of the event lines at which the disk is filled, in
+    their order. free_after_s: when it is freed again; None: not before the command ended."""
 
     full_at: tuple[str, ...] = ()
     free_after_s: float | None = None
@@ -144,7 +143,7 @@ def _fill(disk: Disk) -> None:
 def _ballast(disk: Disk) -> Iterator[Path]:
     folder = Path(disk.mount, BALLAST)
     with suppress(OSError):
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         for index in range(disk.files):
             path = folder / str(index)
             path.touch()
