@@ -171,6 +171,8 @@ def compile_cuts(
     InputError(`cuts.NAME`) where a cut is no single boolean expression over columns of one row.
     """
     limits = limits or Limits()
+    if not cuts:
+        return CompiledCuts(limits=limits)
     if len(cuts) > _MAX_CUTS:
         raise InputError("cuts", f"at most {_MAX_CUTS}", len(cuts))
     with cursor(limits) as connection:
@@ -179,8 +181,14 @@ def compile_cuts(
     fields = {alias: schema.field(column) for column, alias in _aliases(columns).items()}
     for tree in trees.values():
         _rename(tree, {field.name: alias for alias, field in fields.items()})
-    compiled = tuple(_compile(name, tree, fields, limits) for name, tree in trees.items())
-    return CompiledCuts(compiled, tuple(columns), limits)
+    row = _row_of_nulls([field.with_name(alias) for alias, field in fields.items()])
+    with view(row, limits) as connection:
+        types = _Types(connection)
+        compiled = []
+        for name, tree in trees.items():
+            with limited(f"cuts.{name}", connection, limits):
+                compiled.append(_compile(name, tree, fields, types))
+    return CompiledCuts(tuple(compiled), tuple(columns), limits)
 
 
 def _rename(tree: Node, aliases: Mapping[str, str]) -> None:
@@ -188,14 +196,11 @@ def _rename(tree: Node, aliases: Mapping[str, str]) -> None:
         node["column_names"] = [aliases[node["column_names"][0]]]
 
 
-def _compile(name: str, tree: Node, fields: Mapping[str, pa.Field], limits: Limits) -> Cut:
+def _compile(name: str, tree: Node, fields: Mapping[str, pa.Field], types: _Types) -> Cut:
     """One cut of known columns after its types were checked. fields: alias -> the column."""
     used = list(dict.fromkeys(n["column_names"][0] for n in expressions.column_nodes(tree)))
-    row = _row_of_nulls([fields[alias].with_name(alias) for alias in used])
-    with view(row, limits) as connection, limited(f"cuts.{name}", connection, limits):
-        types = _Types(connection)
-        sql = _check(name, tree, types)
-        condition = arithmetic.translate(tree, fields, types.of, types.constant)
+    sql = _check(name, tree, types)
+    condition = arithmetic.translate(tree, fields, types.of, types.constant)
     return Cut(name, tuple(fields[a].name for a in used), tuple(used), sql, condition)
 
 
@@ -250,7 +255,7 @@ class _Types:
 
     def of(self, node: Node) -> str:
         """Type of a node."""
-        key = json.dumps(node)
+        key = json.dumps(expressions.canonical(node))
         if key not in self._known:
             # The text comes from a vetted tree, see `expressions.parse`.
             query = f"SELECT {self.sql(node)} FROM {VIEW} LIMIT 0"  # noqa: S608

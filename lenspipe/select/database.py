@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
 import duckdb
+import psutil
 import pyarrow as pa
 
 from lenspipe.errors import HopelessError
 
 VIEW = "part"
+_POLL_S = 0.02
+_VECTOR_ROWS = 2048  # that DuckDB computes at a time
+_BATCH_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,19 @@ class Limits:
 def view(table: pa.Table, limits: Limits) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection of its own (so threads do not meet) that sees `table` as view `part`."""
     with cursor(limits) as connection:
-        connection.register(VIEW, table)
+        connection.register(VIEW, _in_small_batches(table))
         yield connection
         connection.unregister(VIEW)
+
+
+def _in_small_batches(table: pa.Table) -> pa.Table:
+    """The same rows in batches of few bytes: what an expression makes of long text is held for a
+    batch, and DuckDB can be stopped between two."""
+    mean = table.nbytes / max(table.num_rows, 1)
+    rows = int(_BATCH_BYTES / max(mean, 1.0))
+    if rows >= _VECTOR_ROWS:
+        return table
+    return pa.Table.from_batches(table.to_batches(max_chunksize=max(rows, 1)), table.schema)
 
 
 @contextmanager
@@ -43,29 +58,59 @@ def cursor(limits: Limits) -> Iterator[duckdb.DuckDBPyConnection]:
 
 @contextmanager
 def limited(field: str, connection: duckdb.DuckDBPyConnection, limits: Limits) -> Iterator[None]:
-    """Interrupt what runs on `connection` after the limit; HopelessError(field) for that, and for
-    more memory than there may be.
+    """HopelessError(field) where what runs on `connection` goes past a limit, of time or memory.
 
-    DuckDB looks up between vectors of 2,048 rows, so a cut may run over its time by one of them.
+    DuckDB can be stopped between vectors of rows only, so a cut may run over by one of them.
     """
-
-    def interrupt() -> None:
-        with suppress(duckdb.Error):  # it had just ended
-            connection.interrupt()
-
-    timer = threading.Timer(limits.seconds, interrupt)
-    timer.start()
+    watch = _Watch(connection, limits)
+    watch.start()
     try:
         yield
     except duckdb.InterruptException as error:
-        allowed = f"no more than runtime.cut_timeout_s = {limits.seconds:g} s for a part"
-        raise HopelessError(field, allowed, "an evaluation that takes longer") from error
+        raise watch.told(field) from error
     except duckdb.OutOfMemoryException as error:
-        allowed = f"no more than runtime.cut_memory_mb = {limits.memory_mb}"
-        raise HopelessError(field, allowed, "an evaluation that takes more") from error
+        raise _too_much_memory(field, limits) from error
     finally:
-        timer.cancel()
-        timer.join()
+        watch.end()
+
+
+class _Watch(threading.Thread):
+    """Interrupts a connection from when a limit is passed until told to end."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, limits: Limits) -> None:
+        super().__init__(name="lenspipe-cut-limits", daemon=True)
+        self._connection, self._limits = connection, limits
+        self._ended = threading.Event()
+        self._too_large = False
+
+    def run(self) -> None:
+        """Look at clock and memory every few milliseconds."""
+        process = psutil.Process()
+        # DuckDB's own limit leaves out the text that functions make, so the process is looked at.
+        most = process.memory_info().rss + self._limits.memory_mb * 1024**2
+        deadline = time.monotonic() + self._limits.seconds
+        while not self._ended.wait(_POLL_S):
+            self._too_large = self._too_large or process.memory_info().rss > most
+            if self._too_large or time.monotonic() > deadline:
+                with suppress(duckdb.Error):  # it had just ended
+                    self._connection.interrupt()
+
+    def end(self) -> None:
+        """No interrupt comes after this."""
+        self._ended.set()
+        self.join()
+
+    def told(self, field: str) -> HopelessError:
+        """Which limit it was."""
+        if self._too_large:
+            return _too_much_memory(field, self._limits)
+        allowed = f"no more than runtime.cut_timeout_s = {self._limits.seconds:g} s for a part"
+        return HopelessError(field, allowed, "an evaluation that takes longer")
+
+
+def _too_much_memory(field: str, limits: Limits) -> HopelessError:
+    allowed = f"no more than runtime.cut_memory_mb = {limits.memory_mb}"
+    return HopelessError(field, allowed, "an evaluation that takes more")
 
 
 @lru_cache(maxsize=4)

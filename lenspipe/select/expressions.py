@@ -9,7 +9,9 @@ from __future__ import annotations
 import copy
 import difflib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -26,6 +28,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+_PLACES = ("query_location", "query_location_length")
 _CLASSES = _words("COLUMN_REF CONSTANT COMPARISON CONJUNCTION BETWEEN OPERATOR FUNCTION CAST CASE")
 _OPERATORS = _words(
     "COMPARE_IN COMPARE_NOT_IN OPERATOR_NOT OPERATOR_IS_NULL OPERATOR_IS_NOT_NULL "
@@ -62,7 +65,7 @@ def parse(field: str, text: str, connection: duckdb.DuckDBPyConnection) -> Node:
     # In brackets, so that it is no more than an expression; and as it stands, so that its own
     # brackets are in balance.
     for sql in (f"SELECT (\n{text}\n)", f"SELECT \n{text}\n"):
-        expression = _only_expression(field, text, _serialise(connection, sql), connection)
+        expression = _only_expression(field, text, _serialise(connection, sql))
     if expression.get("alias"):
         raise InputError(field, "an expression without an alias", repr(expression["alias"]))
     _vet(field, expression)
@@ -71,10 +74,15 @@ def parse(field: str, text: str, connection: duckdb.DuckDBPyConnection) -> Node:
 
 def write(tree: Node, connection: duckdb.DuckDBPyConnection) -> str:
     """SQL text of a tree."""
-    statement = _serialise(connection, "SELECT 1")
+    statement = _select_one()
     statement["statements"][0]["node"]["select_list"] = [tree]
     text = _value(connection, "SELECT json_deserialize_sql(?)", json.dumps(statement))
     return text.removeprefix("SELECT ")
+
+
+def canonical(tree: Node) -> Any:
+    """The tree without its places in the text: equal for equal expressions."""
+    return _without(tree, _PLACES)
 
 
 def column_nodes(tree: Node) -> Iterator[Node]:
@@ -237,6 +245,17 @@ def _serialise(connection: duckdb.DuckDBPyConnection, sql: str) -> Node:
     return tree
 
 
+def _select_one() -> Node:
+    tree: Node = json.loads(_select_one_text())
+    return tree
+
+
+@cache
+def _select_one_text() -> str:
+    with closing(duckdb.connect()) as connection:
+        return _value(connection, "SELECT json_serialize_sql(?)", "SELECT 1")
+
+
 def _value(connection: duckdb.DuckDBPyConnection, query: str, argument: str) -> str:
     [[value]] = connection.execute(query, [argument]).fetchall()
     return str(value)
@@ -249,25 +268,22 @@ def _expressions(tree: Node) -> list[Node]:
     return expressions
 
 
-def _only_expression(
-    field: str, text: str, tree: Node, connection: duckdb.DuckDBPyConnection
-) -> Node:
+def _only_expression(field: str, text: str, tree: Node) -> Node:
     """The one thing that a statement selects; InputError where there is more to the statement."""
     if tree.get("error"):
         raise InputError(field, "one SQL expression", tree.get("error_message", "no SQL"))
     expressions = _expressions(tree)
-    if len(expressions) != 1 or _frame(tree) != _frame(_serialise(connection, "SELECT 1")):
+    if len(expressions) != 1 or _frame(tree) != _frame(_select_one()):
         raise InputError(field, "one SQL expression", f"more than that in {text.strip()!r}")
     return expressions[0]
 
 
 def _frame(tree: Node) -> Any:
     """All of a statement but what it selects and where in the text it stands."""
+    return _without(tree, (*_PLACES, "select_list"))
 
-    def strip(value: Any) -> Any:
-        if isinstance(value, dict):
-            dropped = ("select_list", "query_location", "query_location_length")
-            return {key: strip(item) for key, item in value.items() if key not in dropped}
-        return [strip(item) for item in value] if isinstance(value, list) else value
 
-    return strip(tree)
+def _without(value: Any, dropped: Collection[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _without(item, dropped) for key, item in value.items() if key not in dropped}
+    return [_without(item, dropped) for item in value] if isinstance(value, list) else value

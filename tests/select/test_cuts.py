@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import duckdb
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lenspipe.errors import InputError
-from lenspipe.select.cuts import CutCount, compile_cuts
+from lenspipe.select.cuts import CompiledCuts, CutCount, compile_cuts
 from lenspipe.select.database import Limits, cursor
 
 SCHEMA = pa.schema(
@@ -47,6 +48,11 @@ def _table(rows: list[tuple[float | None, float | None, int | None]]) -> pa.Tabl
     )
 
 
+@cache
+def _compiled(threads: int) -> CompiledCuts:
+    return compile_cuts(CUTS, _table([]).schema, Limits(threads=threads))
+
+
 def _truths(g: float | None, i: float | None, n: int | None) -> list[bool | None]:
     """Each cut by hand, in three-valued logic."""
     both = g is not None and i is not None
@@ -73,7 +79,7 @@ def test_kept_rows_and_counts_are_those_of_a_plain_evaluation(
             kept.append(k)
         else:
             counts[name][truth is None] += 1
-    result = compile_cuts(CUTS, table.schema, Limits(threads=threads)).apply(table)
+    result = _compiled(threads).apply(table)
     assert result.kept.tolist() == kept
     assert result.removed == {name: CutCount(*pair) for name, pair in counts.items()}
 
@@ -236,7 +242,7 @@ def test_a_sum_that_overflows_compares_as_its_true_value_would() -> None:
 
 def test_as_many_cuts_as_are_allowed_run_and_more_are_refused() -> None:
     schema = pa.schema([("i", pa.float64())])
-    many = {f"cut{k}": f"i - 0.5 > {k}" for k in range(200)}
+    many = {f"cut{k}": f"i > {k}" for k in range(200)}
     result = compile_cuts(many, schema).apply(pa.table({"i": [100.0, None, 1000.0]}))
     assert result.kept.tolist() == [2]
     assert result.removed["cut100"] == CutCount(false=1)

@@ -341,6 +341,7 @@ def test_bad_catalogues_are_refused_in_one_line(tmp_path: Path, case: str, line:
 @pytest.mark.parametrize("fault", ["gone", "changed", "touched", "page"])
 def test_files_that_change_after_planning_are_named(tmp_path: Path, fault: str) -> None:
     path = _write(tmp_path / "a.parquet", _catalogue(0, 5000), use_dictionary=False)
+    _write(tmp_path / "b.parquet", _catalogue(5000, 5))  # so that the disk is there
     sources = Sources(path=str(path))
     view, (part,) = open_view(sources, "."), list_parts(sources, ".")
     if fault == "gone":
