@@ -1,149 +1,268 @@
-"""Cutouts per second of an ensemble on a GPU and on the CPU, and whether they give the same logits.
+"""Cutouts per second from a local Zarr store to committed scores, over the bare ONNX sessions, on
+whatever GPU is there: CUDA and TensorRT, float32 and float16 members, several actors a GPU.
 
-Arrays in memory, no files: `bare` is the members' ONNX Runtime sessions one after the other on
-numpy arrays, `ensemble` is `Ensemble.score` with its checks, device buffers, blend and calibration.
-Says so where no GPU is there, and measures the CPU alone.
+    python -m benchmarks.gpu_throughput
+    python -m benchmarks.gpu_throughput --provider cpu --small
+
+`job` is stage `score` of a real run, as in `lenspipe.bench.job`. `bare` is the members' sessions
+alone on the same arrays in memory, as many threads as there are actors, at the same batch size.
+Random pixels suffice: a network's speed does not depend on them. One JSON object is printed at the
+end, and each measurement on standard error when it is done; `--limit-s` ends the list in time.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import shutil
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import onnxruntime
+import pyarrow.parquet as pq
+import yaml
+import zarr
 
-from lenspipe.models.ensemble import Ensemble, load_ensemble
+from lenspipe.bench.job import stage_seconds, write_survey
+from lenspipe.config import Survey
+from lenspipe.errors import ProviderError
+from lenspipe.models import cuda
+from lenspipe.models.card import read_card
+from lenspipe.models.encode import encode, image_inputs
+from lenspipe.models.ensemble import describe_ensemble, load_ensemble
 from lenspipe.models.providers import (
     RUNTIME_NAMES,
     ProviderName,
     ProviderOptions,
     cuda_devices,
+    default_batch_size,
     open_session,
 )
+from lenspipe.runtime import connect
+from lenspipe.slots import Machine, plan_slots
+from training.half import example_stamps, make_half
 
-Images = dict[str, np.ndarray]
+PRECISIONS = ("fp32", "fp16")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One measurement's place in the list."""
+
+    provider: ProviderName
+    precision: str
+    actors: int
+
+
+def why_not(provider: ProviderName) -> str:
+    """Why a provider cannot be measured here; empty where it can."""
+    if RUNTIME_NAMES[provider] not in onnxruntime.get_available_providers():
+        return f"onnxruntime {onnxruntime.__version__} was built without it"
+    return "" if provider == "cpu" or cuda_devices() else "no CUDA device"
+
+
+def half_ensemble(name: str, folder: Path) -> Path:
+    """The ensemble's file beside members that were brought to half precision."""
+    described = describe_ensemble(name)
+    folder.mkdir(parents=True)
+    for member in described.members:
+        make_half(member.path, folder / f"{member.name}.onnx", example_stamps(member.card, 16))
+    content = yaml.safe_load(described.path.read_text(encoding="utf-8"))
+    content["members"] = [f"{member.name}.onnx" for member in described.members]
+    path = folder / "half.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def with_setting(survey: Survey, ensemble: str, setting: Setting, shard_rows: int) -> Survey:
+    """The survey with the setting's models and share of the machine."""
+    cores = len(os.sched_getaffinity(0))
+    runtime = survey.runtime.model_copy(
+        update={
+            "provider": setting.provider,
+            "batch_size": default_batch_size(setting.provider),
+            "scorers": setting.actors,
+            "cpus_per_scorer": max(1, cores // setting.actors),
+            "gpus_per_scorer": 1.0 / setting.actors,
+            "shard_rows": shard_rows,
+            "read_ahead": 4,
+        }
+    )
+    return survey.model_copy(update={"ensemble": ensemble, "runtime": runtime})
+
+
+def bare_seconds(ensemble: str, pixels: np.ndarray, setting: Setting, threads: int) -> float:
+    """The sessions alone, each actor's share of the rows in its own thread."""
+    parts = np.array_split(pixels, setting.actors)
+    works = [_BareWorker(ensemble, part, setting.provider, threads) for part in parts]
+    began = time.perf_counter()
+    with ThreadPoolExecutor(len(works)) as pool:
+        for done in [pool.submit(work.run) for work in works]:
+            done.result()
+    return time.perf_counter() - began
+
+
+class _BareWorker:
+    """Every member's session, and the rows as the member takes them."""
+
+    def __init__(
+        self, ensemble: str, pixels: np.ndarray, provider: ProviderName, threads: int
+    ) -> None:
+        self._rows = default_batch_size(provider)
+        self._work: list[tuple[onnxruntime.InferenceSession, str, np.ndarray]] = []
+        for member in describe_ensemble(ensemble).members:
+            content = member.path.read_bytes()
+            session = open_session(content, provider, threads, 0, ProviderOptions(), member.name)
+            (image,) = image_inputs(read_card(member.path)).values()
+            taken = pixels
+            if image.dtype != "float32":
+                taken = np.empty(pixels.shape, image.dtype)
+                encode(pixels, image, taken)
+            self._work.append((session, image.name, taken))
+            session.run(None, {image.name: taken[: self._rows]})  # the first batch builds kernels
+
+    def run(self) -> None:
+        for start in range(0, len(self._work[0][2]), self._rows):
+            for session, name, taken in self._work:
+                session.run(None, {name: taken[start : start + self._rows]})
+
+
+def require_scored(output: Path, rows: int) -> None:
+    """RuntimeError where the run did not score every row: its time would mean nothing."""
+    scored = sum(pq.read_metadata(path).num_rows for path in output.glob("scores/*.parquet"))
+    if scored != rows:
+        raise RuntimeError(f"{output}: {scored} of {rows} rows were scored")
+
+
+def measure_setting(
+    survey: Survey, ensemble: str, setting: Setting, shard_rows: int, rounds: int, machine: Machine
+) -> dict[str, Any]:
+    """Medians over rounds in turn, after one round that is not counted."""
+    ours = with_setting(survey, ensemble, setting, shard_rows)
+    slots = plan_slots(machine, ours.runtime)
+    pixels = np.asarray(zarr.open_group(Path(survey.base, "cutouts.zarr"), mode="r")["images"])
+    job, bare = [], []
+    for turn in range(rounds + 1):
+        output = Path(survey.base, f"run-{turn}")
+        seconds = (
+            stage_seconds(ours.model_copy(update={"output": str(output)}), slots),
+            bare_seconds(ensemble, pixels, setting, slots.threads),
+        )
+        require_scored(output, len(pixels))
+        shutil.rmtree(output)
+        if turn:
+            job.append(seconds[0])
+            bare.append(seconds[1])
+    return {
+        **asdict(setting),
+        "job_cutouts_per_s": len(pixels) / median(job),
+        "bare_cutouts_per_s": len(pixels) / median(bare),
+        "job_vs_session": median(b / j for b, j in zip(bare, job, strict=True)),
+    }
+
+
+def largest_differences(ensembles: dict[str, str], provider: ProviderName) -> dict[str, float]:
+    """Largest difference of the ensemble's scores from those in float32 on the CPU."""
+    stamps = example_stamps(describe_ensemble(ensembles["fp32"]).members[0].card, 256)
+    wanted = load_ensemble(ensembles["fp32"], provider="cpu").score(stamps).score
+    return {
+        precision: float(
+            np.abs(load_ensemble(path, provider=provider).score(stamps).score - wanted).max()
+        )
+        for precision, path in ensembles.items()
+    }
 
 
 def measure(
-    name: str, rows: dict[str, int], batches: list[int], rounds: int, threads: int
+    settings: Sequence[Setting],
+    ensemble: str,
+    cutouts: int,
+    rounds: int,
+    shard_rows: int,
+    limit_s: float,
 ) -> dict[str, Any]:
-    """Rates by provider and batch size, and the largest differences of the GPU's logits."""
-    missing = why_no_gpu()
-    providers: list[ProviderName] = ["cpu"] if missing else ["cpu", "cuda"]
+    """All settings until the limit; what was not measured is named with its reason."""
+    ends = time.monotonic() + limit_s
+    device = cuda.device(0)
     found: dict[str, Any] = {
-        "ensemble": name,
+        "ensemble": ensemble,
+        "cutouts": cutouts,
+        "rounds": rounds,
         "onnxruntime": onnxruntime.__version__,
         "cores": len(os.sched_getaffinity(0)),
-        "threads": threads,
-        "gpu": missing or "used",
-        "cutouts_per_s": {},
+        "device": None if device is None else asdict(device),
+        "measured": [],
+        "left_out": [],
+        "score_minus_cpu_fp32": {},
     }
-    for provider in providers:
-        found["cutouts_per_s"][provider] = {
-            batch: rates(name, provider, rows[provider], batch, rounds, threads)
-            for batch in batches
-        }
-    if not missing:
-        found["gpu_minus_cpu"] = {
-            "tf32_off": differences(name, ProviderOptions()),
-            "tf32_on": differences(name, ProviderOptions(tf32=True)),
-        }
+    with TemporaryDirectory(prefix="lenspipe-gpu-") as folder, connect() as machine:
+        survey = write_survey(Path(folder), ensemble, cutouts)
+        ensembles = {"fp32": ensemble}
+        if any(setting.precision == "fp16" for setting in settings):
+            ensembles["fp16"] = str(half_ensemble(ensemble, Path(folder, "half")))
+        for setting in settings:
+            reason = why_not(setting.provider)
+            if not reason and time.monotonic() > ends:
+                reason = f"the limit of {limit_s:g} s was reached"
+            if not reason:
+                try:
+                    row = measure_setting(
+                        survey, ensembles[setting.precision], setting, shard_rows, rounds, machine
+                    )
+                except ProviderError as error:  # TensorRT is listed where its library is not
+                    reason = str(error)
+                else:
+                    found["measured"].append(row)
+                    print(json.dumps(row), file=sys.stderr, flush=True)
+            if reason:
+                found["left_out"].append({**asdict(setting), "reason": reason})
+        for provider in sorted({row["provider"] for row in found["measured"]}):
+            found["score_minus_cpu_fp32"][provider] = largest_differences(ensembles, provider)
     return found
 
 
-def why_no_gpu() -> str:
-    """Why the GPU cannot be measured; empty where it can."""
-    if RUNTIME_NAMES["cuda"] not in onnxruntime.get_available_providers():
-        return f"none: onnxruntime {onnxruntime.__version__} was built without CUDA"
-    return "" if cuda_devices() else "none: no CUDA device"
-
-
-def rates(
-    name: str, provider: ProviderName, rows: int, batch: int, rounds: int, threads: int
-) -> dict[str, float]:
-    """Cutouts per second, median over rounds after one that is not counted."""
-    ensemble = load_ensemble(name, provider=provider, threads=threads, batch_size=batch)
-    images = stamps(ensemble, rows)
-    bare = bare_sessions(ensemble, provider, threads, batch)
-    return {
-        "bare": rows / seconds(lambda: bare(images), rounds),
-        "ensemble": rows / seconds(lambda: ensemble.score(images), rounds),
-    }
-
-
-def bare_sessions(
-    ensemble: Ensemble, provider: str, threads: int, batch: int
-) -> Callable[[Images], None]:
-    """A function that runs every member's session on every batch, and nothing else."""
-    sessions = [
-        open_session(m.path.read_bytes(), provider, threads, 0, ProviderOptions(), m.name)
-        for m in ensemble.members
-    ]
-    key = ensemble.inputs[0].name
-
-    def run(images: Images) -> None:
-        for session in sessions:
-            own = session.get_inputs()[0].name
-            for start in range(0, len(images[key]), batch):
-                session.run(None, {own: images[key][start : start + batch]})
-
-    return run
-
-
-def differences(name: str, options: ProviderOptions, rows: int = 4096) -> dict[str, float]:
-    """Largest absolute difference of each member's logits and of the score."""
-    cpu = load_ensemble(name, provider="cpu", threads=len(os.sched_getaffinity(0)))
-    gpu = load_ensemble(name, provider="cuda", options=options)
-    images = stamps(cpu, rows)
-    wanted, found = cpu.score(images), gpu.score(images)
-    apart = np.abs(wanted.members - found.members).max(axis=0)
-    score = float(np.abs(wanted.score - found.score).max())
-    return {**dict(zip(cpu.member_names, map(float, apart), strict=True)), "score": score}
-
-
-def stamps(ensemble: Ensemble, rows: int) -> Images:
-    """A round galaxy of random flux and size on noise, in every band."""
-    draw = np.random.default_rng(0)
-    made = {}
-    for spec in ensemble.inputs:
-        bands, size, _ = spec.shape
-        y, x = np.mgrid[:size, :size] - (size - 1) / 2
-        flux = draw.lognormal(0.0, 1.0, (rows, 1, 1)).astype(np.float32)
-        width = draw.uniform(2.0, 6.0, (rows, 1, 1)).astype(np.float32)
-        light = flux * np.exp(-np.hypot(x, y).astype(np.float32) / width)
-        noise = draw.standard_normal((rows, bands, size, size), np.float32)
-        made[spec.name] = light[:, None] + np.float32(0.1) * noise
-    return made
-
-
-def seconds(work: Callable[[], object], rounds: int) -> float:
-    """Median of `rounds` timings after one that is thrown away."""
-    times = []
-    for _ in range(rounds + 1):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return median(times[1:])
+def settings_of(options: argparse.Namespace) -> Iterator[Setting]:
+    """Every provider with every precision and number of actors, the plainest first."""
+    chosen = ["cuda", "tensorrt"] if options.provider == "gpu" else [options.provider]
+    for provider, actors, precision in itertools.product(
+        chosen, options.actors, options.precisions
+    ):
+        yield Setting(provider, precision, actors)
 
 
 def main() -> None:
     """Print the measurement as one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--provider", default="gpu", choices=["gpu", "cpu", "cuda", "tensorrt"])
     parser.add_argument("--ensemble", default="ps1-gri", help="a name in the zoo or a path")
-    parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024])
-    parser.add_argument("--cpu-rows", type=int, default=2048)
-    parser.add_argument("--gpu-rows", type=int, default=32768)
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--cutouts", type=int, default=65_536)
+    parser.add_argument("--shard-rows", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--limit-s", type=float, default=500.0)
+    parser.add_argument("--small", action="store_true", help="one actor, one round, 256 cutouts")
     options = parser.parse_args()
-    rows = {"cpu": options.cpu_rows, "cuda": options.gpu_rows}
-    found = measure(options.ensemble, rows, options.batches, options.rounds, options.threads)
+    if options.small:
+        options.actors, options.cutouts, options.rounds = [1], 256, 1
+    found = measure(
+        list(settings_of(options)),
+        options.ensemble,
+        options.cutouts,
+        options.rounds,
+        options.shard_rows,
+        options.limit_s,
+    )
     print(json.dumps(found, indent=1))
 
 

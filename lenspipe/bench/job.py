@@ -48,7 +48,7 @@ def measure(ensemble: str = "ps1-gri", cutouts: int = 8192, rounds: int = 3) -> 
             slots = plan_slots(machine, survey.runtime)
             for turn in range(rounds + 1):
                 seconds = (
-                    _stage_seconds(survey.model_copy(update={"output": f"run-{turn}"}), slots),
+                    stage_seconds(survey.model_copy(update={"output": f"run-{turn}"}), slots),
                     _bare_seconds(ensemble, pixels, slots),
                 )
                 if turn:  # the first round warms the page cache
@@ -118,7 +118,8 @@ class _Stopwatch(Events):
             object.__setattr__(self, "began", time.perf_counter())
 
 
-def _stage_seconds(survey: Survey, slots: Slots) -> float:
+def stage_seconds(survey: Survey, slots: Slots) -> float:
+    """Stage `score` of a run of its own, from the first shard handed out to the last committed."""
     events = _Stopwatch(RunMetrics(survey.name), SilentProgress())
     with check_and_open(survey, events) as job:
         return _score_seconds(job, slots, events)
