@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -76,6 +77,13 @@ def _parsed(name: str, line: int, parse: Callable[[bytes], M], text: bytes) -> M
         raise CorruptRunError(f"{place}: {first['msg']}") from error
 
 
+def _groups(wanted: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Files to read at the same time: small ones many, put-together ones each alone."""
+    for whole, files in groupby(wanted, key=lambda numbers: numbers[0] != numbers[1]):
+        while group := list(islice(files, 1 if whole else _READ_THREADS)):
+            yield group
+
+
 class CommitLog:
     """Reads and extends the log of one stage; only the process that holds the lock extends it."""
 
@@ -109,8 +117,7 @@ class CommitLog:
             number = wanted[-1][1] + 1
         number = 0
         with ThreadPoolExecutor(_READ_THREADS) as pool:
-            for start in range(0, len(wanted), _READ_THREADS):
-                group = wanted[start : start + _READ_THREADS]
+            for group in _groups(wanted):
                 for found, (first, _) in zip(pool.map(self._find, group), group, strict=True):
                     if found is None:
                         raise CorruptRunError(f"{self._name(first)}: lost")

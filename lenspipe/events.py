@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lenspipe.metrics import RunMetrics
@@ -22,9 +22,9 @@ class Events:
         self.metrics.planned(stage, shards, rows)
         self.metrics.started(stage)
 
-    def resumed(self, record: ShardRecord) -> None:
-        """A shard of the stage was committed by an earlier attempt."""
-        self.metrics.committed(record, resumed=True)
+    def resumed(self, stage: Stage, records: Sequence[ShardRecord]) -> None:
+        """Shards of the stage were committed by an earlier attempt."""
+        self.metrics.resumed(stage, records)
 
     def stage_resumed(self, stage: Stage, rows: int, done: int) -> None:
         """All that an earlier attempt committed was told: `done` of so many rows."""

@@ -18,7 +18,7 @@ from lenspipe.run_directory import RunDirectory
 from lenspipe.shard_record import ShardRecord
 
 GROUP_S = 1.0
-GROUP_RECORDS = 256
+GROUP_RECORDS = 128
 R = TypeVar("R")
 
 

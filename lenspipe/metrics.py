@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
@@ -124,22 +124,25 @@ class RunMetrics:
         """A stage begins: its clock runs from here."""
         self._track(stage, self._speed[stage].total if stage in self._speed else 0)
 
-    def committed(self, record: ShardRecord, resumed: bool = False) -> None:
-        """A shard was committed; resumed: by an earlier attempt of this run."""
-        self._shards.labels(record.stage, "done").inc()
-        for outcome, rows in _outcomes(record).items():
-            self._sources.labels(record.stage, outcome).inc(rows)
-        self._cutouts.inc(record.cutouts)
-        self._bytes.inc(record.bytes_read)
-        self._batches.inc(record.batches)
-        self._halvings.inc(record.halvings)
-        speed = self._speed[record.stage]
-        if resumed:
-            speed.resumed(record.rows_in)
-            return
-        speed.add(record.rows_in)
+    def resumed(self, stage: Stage, records: Sequence[ShardRecord]) -> None:
+        """Shards of a stage were committed by an earlier attempt of this run."""
+        self._count(stage, records)
+        self._speed[stage].resumed(sum(record.rows_in for record in records))
+
+    def committed(self, record: ShardRecord) -> None:
+        """A shard was committed."""
+        self._count(record.stage, [record])
+        self._speed[record.stage].add(record.rows_in)
         for step, seconds in record.seconds.items():
             self._seconds.labels(record.stage, step).observe(seconds)
+
+    def _count(self, stage: Stage, records: Sequence[ShardRecord]) -> None:
+        self._shards.labels(stage, "done").inc(len(records))
+        for outcome, rows in _outcomes(stage, records).items():
+            self._sources.labels(stage, outcome).inc(rows)
+        self._cutouts.inc(sum(record.cutouts for record in records))
+        self._bytes.inc(sum(record.bytes_read for record in records))
+        self._batches.inc(sum(record.batches for record in records))
 
     def retried(self, stage: Stage) -> None:
         """A shard is tried again."""
@@ -194,11 +197,12 @@ class RunMetrics:
         self._eta.labels(stage).set_function(speed.seconds_left)
 
 
-def _outcomes(record: ShardRecord) -> dict[str, int]:
+def _outcomes(stage: Stage, records: Sequence[ShardRecord]) -> dict[str, int]:
     """Rows by where they went, in the funnel's words; outcomes that have none are told too."""
-    if record.stage == "score":
-        return {"scored": record.rows_out, "failed": record.rows_failed}
-    went = count([record], [])
+    if stage == "score":
+        scored = sum(record.rows_out for record in records)
+        return {"scored": scored, "failed": sum(record.rows_failed for record in records)}
+    went = count(records, [])
     return {
         "cut": went.cut,
         "rejected": went.rejected,

@@ -74,10 +74,11 @@ def _told(ledger: Ledger, stage: Stage, rows: int, shards: int) -> Iterator[Inte
     """What an earlier attempt committed, told to the listeners as it passes by."""
     ledger.events.stage_started(stage, rows, shards)
     done = 0
-    for record in ledger.run.commits(stage):
-        ledger.events.resumed(record)
-        done += record.stop - record.start
-        yield record.start, record.stop
+    for segment in ledger.run.segments(stage):
+        ledger.events.resumed(stage, segment.records)
+        for record in segment.records:
+            done += record.stop - record.start
+            yield record.start, record.stop
     ledger.events.stage_resumed(stage, rows, done)
 
 

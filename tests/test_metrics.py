@@ -54,7 +54,7 @@ def busy(clock: Clock | None = None) -> RunMetrics:
     metrics.committed(SELECT)
     metrics.finished("select")
     metrics.started("score")
-    metrics.committed(SCORE, resumed=True)
+    metrics.resumed("score", [SCORE])
     metrics.queue("score", 1, running=1)
     clock.now += 4
     metrics.retried("score")
