@@ -35,7 +35,7 @@ from pydantic import Field
 from lenspipe.config import resolve
 from lenspipe.contracts import CutoutBatch, Flag, InputSpec, Reason
 from lenspipe.cutouts.assemble import Collector, finish
-from lenspipe.cutouts.base import BandInfo, Block, Reader, ReaderOptions, WholeNumber
+from lenspipe.cutouts.base import BandInfo, Block, Reader, ReaderOptions, Switch, WholeNumber
 from lenspipe.cutouts.checks import check_inputs, native_scale, require_bands
 from lenspipe.cutouts.faults import READ_ERRORS, UnreadableError
 from lenspipe.cutouts.fitsfile import FitsFile, Image, card_number, open_fits
@@ -65,6 +65,7 @@ class Options(ReaderOptions):
     bands: dict[str, str] = Field(min_length=1)
     hdu: WholeNumber | str | None = None
     position: Position | None = None
+    checksums: Switch = True
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,10 @@ class StampReader:
         return infos
 
     def check(self, inputs: Sequence[InputSpec]) -> None:
-        """See `Reader`."""
-        check_inputs(self._options, self.describe(), inputs)
+        """See `Reader`. The first readable stamp of each band speaks for all."""
+        samples = {band: self._sample(band, self.files(band)) for band in self._options.bands}
+        infos = {band: BandInfo(found.scale, found.shape, 0, 0) for band, found in samples.items()}
+        check_inputs(self._options, infos, inputs)
 
     def _sample(self, band: str, paths: Sequence[str]) -> _Sample:
         problem = f"no file like {self._template.template}"
