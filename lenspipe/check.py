@@ -15,7 +15,7 @@ from lenspipe.identity import fingerprint
 from lenspipe.models.card import file_sha256
 from lenspipe.models.ensemble_file import EnsembleDescription, describe_ensemble
 from lenspipe.models.providers import ProviderName
-from lenspipe.preflight import check_address, check_output, free_bytes, local_slots
+from lenspipe.preflight import check_address, check_apart, check_output, free_bytes, local_slots
 from lenspipe.publish import PublishSettings
 from lenspipe.redaction import redact
 from lenspipe.scoring import ScoreSettings
@@ -120,6 +120,7 @@ class CheckedSurvey:
 def check_survey(survey: Survey) -> CheckedSurvey:
     """Find every mistake that shows without reading pixels; InputError names the first."""
     check_output(resolve(survey.output, survey.base))
+    _check_apart(survey)
     ensemble = describe_ensemble(survey.ensemble, survey.base)
     if survey.candidates.fpr is not None:
         ensemble.threshold(survey.candidates.fpr)
@@ -129,6 +130,20 @@ def check_survey(survey: Survey) -> CheckedSurvey:
     plan = plan_select(survey)
     parts = list_parts(survey.sources, survey.base, plan.stored_columns)
     return CheckedSurvey(survey, parts, plan, ensemble, bands)
+
+
+def _check_apart(survey: Survey) -> None:
+    """A run may not write among its inputs: catalogue and pixels; see `preflight.check_apart`."""
+    paths = survey.sources.path
+    check_apart(
+        resolve(survey.output, survey.base),
+        [resolve(path, survey.base) for path in ((paths,) if isinstance(paths, str) else paths)],
+        {
+            f"cutouts.{name}": resolve(value, survey.base)
+            for name in ("path", "tiles")
+            if isinstance(value := getattr(survey.cutouts, name, None), str)
+        },
+    )
 
 
 def check_machine(survey: Survey, address: str | None = None) -> Slots | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ import onnxruntime
 from lenspipe.config import Runtime, is_url
 from lenspipe.errors import InputError
 from lenspipe.models.providers import RUNTIME_NAMES, cuda_devices
+from lenspipe.run_directory import WRITTEN_FOLDERS
 from lenspipe.slots import Machine, Slots, plan_slots
 
 # Stores that put a file whole or not at all, and that every worker can reach.
@@ -28,6 +31,32 @@ def check_output(url: str, field: str = "output") -> None:
         _check_store(url, field)
     else:
         _check_folder(Path(url), field)
+
+
+def check_apart(output: str, sources: Sequence[str], inputs: Mapping[str, str]) -> None:
+    """InputError where a run would write among its own inputs, or over them.
+
+    sources: files and folders of the catalogue. inputs: field of the survey file -> path or glob.
+    A run replaces folders of its directory as a whole, and `--fresh` erases them.
+    """
+    folder = _real(output)
+    for path in sources:
+        if _is_below(folder, _real(path)):
+            raise InputError("output", "a folder outside of the catalogue's", f"{output} in {path}")
+    written = [f"{folder}/{name}" for name in WRITTEN_FOLDERS]
+    for field, path in (*(("sources.path", path) for path in sources), *inputs.items()):
+        if any(_is_below(_real(path), place) for place in written):
+            raise InputError(field, f"files that no run writes over (output is {output})", path)
+
+
+def _real(path: str) -> str:
+    """An absolute path behind links, up to the first wildcard; a URL as it is."""
+    fixed = re.split(r"[*?\[{]", path, maxsplit=1)[0]
+    return path.rstrip("/") if is_url(path) else os.path.realpath(fixed)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def free_bytes(url: str) -> int | None:

@@ -48,6 +48,8 @@ def plan_name(index: int) -> str:
 
 # Folders whose files exist only by the word of a record.
 PART_FOLDERS = ("select", "scores", "failures")
+# Folders that a run replaces as a whole and that `--fresh` erases.
+WRITTEN_FOLDERS = (LOG, "plan", *PART_FOLDERS, CATALOGUE, CANDIDATES, "report")
 
 
 class RunDirectory:
@@ -131,7 +133,7 @@ class RunDirectory:
         unlisted = self._unlisted_parts()
         for log in self._logs.values():
             log.erase()
-        for folder in (LOG, "plan", *PART_FOLDERS, CATALOGUE, CANDIDATES, "report"):
+        for folder in WRITTEN_FOLDERS:
             self.store.delete_folder(folder)
         for name in unlisted:
             self.store.delete(name)

@@ -137,6 +137,38 @@ def test_an_output_that_cannot_be_written_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("blocks", "told"),
+    [
+        ({"output": "catalogue/"}, "output: expected a folder outside of the catalogue's"),
+        ({"output": "catalogue/deep/run"}, "output: expected a folder outside of the catalogue's"),
+        ({"output": "linked/run"}, "output: expected a folder outside of the catalogue's"),
+        # Else the published catalogue would take the place of the survey's own.
+        ({"output": "."}, "sources.path: expected files that no run writes over (output is "),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_run_may_not_write_among_its_inputs(
+    lenspipe: Command, survey: Path, command: str, blocks: dict[str, object], told: str
+) -> None:
+    linked = survey.parent / "linked"
+    if not linked.is_symlink():
+        linked.symlink_to("catalogue")
+    before = (survey.parent / "catalogue" / "part.parquet").read_bytes()
+    done = lenspipe(command, _changed(survey, **blocks))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: {told}")
+    assert (survey.parent / "catalogue" / "part.parquet").read_bytes() == before
+
+
+def test_pixels_may_not_lie_where_a_run_writes(lenspipe: Command, survey: Path) -> None:
+    blocks = yaml.safe_load(survey.read_text())["cutouts"]
+    path = _changed(survey, cutouts={**blocks, "path": "run/candidates.zarr/x.h5"})
+    done = lenspipe("check", path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cutouts.path: expected files that no run writes over")
+
+
+@pytest.mark.parametrize(
     ("runtime", "field"),
     [
         ({"scorers": 9000, "provider": "cpu"}, "runtime.scorers"),
