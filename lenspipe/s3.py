@@ -160,6 +160,7 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
     """
 
     retries = 1  # of s3fs itself
+    default_block_size = 4 << 20  # read ahead of a file that is read as a stream
     connect_timeout = 5
     read_timeout = 30
 

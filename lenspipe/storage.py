@@ -233,7 +233,24 @@ class Store:
         left = [name for name in self._all_names("") if _is_aside(name)]
         for name in left:
             self.delete(name)
-        return len(left)
+        return len(left) + (self._abort_uploads() if self._has_conditions else 0)
+
+    def _abort_uploads(self) -> int:
+        """Give up uploads in parts that nobody ended: invisible, but they are stored and paid."""
+        bucket, _, prefix = self.root.partition("/")
+        try:
+            found = self.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/")
+        except PermissionError:  # a right of its own; a rule of the bucket may do it instead
+            return 0
+        uploads = found.get("Uploads", [])
+        for upload in uploads:
+            self.fs.call_s3(
+                "abort_multipart_upload",
+                Bucket=bucket,
+                Key=upload["Key"],
+                UploadId=upload["UploadId"],
+            )
+        return len(uploads)
 
     def _all_names(self, folder: str) -> list[str]:
         self.fs.invalidate_cache()

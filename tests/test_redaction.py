@@ -5,8 +5,10 @@ import json
 import pytest
 
 from lenspipe.errors import InputError
+from lenspipe.identity import fingerprint
 from lenspipe.redaction import redact
 from lenspipe.remote import url_to_fs
+from lenspipe.select.files import CatalogueFile
 
 SECRET = "planted/secret+of0the1tests2345678901234"  # noqa: S105  # opens nothing
 
@@ -62,6 +64,14 @@ def test_secrets_of_the_environment_are_not_told(
     assert redact(f"refused: {SECRET} at http://127.0.0.1:9000") == (
         "refused: *** at http://127.0.0.1:9000"
     )
+
+
+def test_a_url_signed_anew_names_the_same_file() -> None:
+    signed, anew, other = (
+        CatalogueFile(f"https://h/{name}.parquet?X-Amz-Signature={signature}", 10, "etag")
+        for name, signature in (("a", "1234"), ("a", "5678"), ("b", "1234"))
+    )
+    assert fingerprint([signed]) == fingerprint([anew]) != fingerprint([other])
 
 
 @pytest.mark.parametrize("url", [f"s3://key:{SECRET}@bucket/run", f"https://me:{SECRET}@host/x"])

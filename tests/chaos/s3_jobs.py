@@ -98,7 +98,8 @@ def main() -> None:
     from lenspipe import patience, runtime
 
     rest = float(os.environ.get(RESTS, "1"))
-    for module in (patience, runtime):
+    modules: list[Any] = [patience, runtime]
+    for module in modules:
         module.rest_s = lambda refusals: rest * 1.5 ** (refusals - 1)
     with runtime.connect(cpus=2):
         for line in sys.stdin:

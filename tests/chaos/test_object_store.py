@@ -8,21 +8,32 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from lenspipe.catalogue.candidates import array_of, open_candidates
+from lenspipe.cli import app
+from lenspipe.remote import OutageError
 from lenspipe.run_directory import RunDirectory
+from lenspipe.storage import Store
 from lenspipe.verify import verify
 from tests.chaos.s3_jobs import RESTS, Jobs, jobs
 from tests.chaos.s3_server import Fault, Kind, Request, Server, serving
 from tests.chaos.s3_survey import assert_same, change, in_bucket, make_twin, upload, write_stamps
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+PLANTED = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 SEED = int(os.environ.get("LENSPIPE_TEST_SEED", "20"))
 # Short rests and time limits; what a user may set in the same way.
 OPTIONS = {
@@ -39,6 +50,7 @@ class Place:
     server: Server
     jobs: Jobs
     twin: Path
+    ray_folder: Path
 
     @property
     def undisturbed(self) -> str:
@@ -49,8 +61,14 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("store")
-    with serving(folder) as server, pytest.MonkeyPatch.context() as patch:
-        environment = server.environment(FSSPEC_S3=json.dumps(OPTIONS), **{RESTS: "0.2"})
+    with (
+        serving(folder) as server,
+        pytest.MonkeyPatch.context() as patch,
+        TemporaryDirectory(prefix="lp-", dir="/tmp") as ray_folder,  # sockets have short names
+    ):
+        environment = server.environment(
+            FSSPEC_S3=json.dumps(OPTIONS), RAY_TMPDIR=ray_folder, **{RESTS: "0.2"}
+        )
         for name, value in environment.items():
             patch.setenv(name, value)
         twin = make_twin(folder / "local")
@@ -59,7 +77,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             upload(twin.parent / name, f"s3://sky/{name}")
         with jobs(folder, environment) as process:
             assert process.run(twin).error == ""
-            yield Place(server, process, twin)
+            yield Place(server, process, twin, Path(ray_folder))
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +136,8 @@ def test_an_outage_that_outlasts_the_retries_stops_the_run_and_it_resumes(place:
 
     def outage(request: Request) -> bool:
         begun = any(r.method == "PUT" and "/scores/" in r.key for r in place.server.weather.log)
-        return begun and "runs/outage" in request.key
+        # The lock is spared: the process that left it lives on here, and would be refused.
+        return begun and "runs/outage" in request.key and "lock.json" not in request.key
 
     place.server.weather.faults = (Fault("slow_down", only=outage),)
     ended = place.jobs.run(survey)
@@ -165,6 +184,82 @@ def test_fresh_erases_what_a_lagging_listing_does_not_show(place: Place) -> None
     assert_undisturbed(place, survey)
 
 
+def test_every_command_works_on_a_run_in_a_bucket(place: Place) -> None:
+    survey = in_bucket(place.twin, "commands")
+    succeed(place, survey)
+    url = "s3://sky/runs/commands"
+    for command, told in (("status", "done"), ("verify", "verified"), ("report", "index.html")):
+        found = CliRunner().invoke(app, [command, url])
+        assert (found.exit_code, told in found.output) == (0, True), (command, found.output)
+    local, remote = (
+        RunDirectory(where).store.names("catalogue") for where in (place.undisturbed, url)
+    )
+    assert remote == local
+    stamps = open_candidates(RunDirectory(url))
+    assert stamps is not None
+    expected = open_candidates(RunDirectory(place.undisturbed))
+    assert expected is not None
+    for name in ("images/image", "explanation", "score"):
+        np.testing.assert_array_equal(array_of(stamps, name), array_of(expected, name))
+
+
+def test_an_upload_in_parts_that_fails_is_invisible_and_is_cleared(
+    place: Place, tmp_path: Path
+) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(11 << 20))
+    store = Store("s3://sky/runs/parts")
+
+    def put() -> None:
+        store.fs.put_file(str(large), store.path("large"), chunksize=5 << 20)
+
+    def last_part(request: Request) -> bool:
+        return "partNumber=3" in request.query or request.method == "DELETE"
+
+    place.server.weather.faults = (Fault("slow_down", only=last_part),)
+    with pytest.raises(OutageError):
+        put()
+    place.server.weather.clear()
+    assert not store.exists("large")
+    assert store.delete_unfinished() == 1
+    assert store.delete_unfinished() == 0
+    place.server.weather.faults = (Fault("reset", only=last_part, times=2),)
+    put()
+    assert store.read("large") == large.read_bytes()
+
+
+def test_no_credential_is_in_any_output(place: Place) -> None:
+    """After everything above: what jobs and Ray wrote and said, and every object of every run."""
+    survey = in_bucket(place.twin, "told")
+    place.server.weather.faults = (
+        *(some(kind) for kind in ("slow_down", "reset")),
+        Fault("expired", only=lambda request: "/c/" in request.key),
+    )
+    assert place.jobs.run(survey).error == "StoppedError"
+    place.server.weather.clear()
+    planted = [value.encode() for name, value in os.environ.items() if name in PLANTED]
+    assert len(planted) == len(PLANTED)
+    store = Store("s3://sky/runs")
+    said = {name: store.read(name) for name in store.names()}
+    said |= {
+        str(path): path.read_bytes()
+        for folder in (place.jobs.errors.parent, place.ray_folder)
+        for path in folder.rglob("*.log*")
+        if path.is_file()
+    }
+    assert len(said) > 50
+    assert any("session_" in name for name in said)  # Ray's own logs
+    for name, data in said.items():
+        assert not [secret for secret in planted if secret in as_text(name, data)], name
+
+
+def as_text(name: str, data: bytes) -> bytes:
+    """A file's bytes, those of Parquet unpacked."""
+    if not name.endswith(".parquet"):
+        return data
+    return str(pq.read_table(BytesIO(data)).to_pydict()).encode()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["internal_error", "slow_down", "reset", "stall", "truncate", "shorten", "lost_reply"]
@@ -174,6 +269,27 @@ def test_a_run_survives_one_kind_at_a_high_rate(place: Place, kind: Kind) -> Non
     survey = in_bucket(place.twin, f"one-{kind}")
     succeed(place, survey)
     assert place.server.weather.injected[kind] > 3
+    assert_undisturbed(place, survey)
+
+
+@pytest.mark.slow
+def test_a_command_ends_in_one_line_where_the_store_goes_away_and_resumes(place: Place) -> None:
+    """The command itself, its lock and all: a dead process's lock is taken over."""
+    survey = in_bucket(place.twin, "gone")
+
+    def gone(_request: Request) -> bool:
+        return any(r.method == "PUT" and "/scores/" in r.key for r in place.server.weather.log)
+
+    command = [sys.executable, "-m", "lenspipe", "run", str(survey)]
+    place.server.weather.faults = (Fault("reset", only=gone),)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    lines = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
+    assert (ended.returncode, len(lines)) == (1, 1), ended.stderr
+    assert lines[0].startswith("StoppedError: storage failed")
+    assert lines[0].endswith("the same command resumes")
+    place.server.weather.clear()
+    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    assert again.returncode == 0, again.stderr
     assert_undisturbed(place, survey)
 
 
