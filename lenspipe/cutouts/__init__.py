@@ -13,6 +13,7 @@ HELPERS = (
     "assemble",
     "base",
     "checks",
+    "checksums",
     "chunked",
     "cutting",
     "faults",

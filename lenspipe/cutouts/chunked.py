@@ -278,7 +278,9 @@ def _one_by_one(
 ) -> Iterator[Piece]:
     first, stop = span
     low, high = np.searchsorted(wanted, span).tolist()
-    missing = isinstance(fault, MissingPixelsError | FileNotFoundError)
+    if isinstance(fault, FileNotFoundError):
+        fault = MissingPixelsError(f"chunk of object {first} was never written or is gone")
+    missing = isinstance(fault, MissingPixelsError)
     if missing and array.fill is not None:
         lengths = [part.stop - part.start for part in region]
         yield Piece(low, high, np.full((high - low, *lengths), array.fill, np.float32), 0)

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -36,14 +37,14 @@ from lenspipe.cutouts.assemble import Collector, Plane, apply_rules, pack
 from lenspipe.cutouts.base import BandInfo, Block, Reader, ReaderOptions, Text, WholeNumber
 from lenspipe.cutouts.checks import check_inputs, native_scale, require_bands
 from lenspipe.cutouts.cutting import Broken, Place, cut
-from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.faults import UnreadableError, raise_if_of_the_process
 from lenspipe.cutouts.fitsfile import FitsFile, Image, OpenFiles, card_number, open_fits
 from lenspipe.cutouts.geometry import group_rows, same_scale, stamp_origin
 from lenspipe.cutouts.paths import Tile, expand, sizes, tiles_of
 from lenspipe.cutouts.photometric import catalogue_columns, column_values, header_card
 from lenspipe.cutouts.quality import mask_rejects
 from lenspipe.cutouts.skywcs import sky_wcs
-from lenspipe.cutouts.sparse import LOCAL_REQUEST_BYTES, REMOTE_REQUEST_BYTES
+from lenspipe.cutouts.sparse import LOCAL_REQUEST_BYTES, REMOTE_REQUEST_BYTES, plan_strips
 from lenspipe.cutouts.tiling import Opener, Tiling
 from lenspipe.errors import InputError
 
@@ -58,10 +59,12 @@ class BandImage(Block):
 
 
 class Options(ReaderOptions):
-    """See the module."""
+    """See the module. checksums: whether a tile is held against its cards DATASUM and CHECKSUM:
+    always, never, or (auto) where at least a quarter of it is read anyway."""
 
     tiles: Text
     bands: dict[Text, Text | BandImage] = Field(min_length=1)
+    checksums: Literal["auto", "always", "never"] = "auto"
 
     def images(self) -> dict[str, BandImage]:
         """Every band's file and HDU, the short form written out."""
@@ -150,6 +153,7 @@ class CoaddReader:
         try:
             scale = self._tiling.wcs(path, band).pixel_scale_arcsec
         except (OSError, UnreadableError) as error:
+            raise_if_of_the_process(error)
             return f"{path}: {error}"
         first = self._band_scale(band)
         if same_scale(scale, first):
@@ -170,6 +174,7 @@ class CoaddReader:
                 ).pixel_scale_arcsec
                 return self._scales[band]
             except (OSError, UnreadableError) as error:
+                raise_if_of_the_process(error)
                 problem = f"{tile.files[band]}: {error}"
         raise InputError(f"cutouts.bands.{band}", "a readable image", problem)
 
@@ -303,12 +308,27 @@ class CoaddReader:
                     collector.fail(rows, Reason.BAD_METADATA, detail)
                     return
                 x, y = wcs.pixels(on_tile.ra, on_tile.dec)
+                if self._worth_summing(collector.planes_of(band), y, image):
+                    file.check_sums(image.hdu)
                 for plane in collector.planes_of(band):
                     self._cut_plane(collector, plane, image, mask, rows=rows, x=x, y=y)
+                file.check_unchanged()
         except FileNotFoundError:
             collector.fail(rows, Reason.UNREADABLE, f"{path}: gone since it was listed")
         except (OSError, UnreadableError) as error:
+            raise_if_of_the_process(error)
             collector.fail(rows, Reason.UNREADABLE, f"{path}: {error}")
+
+    def _worth_summing(
+        self, planes: Sequence[Plane], y: Float64[np.ndarray, " k"], image: Image
+    ) -> bool:
+        """Whether a tile's checksums are looked at when stamps around rows `y` are cut."""
+        if self._options.checksums != "auto":
+            return self._options.checksums == "always"
+        side = max(plane.window.side for plane in planes)
+        low = stamp_origin(y[np.isfinite(y)], side)
+        strips = plan_strips(low, low + side, image.shape[0], image.row_bytes, 0.0)
+        return sum(strip.stop - strip.start for strip in strips) * 4 >= image.shape[0]
 
     @contextmanager
     def _open_mask(

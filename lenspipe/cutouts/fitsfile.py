@@ -19,6 +19,7 @@ import fsspec
 import numpy as np
 from astropy.io import fits
 
+from lenspipe.cutouts import checksums
 from lenspipe.cutouts.faults import READ_ERRORS, UnreadableError, of_the_process
 from lenspipe.cutouts.storedfile import BytesFile, Stored, is_remote, open_stored, read_whole
 
@@ -93,10 +94,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class Hdu:
-    """One header-data unit. cards: keyword -> its 80 bytes; offset: of the data, in bytes."""
+    """One header-data unit. cards: keyword -> its 80 bytes; offset: of the data, in bytes; start:
+    of the header."""
 
     cards: dict[str, bytes]
     offset: int
+    start: int = 0
 
     def value(self, key: str) -> str | int | float | bool | None:
         """Value of a card; None where the header lacks it."""
@@ -233,7 +236,7 @@ def scan(fetch: Fetch, size: int) -> Iterator[Hdu]:
         if offset and fetch(offset, 8) != b"XTENSION":
             return  # the standard allows special records after the last unit
         cards, data = _read_header(fetch, offset)
-        hdu = Hdu(cards, data)
+        hdu = Hdu(cards, data, offset)
         yield hdu
         check_length(hdu, size)
         offset = data + -(-hdu.data_bytes // BLOCK) * BLOCK
@@ -360,6 +363,19 @@ class FitsFile:
             fs, name = fsspec.core.url_to_fs(self._path)
             return fs.open(name, "rb")
         return open(self._path, "rb")  # noqa: PTH123 - astropy closes it
+
+    def check_sums(self, hdu: Hdu) -> None:
+        """UnreadableError where a unit does not fit its checksum cards; reads all of it where it
+        has some."""
+        datasum, checksum = hdu.value("DATASUM"), hdu.value("CHECKSUM")
+        if datasum is None and checksum is None:
+            return
+        end = min(self.size, hdu.offset + -(-hdu.data_bytes // BLOCK) * BLOCK)
+        header, data = (
+            checksums.sum32(self._stored.fetch(*part) for part in checksums.steps(*span))
+            for span in ((hdu.start, hdu.offset), (hdu.offset, end))
+        )
+        checksums.check(header, data, datasum, checksum)
 
     def check_unchanged(self) -> None:
         """UnreadableError where the file was written since it was opened."""

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import fsspec
 import h5py
 import numpy as np
 from jaxtyping import Int64
@@ -44,8 +43,9 @@ from lenspipe.cutouts.stacks import (
     StackReader,
     check_band_order,
 )
-from lenspipe.cutouts.storedfile import is_remote, require_regular
+from lenspipe.cutouts.storedfile import fingerprint, is_remote, require_regular
 from lenspipe.errors import InputError
+from lenspipe.remote import url_to_fs
 
 
 class Options(StackOptions):
@@ -58,7 +58,11 @@ class Options(StackOptions):
 @contextmanager
 def _open(path: str) -> Iterator[Any]:
     if is_remote(path):
-        with fsspec.open(path, "rb") as remote, h5py.File(remote, "r") as file:
+        fs, name = url_to_fs(path)
+        with (
+            fs.open(name, "rb", block_size=REMOTE_REQUEST_BYTES) as remote,  # read ahead so far
+            h5py.File(remote, "r") as file,
+        ):
             yield file
     else:
         require_regular(path)
@@ -72,6 +76,7 @@ class _Hdf5Stack:
     def __init__(self, path: str, options: Options) -> None:
         self.path, self._dataset, self._sparse = path, options.dataset, options.sparse
         self._request_bytes = REMOTE_REQUEST_BYTES if is_remote(path) else LOCAL_REQUEST_BYTES
+        self._fingerprint = fingerprint(path)
         with _open(path) as file:
             data = file.get(options.dataset)
             if not isinstance(data, h5py.Dataset) or data.ndim != 4:
@@ -94,6 +99,8 @@ class _Hdf5Stack:
             return list(file[name][...].tolist())
 
     def pieces(self, wanted: Int64[np.ndarray, " k"], region: Region) -> Iterator[Piece]:
+        if fingerprint(self.path) != self._fingerprint:
+            raise UnreadableError("the file changed since it was opened")
         with _open(self.path) as file:
             data = file[self._dataset]
             if data.shape != self.shape:

@@ -211,7 +211,7 @@ class StackReader:
             mine = order[bounds[piece.start] : bounds[piece.stop]]
             collector.bytes_read += piece.bytes_read
             if isinstance(piece.pixels, Exception):
-                absent = isinstance(piece.pixels, MissingPixelsError | FileNotFoundError)
+                absent = isinstance(piece.pixels, MissingPixelsError)
                 reason = Reason.NOT_FOUND if absent else Reason.UNREADABLE
                 collector.fail(rows[mine], reason, f"{stack.path}: {piece.pixels}")
                 continue

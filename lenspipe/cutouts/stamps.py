@@ -122,6 +122,7 @@ class StampReader:
                     image = file.image(self._options.hdu)
                     return _Sample(scale_or_none(image), image.shape)
             except (OSError, UnreadableError) as error:
+                raise_if_of_the_process(error)
                 problem = f"{path}: {error}"
         raise InputError(f"cutouts.bands.{band}", "a readable stamp", problem)
 
@@ -338,7 +339,8 @@ def _position_in(path: str, options: Options) -> tuple[float, float]:
     try:
         with open_fits(path, whole=True) as file:
             return _position(file.image(options.hdu), options)
-    except (OSError, UnreadableError):
+    except (OSError, UnreadableError) as error:
+        raise_if_of_the_process(error)
         return math.nan, math.nan
 
 

@@ -172,6 +172,17 @@ def read_whole(path: str) -> memoryview:
         file.close()
 
 
+def fingerprint(path: str) -> tuple[Any, ...]:
+    """What tells a file from what it becomes when it is written again: size, and time or ETag.
+    FileNotFoundError where it is gone."""
+    if is_remote(path):
+        fs, name = fsspec.core.url_to_fs(path)
+        fs.invalidate_cache(name)
+        return _told(fs.info(name))
+    found = os.stat(path)  # noqa: PTH116 - the path is text, and so it stays
+    return (found.st_size, found.st_mtime_ns, found.st_ino)
+
+
 def require_regular(path: str) -> None:
     """UnreadableError where a local path is there and no regular file: libraries that open by
     themselves would wait for a FIFO."""

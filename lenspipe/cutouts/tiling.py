@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.faults import UnreadableError, raise_if_of_the_process
 from lenspipe.cutouts.fitsfile import FitsFile, open_fits
 from lenspipe.cutouts.geometry import SkyBuckets, interior_distance
 from lenspipe.cutouts.paths import Tile
@@ -44,7 +44,8 @@ class Tiling:
             try:
                 found = self.wcs(path, band, opener)
                 break
-            except (OSError, UnreadableError):
+            except (OSError, UnreadableError) as error:
+                raise_if_of_the_process(error)
                 continue
         with self._lock:
             return self._footprints.setdefault(number, found)
