@@ -120,6 +120,11 @@ class Member:
         return self.card.name
 
     @property
+    def session(self) -> onnxruntime.InferenceSession:
+        """The network in ONNX Runtime, to be measured by itself."""
+        return self._session
+
+    @property
     def image_inputs(self) -> tuple[InputSpec, ...]:
         """What the network wants to see; empty for a photometry network."""
         return tuple(image.spec() for image in self.card.images)
