@@ -17,6 +17,7 @@ import onnxruntime
 from lenspipe.config import Runtime, is_url
 from lenspipe.errors import InputError
 from lenspipe.models.providers import RUNTIME_NAMES, cuda_devices
+from lenspipe.remote import raise_if_passing
 from lenspipe.run_directory import WRITTEN_FOLDERS
 from lenspipe.slots import Machine, Slots, plan_slots
 
@@ -112,6 +113,7 @@ def _check_store(url: str, field: str) -> None:
         fs, root = fsspec.core.url_to_fs(url)
         found = fs.info(root) if fs.exists(root) else {"type": "directory"}
     except Exception as error:  # each store's library has exceptions of its own
+        raise_if_passing(error)
         raise InputError(field, "a store that answers", f"{url}: {error}") from error
     if found.get("type") == "file":
         raise InputError(field, "a folder or a place for one", f"the file {url}")

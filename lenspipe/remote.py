@@ -23,6 +23,17 @@ class OutageError(Exception):
     the file that was asked for. No OSError, so that nobody takes it for a damaged file."""
 
 
+class CredentialsError(OutageError):
+    """A store does not take the credentials, or there are none."""
+
+
+def raise_if_passing(error: BaseException) -> None:
+    """Raise an outage again where a check would tell it as the user's mistake; credentials that a
+    store refuses are one."""
+    if isinstance(error, OutageError) and not isinstance(error, CredentialsError):
+        raise error
+
+
 def refuse_credentials(url: str) -> None:
     """InputError where a URL holds a user name or a password: it would be told and written."""
     if has_user(url):

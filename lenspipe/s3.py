@@ -33,7 +33,7 @@ from fsspec.asyn import FSTimeoutError, sync_wrapper
 from s3fs import S3FileSystem
 
 from lenspipe.redaction import redact
-from lenspipe.remote import OutageError
+from lenspipe.remote import CredentialsError, OutageError
 
 ATTEMPTS = 6
 FIRST_REST_S = 0.25  # doubles; with the rests halved by jitter six attempts bridge some 6 s
@@ -214,7 +214,8 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
                 await self._new_credentials(client)
             elif attempt < self._attempts:
                 await asyncio.sleep(rest_s(attempt, self._first_rest_s))
-        raise OutageError(f"s3://{where}: {method}: {_said(last)}") from None
+        kind = CredentialsError if verdict is Verdict.REFUSED else OutageError
+        raise kind(f"s3://{where}: {method}: {_said(last)}") from None
 
     async def _new_credentials(self, client: Any) -> None:
         """Look for credentials anew: those in files and of roles change while a run lives."""

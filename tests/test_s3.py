@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
 from lenspipe import s3
-from lenspipe.remote import OutageError
+from lenspipe.remote import CredentialsError, OutageError, raise_if_passing
 from lenspipe.s3 import PatientS3, ShortBodyError, Verdict, WholeBody, check_whole, judge, rest_s
 from lenspipe.storage import is_storage_fault
 
@@ -129,8 +129,14 @@ def test_credentials_are_looked_for_anew_once() -> None:
     store = Scripted(EXPIRED, None)
     assert store.get() == "reply"
     assert store.renewed == 1
-    with pytest.raises(OutageError, match="ExpiredToken"):
+    with pytest.raises(CredentialsError, match="ExpiredToken"):
         Scripted(EXPIRED, EXPIRED).get()
+
+
+def test_a_check_tells_refused_credentials_as_a_mistake_and_an_outage_as_one() -> None:
+    raise_if_passing(CredentialsError("no key"))
+    with pytest.raises(OutageError, match="away"):
+        raise_if_passing(OutageError("away"))
 
 
 def test_an_answer_that_stands_is_raised_at_once() -> None:

@@ -13,6 +13,7 @@ import fsspec
 
 from lenspipe.config import is_url, resolve
 from lenspipe.errors import InputError
+from lenspipe.remote import raise_if_passing
 
 _SUFFIXES = (".parquet", ".parq", ".pq")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -74,6 +75,7 @@ def _find(path: str) -> list[CatalogueFile]:
     except InputError:
         raise
     except Exception as error:  # each store's library has exceptions of its own
+        raise_if_passing(error)
         raise InputError("sources.path", "a readable catalogue", f"{path}: {error}") from error
     return [
         _file(_outer(fs, path, name), info, name[len(root) + 1 :])
