@@ -143,6 +143,7 @@ class RunMetrics:
         self._cutouts.inc(sum(record.cutouts for record in records))
         self._bytes.inc(sum(record.bytes_read for record in records))
         self._batches.inc(sum(record.batches for record in records))
+        self._halvings.inc(sum(record.halvings for record in records))
 
     def retried(self, stage: Stage) -> None:
         """A shard is tried again."""

@@ -30,6 +30,8 @@ OUT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 MAX_FIXED_BATCH = 65_536
+# What a short batch is padded to on the CPU: whole vectors, and few different shapes.
+PADDED_TO = 8
 
 
 class OutOfMemoryError(MemberError):
@@ -136,7 +138,7 @@ class Member:
                 for buffer in self._feed.buffers(0).values():
                     buffer[...] = 0
                 self._stage(0, self._feed.buffers(0))
-                self._run(0)
+                self._run(0, self.batch_size)
                 return
             except OutOfMemoryError:
                 self._halve()
@@ -185,7 +187,7 @@ class Member:
         overlap = slots > 1 and len(starts) > 1
         prepared = ahead(prepare, range(len(starts)), overlap)
         for start, (slot, finite) in zip(starts, prepared, strict=True):
-            found = self._run(slot)[: len(finite)]
+            found = self._run(slot, self._padded(len(finite)))[: len(finite)]
             yield start, np.where(finite, found, np.float32(np.nan))
 
     def _validated(self, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -207,19 +209,27 @@ class Member:
         return arrays
 
     def _prepare(self, slot: int, part: Mapping[str, np.ndarray]) -> Bool[np.ndarray, " k"]:
-        """Stage a batch of the fixed size and tell which of its rows are finite. Rows that are
+        """Stage a batch of `_padded` rows and tell which of its rows are finite. Rows that are
         missing or not finite are zeros in it."""
         finite = _finite_rows(part)
         if self._as_it_is(part, finite):
             self._stage(slot, {self._graph_names[key]: array for key, array in part.items()})
             return finite
-        buffers = self._feed.buffers(slot)
+        rows = self._padded(len(finite))
+        buffers = {name: whole[:rows] for name, whole in self._feed.buffers(slot).items()}
         for key, array in part.items():
             buffer = buffers[self._graph_names[key]]
             encode(self._normalised(array, finite), self._images.get(key), buffer[: len(finite)])
             buffer[len(finite) :] = 0
         self._stage(slot, buffers)
         return finite
+
+    def _padded(self, rows: int) -> int:
+        """Rows of the batch that so many rows are run in. A device has kernels and buffers for one
+        size; the CPU takes any, and a short batch costs less there."""
+        if self._feed.slots > 1 or self._fixed_batch is not None:
+            return self.batch_size
+        return min(self.batch_size, -(-rows // PADDED_TO) * PADDED_TO)
 
     def _as_it_is(self, part: Mapping[str, np.ndarray], finite: Bool[np.ndarray, " k"]) -> bool:
         """Whether the rows are a batch already, in memory and in type."""
@@ -254,18 +264,16 @@ class Member:
         except Exception as error:
             raise self._told(error) from error
 
-    def _run(self, slot: int) -> Float32[np.ndarray, " batch"]:
+    def _run(self, slot: int, rows: int) -> Float32[np.ndarray, " rows"]:
         try:
             found = np.asarray(self._feed.run(slot), np.float32)
         except Exception as error:  # as above
             raise self._told(error) from error
-        if found.size != self.batch_size:
+        if found.size != rows:
             raise InputError(
-                f"{self.name}: output {self._output}",
-                f"one logit per row ({self.batch_size})",
-                found.shape,
+                f"{self.name}: output {self._output}", f"one logit per row ({rows})", found.shape
             )
-        return found.reshape(self.batch_size)
+        return found.reshape(rows)
 
     def _told(self, error: Exception) -> MemberError:
         text = f"{self.name}: {_shortened(' '.join(str(error).split()))}"

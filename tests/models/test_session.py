@@ -116,6 +116,39 @@ def test_arrays_that_are_no_block_of_memory(member: Member) -> None:
     assert_close(member.predict({"image": turned}), expected(np.ascontiguousarray(turned)))
 
 
+@pytest.mark.parametrize(
+    ("rows", "run"), [(1, [8]), (8, [8]), (9, [16]), (16, [16]), (40, [32, 8])]
+)
+def test_a_short_batch_costs_less_on_the_cpu(
+    path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, run: list[int]
+) -> None:
+    """Padded to whole vectors, with zeros also where a longer batch was before."""
+    member = Member.load(path, "cpu", batch_size=32)
+    member.predict({"image": pixels(31, seed=1)})
+    fed: list[np.ndarray] = []
+    stage = member._feed.stage
+
+    def watched(slot: int, batch: Mapping[str, np.ndarray]) -> None:
+        fed.append(batch["image"].copy())
+        stage(slot, batch)
+
+    monkeypatch.setattr(member._feed, "stage", watched)
+    images = pixels(rows)
+    assert_close(member.predict({"image": images}), expected(images))
+    assert [len(batch) for batch in fed] == run
+    assert not np.concatenate(fed)[rows:].any()
+
+
+def test_a_graph_of_one_batch_size_gets_it(path: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(path))
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_value = 32
+    write_card(model, read_card(path), tmp_path / "fixed.onnx")
+    member = Member.load(tmp_path / "fixed.onnx", "cpu", batch_size=4)
+    assert member.batch_size == 32
+    assert_close(member.predict({"image": pixels(35)}), expected(pixels(35)))
+
+
 def test_the_images_are_left_as_they_were(member: Member) -> None:
     images = pixels(6)
     images[2, 0, 0, 0] = np.nan
