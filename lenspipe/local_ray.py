@@ -7,8 +7,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Set
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -17,6 +17,7 @@ _PREFIX = "lenspipe-ray-"
 # Ray's sockets lie 64 characters deeper, and an address of a socket has at most 107: unix(7).
 _LONGEST_PATH = 107 - 64
 _LOOK_EVERY_S = 1.0
+_END_S = 5.0
 _SERVERS = {"raylet": "Ray's node server (raylet)", "gcs_server": "Ray's control server (GCS)"}
 
 
@@ -64,22 +65,33 @@ def _base() -> Path:
 
 
 class Servers:
-    """The servers of a Ray that this process has started; without any, nothing is ever dead."""
+    """What came from a Ray that this process has started; without any, nothing is ever dead."""
 
     def __init__(self) -> None:
+        self._started: set[psutil.Process] = set()
         self._known: list[tuple[str, psutil.Process]] = []
         self._asked = 0.0
 
-    def find(self) -> None:
-        """Note the servers among this process's children."""
-        for child in children():
+    def find(self, others: Set[psutil.Process]) -> None:
+        """Note what was started: the children but for those that were there before."""
+        self._started = children() - others
+        for child in self._started:
             name = child.name()
             if name in _SERVERS:
                 self._known.append((_SERVERS[name], child))
 
-    def forget(self) -> None:
-        """They are about to be ended on purpose."""
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """While they are ended on purpose; what then still runs is killed and waited for: it would
+        go on writing into the session's folder."""
         self._known.clear()
+        all_started = family(self._started)
+        try:
+            yield
+        finally:
+            end(all_started)
+            psutil.wait_procs(all_started, timeout=_END_S)
+            self._started = set()
 
     def dead(self) -> str | None:
         """What to call the first that has ended; None where all live, or lived this second."""
@@ -101,11 +113,17 @@ def children() -> set[psutil.Process]:
     return set(psutil.Process().children())
 
 
-def end(processes: Iterable[psutil.Process]) -> None:
-    """Kill them and all that came from them, in no order and without waiting."""
+def family(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """They and all that came from them."""
+    found = []
     for process in processes:
-        try:
-            for each in (process, *process.children(recursive=True)):
-                each.kill()
-        except psutil.NoSuchProcess:
-            continue
+        with suppress(psutil.NoSuchProcess):
+            found += [process, *process.children(recursive=True)]
+    return found
+
+
+def end(processes: Iterable[psutil.Process]) -> None:
+    """Kill them, in no order and without waiting."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()

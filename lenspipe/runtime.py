@@ -33,7 +33,7 @@ from ray.exceptions import (
 from lenspipe import stopping
 from lenspipe.contracts import Reason
 from lenspipe.errors import HopelessError, LenspipeError, StoppedError
-from lenspipe.local_ray import Servers, children, end, session_folder
+from lenspipe.local_ray import Servers, children, end, family, session_folder
 from lenspipe.patience import ATTEMPTS as STORAGE_ATTEMPTS
 from lenspipe.patience import gave_up, rest_s
 from lenspipe.redaction import redact
@@ -69,12 +69,13 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Mac
     with ExitStack() as ending:
         if not ray.is_initialized():
             _quieten()
+            folder = None if address else ending.enter_context(session_folder())
             ending.callback(_disconnect)
             with _our_signals():
-                if address:
+                if folder is None:
                     _init(address=address)
                 else:
-                    _start_local(ending.enter_context(session_folder()), cpus)
+                    _start_local(folder, cpus)
         resources = ray.cluster_resources()
         yield Machine(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
 
@@ -97,7 +98,7 @@ def _start_local(folder: Path, cpus: int | None) -> None:
             )
         except Exception as error:  # Ray has none of its own for this
             ray.shutdown()
-            end(children() - others)
+            end(family(children() - others))
             stopping.check()
             if attempt == _RAY_STARTS:
                 told = _one_line(error)
@@ -105,13 +106,13 @@ def _start_local(folder: Path, cpus: int | None) -> None:
                     f"Ray could not be started: {told}; the same command resumes"
                 ) from error
         else:
-            _servers.find()
+            _servers.find(others)
             return
 
 
 def _disconnect() -> None:
-    _servers.forget()
-    ray.shutdown(wait_for_processes=True)
+    with _servers.ending():
+        ray.shutdown(wait_for_processes=True)
 
 
 def _quieten() -> None:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-from lenspipe.local_ray import children, end
+from lenspipe.local_ray import children, end, family
 
 # What is said of a run that ended with this status.
 SAID = {
@@ -65,7 +65,7 @@ def _count(signals: socket.socket) -> None:
     signals.settimeout(_GRACE_S)
     with suppress(TimeoutError):
         _next(signals)
-    end(children())
+    end(family(children()))
     line = f"{SAID[status].replace(':', ' before it could end in order:')}\n"
     os.write(sys.stderr.fileno(), line.encode())
     os._exit(status)

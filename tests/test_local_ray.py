@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from lenspipe.local_ray import Servers, remove_abandoned, session_folder
+from lenspipe.local_ray import Servers, children, remove_abandoned, session_folder
 
 
 def test_a_session_folder_lives_as_long_as_its_run(
@@ -45,16 +46,36 @@ def test_a_folder_too_deep_for_sockets_is_not_used(
 def test_a_server_that_ended_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     servers = Servers()
     monkeypatch.setattr("lenspipe.local_ray._LOOK_EVERY_S", 0.0)
+    others = children()
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     monkeypatch.setattr(psutil.Process, "name", lambda _self: "raylet")
     try:
-        servers.find()
+        servers.find(others)
         assert servers.dead() is None
         child.kill()  # and not waited for: a dead child stays in the table as a zombie
         psutil.wait_procs([psutil.Process(child.pid)], timeout=0.5)
         assert servers.dead() == "Ray's node server (raylet)"
-        servers.forget()
-        assert servers.dead() is None
+        with servers.ending():
+            assert servers.dead() is None
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_what_ray_leaves_behind_is_ended() -> None:
+    servers = Servers()
+    others = children()
+    child = subprocess.Popen(["sh", "-c", "sleep 600 & wait"])
+    try:
+        servers.find(others)
+        deadline = time.monotonic() + 30.0
+        while not (grandchildren := psutil.Process(child.pid).children()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        with servers.ending():
+            assert child.poll() is None
+        assert not psutil.pid_exists(child.pid)
+        assert psutil.wait_procs(grandchildren, timeout=5)[1] == []
     finally:
         child.kill()
         child.wait()
