@@ -282,6 +282,9 @@ class Image:
         """Physical values of rows [start, stop). UnreadableError where the file is too short."""
         check_length(self.hdu, self._file.size)
         if self.hdu.compressed:
+            padded = self.hdu.offset + -(-self.hdu.data_bytes // BLOCK) * BLOCK
+            if padded > self._file.size:  # astropy warns of it, once per file and process
+                raise UnreadableError(f"truncated: {self._file.size} bytes, {padded} expected")
             return self._file.decompress(self._index, start, stop)
         offset = self.hdu.offset + start * self.row_bytes
         dtype = _DTYPES[self.hdu.layout.bitpix]

@@ -210,6 +210,8 @@ class StampReader:
             path = _fill(self._template, named)
             with open_fits(path, whole=True) as file:
                 image = file.image(self._options.hdu)
+                if self._options.checksums:
+                    file.check_sums(image.hdu)
                 if positions is not None and np.isnan(positions[row, 0]):
                     positions[row] = _position(image, self._options)
                 self._take(collector, row, band, native, image)
@@ -237,7 +239,7 @@ class StampReader:
             if card is not None:
                 plane.cards[row] = card_number(image.hdu, card)
             if max(image.shape) > side:
-                collector.mark(np.array([row]), Flag.CROPPED)
+                collector.flags[row] |= np.uint32(Flag.CROPPED)
 
     def _take_mask(
         self,

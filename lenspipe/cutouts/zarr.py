@@ -15,11 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import zarr
 from jaxtyping import Int64
 from pydantic import model_validator
+from zarr.errors import ZarrUserWarning
 
 from lenspipe.config import is_url, resolve
 from lenspipe.cutouts.base import Reader, ReaderOptions
@@ -247,7 +249,7 @@ def _array(root: Any, path: str, name: str, ndim: int) -> Any:
     found = root.get(name)
     if not isinstance(found, zarr.Array) or found.ndim != ndim:
         axes = {1: "(n)", 3: "(n, y, x)", 4: "(n, band, y, x)"}[ndim]
-        there = getattr(found, "shape", ", ".join(sorted(root.array_keys())) or "no array")
+        there = getattr(found, "shape", None) or _array_names(root)
         raise InputError(f"cutouts: {path}", f"an array {name} {axes}", there)
     return found
 
@@ -255,6 +257,13 @@ def _array(root: Any, path: str, name: str, ndim: int) -> Any:
 def _stored_bytes(path: str, array: Any) -> int:
     """Bytes of an array's chunks; zarr-python would ask an object store for each of them."""
     return bytes_below(f"{path}/{array.path}") if is_url(path) else int(array.nbytes_stored())
+
+
+def _array_names(root: Any) -> str:
+    """The arrays of a group. One whose metadata are damaged is none, of which zarr warns."""
+    with catch_warnings():
+        simplefilter("ignore", ZarrUserWarning)
+        return ", ".join(sorted(root.array_keys())) or "no array"
 
 
 def _layout(array: Any, stored_bytes: int) -> Layout:
