@@ -66,12 +66,14 @@ def run(
     from lenspipe.events import Events
     from lenspipe.job import describe_run, run_survey
     from lenspipe.metrics import RunMetrics
+    from lenspipe.preflight import allow_open_files
     from lenspipe.progress import make_progress
 
     loaded = load_survey(survey)
     if output is not None:
         loaded = loaded.model_copy(update={"output": str(_absolute(output))})
     check_machine(loaded, address)
+    allow_open_files()
     with make_progress() as progress:
         metrics = RunMetrics(loaded.name)
         _serve_metrics(metrics, loaded.runtime, progress)

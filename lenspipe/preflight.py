@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import socket
 import tempfile
@@ -24,6 +25,7 @@ from lenspipe.slots import Machine, Slots, plan_slots
 # Stores that put a file whole or not at all, and that every worker can reach.
 _PROTOCOLS = frozenset(("file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"))
 _CONNECT_S = 5.0
+_MOST_FILES = 65_536  # beyond it, programs that close all they might have take seconds
 
 
 def check_output(url: str, field: str = "output") -> None:
@@ -63,6 +65,20 @@ def _is_below(path: str, folder: str) -> bool:
 def free_bytes(url: str) -> int | None:
     """Free space of the disk under a run directory; None for an object store."""
     return None if is_url(url) else shutil.disk_usage(_nearest(Path(url))).free
+
+
+def allow_open_files() -> int:
+    """Let this process, and what it starts, open as many files as the system grants without asking
+    (the hard limit); returns how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if wanted <= soft or soft == resource.RLIM_INFINITY:
+        return soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):  # macOS has a lower limit of its own, and tells none
+        return soft
+    return wanted
 
 
 def local_slots(runtime: Runtime) -> Slots:
