@@ -83,11 +83,13 @@ def publish(
 def _publish_candidates(
     run: RunDirectory, parts: list[str], settings: PublishSettings, stamps: Stamps
 ) -> int:
+    from lenspipe.catalogue.hats import scored_files
+
     identity = scores.fingerprint(parts, settings.name, settings.rule, settings.inputs)
     present = open_candidates(run)
     if present is not None and present.attrs.get(FINGERPRINT) == identity:
         return int(str(present.attrs["candidates"]))
-    chosen = choose(run, parts, settings.rule)
+    chosen = choose(run, scored_files(run, parts), settings.rule)
     if chosen is None:
         remove(run.store, CANDIDATES, ROOT)
         return 0

@@ -13,6 +13,7 @@ import zarr
 
 from lenspipe.catalogue.candidates import IMAGES, Rule, array_of, open_candidates
 from lenspipe.catalogue.funnel import Funnel, funnel
+from lenspipe.catalogue.hats import scored_files
 from lenspipe.colour import asinh_rgb, band_weights
 from lenspipe.external_sort import stream
 from lenspipe.figures import Histogram, Picture, Sky, score_picture, sky_picture, stamp_png
@@ -200,8 +201,10 @@ def _pictures(
     none = np.zeros(0)
     ra, dec = (none, none) if candidates is None else (candidates.ra, candidates.dec)
 
+    files = scored_files(run, parts)
+
     def rows(columns: Sequence[str]) -> Iterator[pa.Table]:
-        return stream(run, parts, columns)
+        return stream(run, files, columns)
 
     histogram = _histogram(rows)
     field = extent(rows)

@@ -61,6 +61,17 @@ def write_catalogue(
     return CatalogueInfo(sum(p.rows for p in partitions), len(partitions), True)
 
 
+def scored_files(run: RunDirectory, score_parts: Sequence[str]) -> Sequence[str]:
+    """Files that hold the scored rows: those of the catalogue where it was made from these parts,
+    which are few and large, else the parts themselves."""
+    present = read_properties(run) or {}
+    name, limit = present.get("obs_collection", ""), int(present.get("hats_max_rows", 0))
+    if present.get(FINGERPRINT) != scores.fingerprint(score_parts, name, limit):
+        return score_parts
+    files = run.store.names(f"{CATALOGUE}/dataset")
+    return [file for file in files if file.endswith(".parquet")]
+
+
 def read_properties(run: RunDirectory) -> dict[str, str] | None:
     """`hats.properties` of the run's catalogue; None where there is no catalogue."""
     from jproperties import Properties  # type: ignore[import-untyped]  # hats' own; has no types

@@ -10,7 +10,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
-from lenspipe.catalogue.hats import read_properties, write_catalogue
+from lenspipe.catalogue.hats import read_properties, scored_files, write_catalogue
 from lenspipe.contracts import score_schema
 from lenspipe.errors import CorruptRunError
 from lenspipe.run_directory import RunDirectory
@@ -114,6 +114,16 @@ def test_a_second_call_leaves_it_alone_and_new_parts_replace_it(run: RunDirector
     files = run.store.names("catalogue")
     assert sum("Npix=" in file for file in files) == fewer.partitions
     assert [n for n in run.store.names() if n.startswith("catalogue.tmp")] == []
+
+
+def test_the_rows_are_read_from_the_catalogue_only_while_it_is_that_of_the_parts(
+    run: RunDirectory,
+) -> None:
+    parts = run.part_names("scores", run.records("score"))
+    files = scored_files(run, parts)
+    assert all("Npix=" in file for file in files)
+    assert sum(run.read_part(file).num_rows for file in files) == 2000
+    assert scored_files(run, parts[:1]) == parts[:1]
 
 
 def test_a_killed_writer_leaves_the_old_catalogue_and_is_cleaned(
