@@ -472,6 +472,7 @@ class Pool(Generic[T, R]):
         if all(other.starting is not None for other in self._workers):
             raise StoppedError(
                 f"workers died {self._failed_starts} times while starting: {_one_line(error)}"
+                "; the same command resumes"
             ) from error
         ray.kill(worker.handle)
         self._workers.remove(worker)

@@ -18,6 +18,7 @@ import psutil
 # What a victim is called where it runs; `lenspipe run` itself is the driver.
 _TITLES = {
     "actor": "ray::_Host",
+    "worker": "ray::_Host.call",
     "feed": "ray::apply_to_item",
     "raylet": "raylet",
     "gcs": "gcs_server",
