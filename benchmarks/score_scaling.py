@@ -125,7 +125,7 @@ def measure(
     wanted += [(2048, 64, count) for count in threads]
     wanted += [(rows, 64, 1) for rows in shard_rows]
     wanted += [(2048, batch, 1) for batch in batches]
-    with TemporaryDirectory(prefix="lenspipe-scaling-") as folder:
+    with TemporaryDirectory(prefix="lenspipe-scaling-") as folder, connect():
         survey = write_survey(Path(folder), ensemble, cutouts)
         return [measure_one(survey, *setting, rounds) for setting in dict.fromkeys(wanted)]
 
