@@ -238,7 +238,9 @@ def _flag_and_blank(
     """Say why pixels are bad, and make every bad pixel NaN."""
     pixels = plane.pixels
     for value in mask_values:
-        hit = rows[(pixels[rows] == np.float32(value)).any(axis=(1, 2))]
+        # Most stamps lie far below the value that means "masked", by their largest pixel.
+        near = rows[~(plane.largest[rows] < abs(np.float32(value)))]
+        hit = near[(pixels[near] == np.float32(value)).any(axis=(1, 2))]
         if len(hit):
             plane.need_masked()[hit] |= pixels[hit] == np.float32(value)
     collector.mark(np.intersect1d(plane.suspects, rows), Flag.NAN_FILLED)
