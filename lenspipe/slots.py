@@ -53,7 +53,7 @@ def plan_slots(machine: Machine, runtime: Runtime) -> Slots:
     per_scorer = runtime.cpus_per_scorer
     fitting = int((cpus - runtime.readers) / per_scorer + 1e-9)
     if on_gpu:
-        fitting = min(fitting, int(gpus / runtime.gpus_per_scorer + 1e-9))
+        fitting = min(fitting, scorers_on(gpus, runtime.gpus_per_scorer))
     scorers = runtime.scorers or fitting
     if scorers < 1 or scorers > fitting:
         gpu_part = f", {gpus:g} GPUs" if on_gpu else ""
@@ -71,3 +71,13 @@ def plan_slots(machine: Machine, runtime: Runtime) -> Slots:
         depth=1 + max(runtime.read_ahead, -(-runtime.readers // scorers)),
         provider=provider,
     )
+
+
+def scorers_on(gpus: float, share: float) -> int:
+    """How many scorers of that share fit on the devices; a share below 1 lies on one of them, so
+    that of 0.4 two fit on each. InputError where a share is above 1 and not whole."""
+    if share < 1.0:
+        return int(gpus + 1e-9) * int(1.0 / share + 1e-9)
+    if share != int(share):
+        raise InputError("runtime.gpus_per_scorer", "a part of one GPU or whole ones", share)
+    return int(gpus / share + 1e-9)
