@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from lenspipe.redaction import redact
 
-# Characters that would steer a terminal, turn the order of writing, or cannot be encoded.
-_STEERING = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
 _LONGEST = 2000
 
 
@@ -22,8 +16,11 @@ def one_line(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Any text with control characters and the like as escapes (`\\u001b`)."""
-    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """Any text with escapes (`\\u001b`) for what would steer a terminal, turn the order of writing
+    or cannot be encoded: all that Unicode calls not printable."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 class LenspipeError(Exception):
