@@ -51,6 +51,34 @@ def test_create_takes_a_name_once(store: Store) -> None:
     assert store.read("lock") == b"mine"
 
 
+def test_swap_replaces_what_was_seen_and_nothing_newer(store: Store) -> None:
+    store.write("lock", b"theirs")
+    content, tag = store.tagged("lock")
+    assert content == b"theirs"
+    assert store.swap("lock", b"mine", tag)
+    assert not store.swap("lock", b"late", tag)
+    assert store.read("lock") == b"mine"
+    assert not store.swap("none", b"mine", tag)
+    with pytest.raises(FileNotFoundError):
+        store.tagged("none")
+
+
+def test_a_create_whose_reply_was_lost_is_known_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(f"memory://{tmp_path.name}/lost")
+    put = store.fs.pipe_file
+
+    def reply_lost(path: str, data: bytes, mode: str) -> None:
+        if not store.fs.exists(path):
+            put(path, data)
+        raise FileExistsError(path)  # what the second try of the same request meets
+
+    monkeypatch.setattr(store.fs, "pipe_file", reply_lost)
+    assert store.create("lock", b"mine")
+    assert not store.create("lock", b"another's")
+
+
 @pytest.mark.parametrize("write", ["write", "writing", "create"])
 def test_a_file_is_on_the_disk_before_it_is_visible_and_its_folder_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str

@@ -66,7 +66,7 @@ class Weather:
 
     seed: int = 0
     faults: tuple[Fault, ...] = ()
-    stall_s: float = 4.0
+    stall_s: float = 8.0
     listing_lag_s: float = 0.0
     lagging: str = ""
     requests: Counter[str] = field(default_factory=Counter)

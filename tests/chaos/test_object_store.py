@@ -39,7 +39,7 @@ SEED = int(os.environ.get("LENSPIPE_TEST_SEED", "20"))
 OPTIONS = {
     "attempts": 5,
     "first_rest_s": 0.02,
-    "config_kwargs": {"read_timeout": 2, "connect_timeout": 2},
+    "config_kwargs": {"read_timeout": 6, "connect_timeout": 6},
 }
 
 
