@@ -115,13 +115,13 @@ def profile(rows: int = 2_000_000, network: str | None = None) -> dict[str, floa
             profiler.runcall(selector, work)
     found = {
         (place, line, name): cumulative
-        for (place, line, name), (_, _, _, cumulative, _) in Stats(profiler).stats.items()
+        for (place, line, name), (_, _, _, cumulative, _) in Stats(profiler).stats.items()  # type: ignore[attr-defined]  # typeshed lacks it
     }
     return {name: found.get(_key(step), 0.0) * 1e9 / rows for name, step in _STEPS.items()}
 
 
 def _key(step: Callable[..., object]) -> tuple[str, int, str]:
-    code = step.__code__  # type: ignore[attr-defined]  # each step is a plain function
+    code = step.__code__
     return (code.co_filename, code.co_firstlineno, code.co_name)
 
 

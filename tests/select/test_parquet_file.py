@@ -131,10 +131,8 @@ def test_an_outage_while_planning_stops_in_one_line(
 ) -> None:
     _write(tmp_path / "a.parquet")
 
-    @contextmanager
-    def stream(_path: str) -> Iterator[Any]:
+    def stream(_path: str) -> None:
         raise error
-        yield
 
     monkeypatch.setattr(parquet_file, "_stream", stream)
     with pytest.raises(StoppedError, match="the same command resumes") as caught:
@@ -148,10 +146,8 @@ def test_a_file_that_may_not_be_read_is_named_while_planning(
 ) -> None:
     _write(tmp_path / "a.parquet")
 
-    @contextmanager
-    def stream(_path: str) -> Iterator[Any]:
+    def stream(_path: str) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
-        yield
 
     monkeypatch.setattr(parquet_file, "_stream", stream)
     with pytest.raises(InputError, match=r"a\.parquet: .*Permission denied"):
