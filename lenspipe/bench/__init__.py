@@ -11,11 +11,12 @@ import onnxruntime
 
 def run_benches(rows: int, cutouts: int, rounds: int, ensemble: str = "ps1-gri") -> dict[str, Any]:
     """All measurements as `ratios`, `rates` and `machine`."""
-    from lenspipe.bench import job, select
+    from lenspipe.bench import job, readers, select
 
     cores = len(os.sched_getaffinity(0))
     found = {
         **job.measure(ensemble, cutouts, rounds),
+        **readers.measure(max(cutouts // 8, 8), rounds=rounds),
         **select.measure(rows, rounds, threads=cores),
     }
     ratios = {name: value for name, value in found.items() if "_vs_" in name}

@@ -1,15 +1,16 @@
 """`job_vs_session`: stage `score` of a real run against the bare ONNX sessions on the same pixels.
 
-The stage does all that it does in a survey: Ray actors read the plan and a local Zarr store, check
-every stamp, run the ensemble, and their part files are committed. The bare figure is the members'
-sessions alone on the same arrays in memory, in as many threads as there are scorers. Neither clock
-counts starting processes and opening models, which a survey does once.
+The stage does all that it does in a survey: Ray actors read the plan and a local Zarr store (or
+coadd tiles, FITS stamps, an HDF5 file: `job_vs_session_coadd` and so on), check every stamp, run
+the ensemble, and their part files are committed. The bare figure is the members' sessions alone on
+the same arrays in memory, in as many threads as there are scorers. Neither clock counts starting
+processes and opening models, which a survey does once.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
+from lenspipe.bench.readers import BANDS, FORMATS, SCALE_ARCSEC, Stored
 from lenspipe.config import Survey, parse_survey
 from lenspipe.contracts import InputSpec
 from lenspipe.events import Events
@@ -33,32 +35,62 @@ from lenspipe.run_directory import Stage
 from lenspipe.runtime import connect
 from lenspipe.slots import Slots, plan_slots
 
+OTHERS = ("coadd", "stamps", "hdf5")
 _CHUNK_ROWS = 64
 _BATCH = 64
 
 
-def measure(ensemble: str = "ps1-gri", cutouts: int = 8192, rounds: int = 3) -> dict[str, float]:
-    """Median over rounds of the stage's rate over the bare sessions', and the rates (cutouts/s)."""
+def measure(
+    ensemble: str = "ps1-gri",
+    cutouts: int = 8192,
+    rounds: int = 3,
+    others: Collection[str] = OTHERS,
+) -> dict[str, float]:
+    """Median over rounds of the stage's rate over the bare sessions', and the rates (cutouts/s).
+
+    others: formats beside Zarr, with half as many cutouts; none where the ensemble takes another
+    form of stamp than they are written in.
+    """
     with TemporaryDirectory(prefix="lenspipe-bench-") as folder:
         survey = write_survey(Path(folder), ensemble, cutouts)
         pixels = np.asarray(zarr.open_group(Path(folder, "cutouts.zarr"), mode="r")["images"])
-        stage: list[float] = []
+        surveys = {"": (survey, cutouts)}
+        spec = describe_ensemble(ensemble).inputs[0]
+        if (spec.bands, spec.pixel_scale_arcsec) == (BANDS, SCALE_ARCSEC):
+            for name in others:
+                stored = FORMATS[name](Path(folder, name), pixels[: len(pixels) // 2])
+                surveys[f"_{name}"] = (_survey_of(stored, survey), stored.table.num_rows)
+        stage: dict[str, list[float]] = {name: [] for name in surveys}
         bare: list[float] = []
         with connect() as machine:
             slots = plan_slots(machine, survey.runtime)
             for turn in range(rounds + 1):
-                seconds = (
-                    stage_seconds(survey.model_copy(update={"output": f"run-{turn}"}), slots),
-                    _bare_seconds(ensemble, pixels, slots),
-                )
+                rates = {
+                    name: rows / stage_seconds(_output(each, f"run{name}-{turn}"), slots)
+                    for name, (each, rows) in surveys.items()
+                }
+                session = cutouts / _bare_seconds(ensemble, pixels, slots)
                 if turn:  # the first round warms the page cache
-                    stage.append(seconds[0])
-                    bare.append(seconds[1])
-    return {
-        "job_vs_session": median(b / s for s, b in zip(stage, bare, strict=True)),
-        "score_cutouts_per_s": cutouts / median(stage),
-        "session_cutouts_per_s": cutouts / median(bare),
-    }
+                    bare.append(session)
+                    for name, rate in rates.items():
+                        stage[name].append(rate)
+    found = {"session_cutouts_per_s": median(bare)}
+    for name, rates_of in stage.items():
+        ratios = (ours / session for ours, session in zip(rates_of, bare, strict=True))
+        found[f"job_vs_session{name}"] = median(ratios)
+        found[f"score{name}_cutouts_per_s"] = median(rates_of)
+    return found
+
+
+def _output(survey: Survey, name: str) -> Survey:
+    return survey.model_copy(update={"output": name})
+
+
+def _survey_of(stored: Stored, like: Survey) -> Survey:
+    """The same survey over cutouts in another format."""
+    pq.write_table(stored.table, stored.folder / "catalogue.parquet")
+    content = like.model_dump(mode="json", exclude={"cutouts", "base"}, exclude_unset=True)
+    return parse_survey({**content, "cutouts": stored.all_options()}, base=str(stored.folder))
 
 
 def write_survey(folder: Path, ensemble: str, cutouts: int) -> Survey:

@@ -47,13 +47,15 @@ class Stored:
     table: pa.Table
     decompress: Callable[[], Any] | None = None
 
+    def all_options(self) -> dict[str, Any]:
+        """The reader's block of a survey file."""
+        shared = {"zero_point": {"constant": ZERO_POINT_MAG}, "pixel_scale_arcsec": SCALE_ARCSEC}
+        return {**shared, **self.options}
+
     def open(self) -> Reader:
         """The reader, with its zero point."""
-        model = cutouts.options_model(self.options["reader"])
-        shared = {"zero_point": {"constant": ZERO_POINT_MAG}, "pixel_scale_arcsec": SCALE_ARCSEC}
-        return cutouts.open_reader(
-            model.model_validate({**shared, **self.options}), str(self.folder)
-        )
+        options = cutouts.options_model(self.options["reader"]).model_validate(self.all_options())
+        return cutouts.open_reader(options, str(self.folder))
 
     def files(self) -> list[Path]:
         """Every file of the format."""
@@ -216,7 +218,11 @@ def _write_zarr(folder: Path, stamps: Pixels, **layout: Any) -> Stored:
 
 
 def _chunked(stamps: Pixels) -> dict[str, Any]:
-    return {"chunks": (_CHUNK, *stamps.shape[1:]), "compression": "gzip", "shuffle": True}
+    return {
+        "chunks": (min(_CHUNK, len(stamps)), *stamps.shape[1:]),
+        "compression": "gzip",
+        "shuffle": True,
+    }
 
 
 def _sharded(stamps: Pixels) -> dict[str, Any]:

@@ -224,7 +224,7 @@ def plain_pieces(
     granule, object_bytes = array.granule, array.object_bytes
     total = array.shape[0]
     layout = Layout(total, 1, granule, object_bytes)
-    most = max(1, _BLOCK_BYTES // object_bytes)
+    most = max(1, int(max(_BLOCK_BYTES, 16 * request_bytes) // object_bytes))
     spans = [
         (first, min(first + most, run.stop))
         for run in plan_runs(wanted, layout, request_bytes)
