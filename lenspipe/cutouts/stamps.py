@@ -37,7 +37,7 @@ from lenspipe.contracts import CutoutBatch, Flag, InputSpec, Reason
 from lenspipe.cutouts.assemble import Collector, finish
 from lenspipe.cutouts.base import BandInfo, Block, Reader, ReaderOptions, Switch, WholeNumber
 from lenspipe.cutouts.checks import check_inputs, native_scale, require_bands
-from lenspipe.cutouts.faults import UnreadableError, raise_if_of_the_process
+from lenspipe.cutouts.faults import READ_ERRORS, UnreadableError, raise_if_of_the_process
 from lenspipe.cutouts.fitsfile import FitsFile, Image, card_number, open_fits
 from lenspipe.cutouts.geometry import crop_origin, same_scale
 from lenspipe.cutouts.paths import NameTemplate, UnsafeNameError, find, sizes
