@@ -89,10 +89,11 @@ class Runtime(Block):
     scorers: actors (default: one per GPU, or one per `cpus_per_scorer` on CPUs). readers: separate
     reader tasks (default 0: each scorer reads its next shard ahead in `read_ahead` threads).
     batch_size: rows per call of a network (default: 64 on CPUs, 512 on GPUs).
-    max_attempts: tries of a shard before it is split. failure_limit: fraction of the selected
-    sources that may fail before the command ends with status 3. cut_timeout_s, cut_memory_mb: what
-    one cut may take on one part of the catalogue. metrics_host: address of the driver that
-    `metrics_port` listens on.
+    max_attempts: tries of a shard before it is split. shard_timeout_s: what a shard may take
+    (default: by the slowest so far, see `lenspipe.time_limit`). failure_limit: fraction of the
+    selected sources that may fail before the command ends with status 3. cut_timeout_s,
+    cut_memory_mb: what one cut may take on one part of the catalogue. metrics_host: address of the
+    driver that `metrics_port` listens on.
     """
 
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
