@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import threading
 from pathlib import Path
@@ -178,7 +177,6 @@ def test_the_working_copy_goes_with_its_member(tmp_path: Path) -> None:
     folder = engines.folder
     assert folder.is_dir()
     del engines
-    gc.collect()
     assert not folder.exists()
 
 
