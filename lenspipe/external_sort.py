@@ -8,9 +8,7 @@ whole. Memory is that of a chunk and of a piece, however many rows there are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -64,19 +62,29 @@ def _batches(file: Any, columns: Sequence[str] | None, rows: int) -> Iterator[pa
 
 
 class Scatter:
-    """Rows on disk, grouped by piece: first all are added, then pieces are read in any order."""
+    """Rows on disk, grouped by piece: first all are added, then pieces are read in any order.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    They lie in a file without a name, which is gone with the process whatever ends it.
+    """
+
+    def __init__(self) -> None:
+        self._file = TemporaryFile(prefix="lenspipe-sort-")  # noqa: SIM115  # closed by __exit__
         self._writer: pa.RecordBatchFileWriter | None = None
         self._reader: pa.RecordBatchFileReader | None = None
         self._batches: dict[int, list[int]] = {}
         self._count = 0
 
+    def __enter__(self) -> Scatter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer = self._reader = None
+        self._file.close()
+
     def add(self, table: pa.Table, piece: Int64[np.ndarray, " n"]) -> None:
         """Rows with the number of the piece that each belongs to."""
         if self._writer is None:
-            self._writer = pa.ipc.new_file(str(self._path), table.schema)
+            self._writer = pa.ipc.new_file(self._file, table.schema)
         order = np.argsort(piece, kind="stable")
         grouped = table.take(pa.array(order)).combine_chunks()
         numbers, starts = np.unique(piece[order], return_index=True)
@@ -96,18 +104,11 @@ class Scatter:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-            self._reader = pa.ipc.open_file(pa.OSFile(str(self._path)))
+            self._reader = pa.ipc.open_file(self._file)
         if self._reader is None:
             raise ValueError("no rows were added")
         batches = [self._reader.get_batch(index) for index in self._batches[piece]]
         return pa.Table.from_batches(batches).combine_chunks()
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder for scratch files, gone at the end."""
-    with TemporaryDirectory(prefix="lenspipe-sort-") as folder:
-        yield Path(folder)
 
 
 class Sample:

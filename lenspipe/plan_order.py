@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -21,7 +20,6 @@ from lenspipe.external_sort import (
     Scatter,
     divide,
     piece_of,
-    scratch,
     sorted_piece,
     stream,
 )
@@ -38,9 +36,8 @@ def sorted_rows(run: RunDirectory, parts: Sequence[str]) -> Iterator[pa.Table]:
     that says whether another row of the same id was taken. There must be a part file."""
     schema = scores.schema(run, parts)
     key = _survey_keys(run, parts)
-    with scratch() as folder:
-        rows = Scatter(folder / "rows.arrow")
-        marks = _spread(run, parts, key, rows, folder)
+    with Scatter() as rows:
+        marks = _spread(run, parts, key, rows)
         for piece in rows.pieces():
             table = rows.read(piece)
             marked = pa.array(marks.at(table[_ROW].to_numpy()))
@@ -99,13 +96,11 @@ class _Marks:
         return np.asarray(bits & 1 == 1)
 
 
-def _spread(
-    run: RunDirectory, parts: Sequence[str], key: _Key, rows: Scatter, folder: Path
-) -> _Marks:
+def _spread(run: RunDirectory, parts: Sequence[str], key: _Key, rows: Scatter) -> _Marks:
     """Spread the rows by key, and their ids by hash: rows of one id then meet in one piece."""
-    ids = Scatter(folder / "ids.arrow")
     at = 0
-    with duckdb.connect(config={"threads": 1}) as connection:
+    marks = _Marks(key.rows)
+    with Scatter() as ids, duckdb.connect(config={"threads": 1}) as connection:
         for table in stream(run, parts):
             number = pa.array(np.arange(at, at + table.num_rows))
             at += table.num_rows
@@ -117,9 +112,8 @@ def _spread(
             narrow = table.select(["object_id", "locality", "healpix_29", "ra", "dec"])
             narrow = narrow.append_column(_ROW, number).append_column(_HASH, pa.array(hashed))
             ids.add(narrow, (hashed % np.uint64(key.pieces)).astype(np.int64))
-    marks = _Marks(key.rows)
-    for piece in ids.pieces():
-        marks.set(_repeated(ids.read(piece)))
+        for piece in ids.pieces():
+            marks.set(_repeated(ids.read(piece)))
     return marks
 
 

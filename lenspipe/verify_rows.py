@@ -12,7 +12,7 @@ import pyarrow as pa
 from jaxtyping import UInt64
 
 from lenspipe.catalogue import scores
-from lenspipe.external_sort import Scatter, pieces_of, scratch, stream
+from lenspipe.external_sort import Scatter, pieces_of, stream
 from lenspipe.planning import Plan
 from lenspipe.run_directory import RunDirectory
 
@@ -81,8 +81,7 @@ def _suspects(
     """Hashes of ids that the tables hold in other numbers than they should; not all, if many."""
     pieces = np.uint64(pieces_of(3 * rows))
     found: list[int] = []
-    with scratch() as folder:
-        ids = Scatter(folder / "ids.arrow")
+    with Scatter() as ids:
         for code, parts in enumerate(tables.values()):
             for table in stream(run, parts, _ID):
                 hashed = scores.hash_column(connection, table["object_id"])

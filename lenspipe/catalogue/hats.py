@@ -21,7 +21,7 @@ from lenspipe.catalogue.partitions import MAX_ORDER, Partition, plan_partitions
 from lenspipe.catalogue.places import HEALPIX, find_places
 from lenspipe.catalogue.whole_folder import remove, replacing
 from lenspipe.errors import CorruptRunError
-from lenspipe.external_sort import Scatter, piece_of, scratch, slabs, sorted_piece, stream
+from lenspipe.external_sort import Scatter, piece_of, slabs, sorted_piece, stream
 from lenspipe.run_directory import CATALOGUE, RunDirectory
 
 PROPERTIES = "hats.properties"
@@ -90,8 +90,7 @@ def _write_partitions(
     schema = scores.schema(run, score_parts)
     places = find_places(run, score_parts)
     partitions = plan_partitions(places.histogram, limit)
-    with scratch() as beside:
-        rows = Scatter(beside / "rows.arrow")
+    with Scatter() as rows:
         for table in stream(run, score_parts):
             rows.add(table, piece_of(table[HEALPIX].to_numpy().astype(np.uint64), places.bounds))
         ordered = (sorted_piece(rows.read(p), [HEALPIX], ["object_id"]) for p in rows.pieces())
