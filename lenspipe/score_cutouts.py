@@ -114,7 +114,13 @@ def score_cutouts(
     values = group_values(sources, group) if group else []
     if batch_size is None and choose(provider) == "cpu":
         batch_size = cpu_batch_size([member.path for member in described.members])
-    loaded = load_ensemble(ensemble, provider=provider, threads=threads, batch_size=batch_size)
+    loaded = load_ensemble(
+        ensemble,
+        provider=provider,
+        threads=threads,
+        batch_size=batch_size,
+        described=described,
+    )
     listed = (catalogue or found.catalogue) is None
     locator = reader if listed and isinstance(reader, Locator) else None
     summary = ScoreSummary(

@@ -177,15 +177,18 @@ def load_ensemble(
     device_id: int = 0,
     options: ProviderOptions | None = None,
     gpu_share: float = 1.0,
+    described: EnsembleDescription | None = None,
 ) -> Ensemble:
     """Open every member of an ensemble and run each once on zeros; see `Member.load`.
 
     batch_size: None for the provider's own default. gpu_share: part of the device that is this
     process's; below 1 its memory is divided among the members, so that other processes get theirs.
+    described: what `describe_ensemble` gave, where it was asked already; files that changed since
+    are refused.
     """
     chosen = choose(provider)
     rows = batch_size or default_batch_size(chosen)
-    description = describe_ensemble(name_or_path, base)
+    description = described or describe_ensemble(name_or_path, base)
     given = options or default_options()
     if chosen != "cpu" and given.memory_bytes is None:
         each = memory_share(gpu_share, len(description.members), device_id)
