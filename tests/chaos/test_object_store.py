@@ -30,7 +30,15 @@ from lenspipe.storage import Store
 from lenspipe.verify import verify
 from tests.chaos.s3_jobs import RESTS, Jobs, jobs
 from tests.chaos.s3_server import Fault, Kind, Request, Server, serving
-from tests.chaos.s3_survey import assert_same, change, in_bucket, make_twin, upload, write_stamps
+from tests.chaos.s3_survey import (
+    ROWS,
+    assert_same,
+    change,
+    in_bucket,
+    make_twin,
+    upload,
+    write_stamps,
+)
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 PLANTED = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -72,8 +80,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         for name, value in environment.items():
             patch.setenv(name, value)
         twin = make_twin(folder / "local")
-        write_stamps(twin.parent, 240)
-        for name in ("catalogue", "cutouts.zarr", "stamps"):
+        for name in ("catalogue", "cutouts.zarr"):
             upload(twin.parent / name, f"s3://sky/{name}")
         with jobs(folder, environment) as process:
             assert process.run(twin).error == ""
@@ -297,8 +304,11 @@ def test_the_other_readers_survive_too(place: Place, reader: str) -> None:
         },
         "stamps": {"reader": "stamps", "path": "s3://sky/stamps/{object_id}_{band}.fits"},
     }
-    upload_file = place.twin.parent / "cutouts.h5"
-    RunDirectory("s3://sky").store.write("cutouts.h5", upload_file.read_bytes())
+    if reader == "hdf5":
+        Store("s3://sky").write("cutouts.h5", (place.twin.parent / "cutouts.h5").read_bytes())
+    else:
+        write_stamps(place.twin.parent, ROWS)
+        upload(place.twin.parent / "stamps", "s3://sky/stamps")
     survey = in_bucket(place.twin, f"reader-{reader}")
     change(survey, cutouts=options[reader])
     place.server.weather.faults = tuple(some(k) for k in ("reset", "truncate", "slow_down"))
