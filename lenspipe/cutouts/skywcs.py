@@ -62,6 +62,51 @@ def sky_wcs(hdu: Hdu) -> SkyWcs:
     return SkyWcs(wcs, shape, pixel_scale(hdu), centre, radius, threading.Lock())
 
 
+@dataclass(frozen=True)
+class Disc:
+    """A circle on the sky that holds a whole image. centre_deg: (ra, dec)."""
+
+    centre_deg: tuple[float, float]
+    radius_deg: float
+
+
+_TANGENT = re.compile(r"(RA---|DEC--)TAN(-SIP)?$")
+# Terms of distortion move a corner by far less.
+_DISC_MARGIN, _DISC_REST_DEG = 1.1, 0.01
+
+
+def disc_of(hdu: Hdu) -> Disc | None:
+    """A circle around an image from its cards, far cheaper than its WCS; None where it takes one.
+
+    Gnomonic projection (Calabretta & Greisen 2002, A&A 395, 1077, section 5.1.3): two points are
+    nearer to each other on the sky than on the plane, so the half diagonal bounds the image.
+    """
+    kinds = [str(hdu.value(f"CTYPE{axis}")) for axis in (1, 2)]
+    units = [str(hdu.value(f"CUNIT{axis}") or "deg").strip().lower() for axis in (1, 2)]
+    if hdu.shape is None or kinds[0][:2] != "RA" or not all(map(_TANGENT.match, kinds)):
+        return None
+    turned = any(key.startswith(("CROTA", "PV")) for key in hdu.cards)
+    if turned or hdu.number("LONPOLE", 180.0) != 180.0 or set(units) - {"deg", "degree"}:
+        return None
+    height, width = hdu.shape
+    (a, b), (c, d) = plane_matrix(hdu)
+    x = (width + 1) / 2 - hdu.number("CRPIX1", 0.0)
+    y = (height + 1) / 2 - hdu.number("CRPIX2", 0.0)
+    half = max(math.hypot(a * width + s * b * height, c * width + s * d * height) for s in (1, -1))
+    radius = half / 2 * _DISC_MARGIN + _DISC_REST_DEG
+    centre = _from_plane(hdu.number("CRVAL1"), hdu.number("CRVAL2"), a * x + b * y, c * x + d * y)
+    return Disc(centre, radius) if radius <= 90.0 and all(map(math.isfinite, centre)) else None
+
+
+def _from_plane(ra0: float, dec0: float, x_deg: float, y_deg: float) -> tuple[float, float]:
+    """(ra, dec) in degrees of a point on the gnomonic plane that touches the sky at (ra0, dec0)."""
+    x, y, d0 = math.radians(x_deg), math.radians(y_deg), math.radians(dec0)
+    across = math.cos(d0) - y * math.sin(d0)
+    ra = ra0 + math.degrees(math.atan2(x, across))
+    dec = math.degrees(math.atan2(math.sin(d0) + y * math.cos(d0), math.hypot(x, across)))
+    return ra % 360.0, dec
+
+
 def centre_position(hdu: Hdu) -> tuple[float, float]:
     """(ra, dec) in degrees of the pixel that a stamp's source falls on."""
     if hdu.shape is None:
@@ -117,16 +162,20 @@ _SCALE_CARDS = tuple(
 def _pixel_scale(cards: tuple[bytes | None, ...]) -> float:
     named = zip(_SCALE_CARDS, cards, strict=True)
     hdu = Hdu({key: card for key, card in named if card is not None}, 0)
-    if any(f"CD{i}_{j}" in hdu.cards for i in (1, 2) for j in (1, 2)):
-        (a, b), (c, d) = [[hdu.number(f"CD{i}_{j}", 0.0) for j in (1, 2)] for i in (1, 2)]
-    else:
-        (a, b), (c, d) = [
-            [hdu.number(f"CDELT{i}") * _pc(hdu, i, j) for j in (1, 2)] for i in (1, 2)
-        ]
+    (a, b), (c, d) = plane_matrix(hdu)
     scale = math.sqrt(abs(a * d - b * c)) * 3600.0
     if not 0.0 < scale < 3.6e5:
         raise UnreadableError(f"pixel scale: expected a positive number, found {scale}")
     return scale
+
+
+def plane_matrix(hdu: Hdu) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Degrees on the projection's plane per pixel: rows are axes of the plane."""
+    if any(f"CD{i}_{j}" in hdu.cards for i in (1, 2) for j in (1, 2)):
+        rows = [[hdu.number(f"CD{i}_{j}", 0.0) for j in (1, 2)] for i in (1, 2)]
+    else:
+        rows = [[hdu.number(f"CDELT{i}") * _pc(hdu, i, j) for j in (1, 2)] for i in (1, 2)]
+    return (rows[0][0], rows[0][1]), (rows[1][0], rows[1][1])
 
 
 def _pc(hdu: Hdu, i: int, j: int) -> float:

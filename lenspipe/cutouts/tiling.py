@@ -14,7 +14,7 @@ from lenspipe.cutouts.faults import UnreadableError, raise_if_of_the_process
 from lenspipe.cutouts.fitsfile import FitsFile, open_fits
 from lenspipe.cutouts.geometry import SkyBuckets, interior_distance
 from lenspipe.cutouts.paths import Tile
-from lenspipe.cutouts.skywcs import SkyWcs, sky_wcs
+from lenspipe.cutouts.skywcs import Disc, SkyWcs, disc_of, sky_wcs
 
 _HEADER_THREADS = 16
 
@@ -29,6 +29,7 @@ class Tiling:
         self._hdus = dict(hdus)
         self._lock = threading.Lock()
         self._footprints: dict[int, SkyWcs | None] = {}
+        self._discs: dict[int, Disc | None] = {}
 
     def wcs(self, path: str, band: str, opener: Opener = open_fits) -> SkyWcs:
         """The grid of one band's image in one file."""
@@ -51,7 +52,7 @@ class Tiling:
             return self._footprints.setdefault(number, found)
 
     def known(self) -> frozenset[int]:
-        """Numbers of the tiles whose headers were read so far."""
+        """Numbers of the tiles whose grids were made so far."""
         return frozenset(self._footprints)
 
     def unreadable(self) -> list[str]:
@@ -81,24 +82,47 @@ class Tiling:
         none. but: for each position, tiles that are not to be taken."""
         best = np.full(len(ra_deg), -1, np.int64)
         depth = np.full(len(ra_deg), 0.0)
-        footprints = self._all_footprints()
-        radii = [tile.radius_deg for tile in footprints.values() if tile is not None]
+        discs = self._all_discs()
+        radii = [disc.radius_deg for disc in discs.values() if disc is not None]
         buckets = SkyBuckets(ra_deg, dec_deg, max(radii, default=1.0))
-        for number, tile in footprints.items():
-            if tile is None:
+        for number, disc in discs.items():
+            if disc is None:
                 continue
-            rows = buckets.near(*tile.centre_deg, tile.radius_deg)
+            rows = buckets.near(*disc.centre_deg, disc.radius_deg)
             for used in but:
                 rows = rows[used[rows] != number]
+            tile = self.footprint(number) if len(rows) else None
+            if tile is None:
+                continue
             inside = interior_distance(*tile.pixels(ra_deg[rows], dec_deg[rows]), tile.shape)
             better = (inside > depth[rows]) | ((inside >= 0) & (best[rows] < 0))
             best[rows[better]], depth[rows[better]] = number, inside[better]
         return best
 
-    def _all_footprints(self) -> dict[int, SkyWcs | None]:
-        """Every tile's grid; headers that are still to be read are read in threads, since remote
-        ones are waited for."""
-        with ThreadPoolExecutor(_HEADER_THREADS) as pool:
-            unknown = [i for i in range(len(self.tiles)) if i not in self._footprints]
-            list(pool.map(self.footprint, unknown))
-        return {i: self._footprints[i] for i in range(len(self.tiles))}
+    def _all_discs(self) -> dict[int, Disc | None]:
+        """A disc around every tile; headers that are still to be read are read in threads, since
+        remote ones are waited for."""
+        unknown = [i for i in range(len(self.tiles)) if i not in self._discs]
+        if unknown:
+            with ThreadPoolExecutor(_HEADER_THREADS) as pool:
+                found = pool.map(self._disc, unknown)
+                self._discs.update(zip(unknown, found, strict=True))
+        return {i: self._discs[i] for i in range(len(self.tiles))}
+
+    def _disc(self, number: int) -> Disc | None:
+        """Where about a tile is, by the cards alone where they tell; None where no band can be
+        read."""
+        known = self._footprints.get(number)
+        if known is None:
+            for band, path in self.tiles[number].files.items():
+                try:
+                    with open_fits(path) as file:
+                        disc = disc_of(file.image(self._hdus[band]).hdu)
+                except (OSError, UnreadableError) as error:
+                    raise_if_of_the_process(error)
+                    continue
+                if disc is not None:
+                    return disc
+                break
+            known = self.footprint(number)
+        return None if known is None else Disc(known.centre_deg, known.radius_deg)

@@ -332,6 +332,21 @@ def test_the_plans_locality_saves_headers_and_is_not_believed_blindly(tmp_path: 
     np.testing.assert_array_equal(reader.read(wrong, [SPEC]).images["image"], expected)
 
 
+def test_a_row_of_another_tile_takes_the_grids_of_the_tiles_near_it_alone(tmp_path: Path) -> None:
+    image = sky_image()
+    write_tiles(tmp_path, image)
+    for number in range(3, 9):  # far away
+        turned = fits.PrimaryHDU(image, header(40 + 1_000_000 * number)).writeto
+        turned(tmp_path / f"t{number}_g.fits")
+    table = sources([90.0], [50.0])
+    expected = open_coadd(tmp_path).read(table, [SPEC]).images["image"]
+    reader = open_coadd(tmp_path)
+    assert isinstance(reader, CoaddReader)
+    lost = table.append_column("locality", pa.array([-1]))
+    np.testing.assert_array_equal(reader.read(lost, [SPEC]).images["image"], expected)
+    assert reader._tiling.known() <= {0, 1, 2}
+
+
 def test_a_tile_of_another_scale_fails_its_rows(tmp_path: Path) -> None:
     write_tiles(tmp_path, sky_image())
     odd = header(160)

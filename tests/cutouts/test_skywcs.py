@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lenspipe.cutouts.faults import UnreadableError
 from lenspipe.cutouts.fitsfile import Hdu
-from lenspipe.cutouts.skywcs import centre_position, pixel_scale, sky_wcs
+from lenspipe.cutouts.geometry import separation_deg
+from lenspipe.cutouts.skywcs import centre_position, disc_of, pixel_scale, sky_wcs
 
 
 def _hdu(**cards: Any) -> Hdu:
@@ -78,3 +81,40 @@ def test_old_names_of_cards_are_read_without_a_warning() -> None:
     np.testing.assert_array_equal(old.pixels(*place), new.pixels(*place))
     straight = sky_wcs(_hdu()).pixels(*place)
     assert np.abs(np.subtract(old.pixels(*place), straight)).max() > 1.0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.floats(0.0, 359.9),
+    st.floats(-89.0, 89.0),
+    st.floats(-2e4, 2e4),
+    st.floats(-2e4, 2e4),
+    st.floats(0.0, 6.28),
+)
+def test_a_disc_holds_the_whole_image(
+    ra: float, dec: float, x: float, y: float, turn: float
+) -> None:
+    step = 0.25 / 3600
+    cd = {"CD1_1": -np.cos(turn), "CD1_2": np.sin(turn), "CD2_1": np.sin(turn)}
+    cards = {**cd, "CD2_2": np.cos(turn)}
+    hdu = _hdu(
+        CRVAL1=ra,
+        CRVAL2=dec,
+        CRPIX1=x,
+        CRPIX2=y,
+        CDELT1=None,
+        CDELT2=None,
+        **{key: float(value) * step for key, value in cards.items()},
+    )
+    disc, tile = disc_of(hdu), sky_wcs(hdu)
+    assert disc is not None
+    corners = tile.wcs.all_pix2world([-0.5, 59.5, -0.5, 59.5], [-0.5, -0.5, 39.5, 39.5], 0)
+    away = separation_deg(corners[0], corners[1], *disc.centre_deg)
+    assert (away <= disc.radius_deg).all()
+
+
+@pytest.mark.parametrize(
+    "cards", [{"CTYPE1": "RA---CAR", "CTYPE2": "DEC--CAR"}, {"CROTA2": 30.0}, {"CUNIT1": "arcsec"}]
+)
+def test_what_the_cards_do_not_tell_of_a_disc_is_left_to_the_wcs(cards: dict[str, Any]) -> None:
+    assert disc_of(_hdu(**cards)) is None
