@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lenspipe.errors import MemberError
 from lenspipe.models import session as session_module
+from lenspipe.models.card import ImageInput, read_card, write_card
 from lenspipe.models.ensemble import load_ensemble
 from lenspipe.models.feed import DeviceFeed, Specs, ahead
 from lenspipe.models.session import OUT_OF_MEMORY, Member
 from tests import toy_models
+from training.half import with_input_type
 
 SHAPE = (3, 8, 8)
 
@@ -63,6 +66,27 @@ def test_device_buffers_give_the_same_logits(path: Path, rows: int) -> None:
     wanted = expected(images)
     for _ in range(2):  # buffers are used again
         assert_close(member.predict({"image": images}), wanted)
+
+
+@pytest.mark.usefixtures("on_device")
+@pytest.mark.parametrize(
+    ("dtype", "quantum", "zero_level"),
+    [("float16", None, 0.0), ("int16", 1e-3, 0.0), ("uint16", 1e-3, -20.0)],
+)
+def test_small_types_go_through_device_buffers(
+    path: Path, dtype: str, quantum: float | None, zero_level: float
+) -> None:
+    """Tolerances as in test_encode.py: what the types round away."""
+    card = read_card(path)
+    changes = {"dtype": dtype, "quantum": quantum, "zero_level": zero_level}
+    image = ImageInput.model_validate({**card.images[0].model_dump(), **changes})
+    small, card = with_input_type(onnx.load(str(path)), card, {"image": image})
+    write_card(small, card, path)
+    member = Member.load(path, "cpu", batch_size=4)
+    assert {b.dtype.name for b in member._feed.buffers(1).values()} == {dtype}
+    np.testing.assert_allclose(
+        member.predict({"image": pixels(11)}), expected(pixels(11)), atol=2e-3
+    )
 
 
 @pytest.mark.usefixtures("on_device")
