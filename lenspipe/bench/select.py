@@ -76,7 +76,7 @@ def measure(
     ):
         file = Path(folder, "catalogue.parquet")
         write_catalogue(file, rows)
-        plan, parts = _plan(file, network)
+        plan, parts = plan_for(file, network)
         ours: list[Cost] = []
         bare: list[Cost] = []
         for turn in range(rounds + 1):
@@ -107,7 +107,7 @@ def profile(rows: int = 2_000_000, network: str | None = None) -> dict[str, floa
     with TemporaryDirectory(prefix="lenspipe-bench-") as folder:
         file = Path(folder, "catalogue.parquet")
         write_catalogue(file, rows)
-        plan, parts = _plan(file, network)
+        plan, parts = plan_for(file, network)
         run_stage(Path(folder, "warm"), plan, parts, 1)
         profiler = cProfile.Profile(time.process_time)
         selector = Selector(RunDirectory(str(Path(folder, "run"))), plan)
@@ -174,7 +174,8 @@ def _galaxies(rng: np.random.Generator, start: int, rows: int) -> pa.Table:
     return pa.table(columns)
 
 
-def _plan(file: Path, network: str | None) -> tuple[SelectPlan, tuple[SourcePart, ...]]:
+def plan_for(file: Path, network: str | None) -> tuple[SelectPlan, tuple[SourcePart, ...]]:
+    """The stage's plan and parts for a file, or a folder of files, of `write_catalogue`."""
     sources = config.Sources(path=str(file), missing_values=(-999.0,))
     photometry = (
         config.Photometry(model=network, keep=config.Keep(fraction=0.05)) if network else None

@@ -14,7 +14,7 @@ from lenspipe.select.stage import select_part
 def test_both_sides_select_the_same_rows(tmp_path: Path) -> None:
     file = tmp_path / "catalogue.parquet"
     select.write_catalogue(file, 300_000)
-    plan, parts = select._plan(file, None)
+    plan, parts = select.plan_for(file, None)
     with duckdb.connect() as connection:
         select._duckdb(connection, file, tmp_path / "bare.parquet")
     bare = pq.read_table(tmp_path / "bare.parquet").column(0).to_pylist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import pickle
 from pathlib import Path
@@ -18,7 +19,8 @@ from lenspipe import config, cutouts
 from lenspipe.cutouts.base import ReaderOptions
 from lenspipe.errors import InputError
 from lenspipe.models.card import Feature
-from lenspipe.select import threshold
+from lenspipe.run_directory import RunDirectory
+from lenspipe.select import parquet_file, threshold
 from lenspipe.select.cuts import CutCount
 from lenspipe.select.photometry import PhotometryNetwork
 from lenspipe.select.plan import SelectPlan, plan_catalogue
@@ -179,6 +181,39 @@ def test_failures_say_what_is_wrong(tmp_path: Path) -> None:
     assert [h is None for h in failures.column("healpix_29").to_pylist()] == [False] + [True] * 3
 
 
+def test_an_id_that_is_no_utf8_fails_its_row_and_no_other(tmp_path: Path) -> None:
+    raw = pa.array([b"good", b"\xff\xfe", b"fine"], pa.binary())
+    ids = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
+    table = pa.table(
+        {"object_id": ids, "ra": [1.0] * 3, "dec": [2.0] * 3, "g": [23.0] * 3, "i": [20.0] * 3}
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    selected, failures, _ = _select(_plan(tmp_path), tmp_path)
+    assert selected.column("object_id").to_pylist() == ["good", "fine"]
+    assert failures.column("detail").to_pylist() == ["object_id is missing or no text"]
+    failures.validate(full=True)
+
+
+def test_hostile_ids_go_through_and_a_file_as_they_are(tmp_path: Path) -> None:
+    ids = [
+        "../../x",
+        "a\\b",
+        "it's",
+        '"',
+        "line\nbreak",
+        "nul\0inside",
+        "",
+        "x" * 10_000,
+        "two",
+        "two",
+    ]
+    pq.write_table(_good(len(ids), object_id=np.array(ids, object)), tmp_path / "a.parquet")
+    selected, _, _ = _select(_plan(tmp_path), tmp_path)
+    run = RunDirectory(str(tmp_path / "run"))
+    part = run.write_part("select", 0, len(ids), selected)
+    assert run.read_part(part.name, ["object_id"]).column(0).to_pylist() == ids
+
+
 def test_a_row_without_a_score_is_a_failure(
     tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +319,26 @@ def test_a_catalogue_that_cannot_serve_is_refused_in_one_line(
         _plan(tmp_path, None if line.startswith("cuts") else network)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_outage_while_sampling_gives_no_other_threshold(
+    tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(4):
+        ids = np.arange(100 * k, 100 * (k + 1))
+        pq.write_table(_good(100, object_id=ids), tmp_path / f"{k}.parquet")
+    plan = _plan(tmp_path, network, config.Keep(fraction=0.1))
+    parts = list_parts(config.Sources(path=str(tmp_path)), ".")
+    undisturbed = threshold.choose_threshold(plan, parts)
+
+    def refuse(_file: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet_file, "check_unchanged", refuse)
+        with pytest.raises(OSError, match="Stale"):
+            threshold.choose_threshold(plan, parts)
+    assert threshold.choose_threshold(plan, parts) == undisturbed
 
 
 @pytest.mark.data
