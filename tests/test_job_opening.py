@@ -1,0 +1,76 @@
+"""Taking a run up again: what --retry-failed takes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lenspipe.config import load_survey
+from lenspipe.events import Events
+from lenspipe.job_opening import check_and_open
+from lenspipe.metrics import RunMetrics
+from lenspipe.planning import make_plan
+from lenspipe.progress import SilentProgress
+from lenspipe.run_directory import RunDirectory
+from lenspipe.shard_record import ShardRecord
+from tests.toy_survey import make_survey
+
+
+class _Listener(SilentProgress):
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.told.append(text)
+
+
+def _record(start: int, reasons: dict[str, int]) -> ShardRecord:
+    failed = sum(reasons.values())
+    return ShardRecord(
+        stage="select",
+        start=start,
+        stop=start + 10,
+        rows_in=10,
+        rows_out=0,
+        rows_failed=failed,
+        removed={"network": 10 - failed},
+        reasons=reasons,
+    )
+
+
+def _open(survey: Path, retry_failed: bool = False) -> list[str]:
+    listener = _Listener()
+    events = Events(RunMetrics("toy"), listener)
+    with check_and_open(load_survey(survey), events, retry_failed=retry_failed):
+        pass
+    return listener.told
+
+
+@pytest.fixture
+def survey(tmp_path: Path) -> Path:
+    """A run of which parts of the catalogue failed: one for good, one for a reason that passes."""
+    survey = make_survey(tmp_path, rows=30)
+    _open(survey)
+    run = RunDirectory(str(tmp_path / "run"))
+    run.commit(_record(0, {}), _record(10, {"unreadable": 10}), _record(20, {"bad_metadata": 1}))
+    return survey
+
+
+def _starts(survey: Path) -> list[int]:
+    return [r.start for r in RunDirectory(str(survey.parent / "run")).records("select")]
+
+
+def test_failed_parts_of_the_catalogue_are_taken_up_before_the_plan(survey: Path) -> None:
+    _open(survey)
+    assert _starts(survey) == [0, 10, 20]
+    told = _open(survey, retry_failed=True)
+    assert _starts(survey) == [0, 20]
+    assert "1 shards taken up again" in told[0]
+
+
+def test_after_the_plan_they_stay_and_that_is_told(survey: Path) -> None:
+    make_plan(RunDirectory(str(survey.parent / "run")), [], 10, 1)
+    told = _open(survey, retry_failed=True)
+    assert _starts(survey) == [0, 10, 20]
+    assert told[0].startswith("10 rows of the catalogue failed in stage select and stay so")
