@@ -465,6 +465,8 @@ class Pool(Generic[T, R]):
     def _start_again(self, worker: _Worker[T], error: BaseException) -> None:
         """Another actor in its place; after many deaths in a row the others go on without it."""
         self._failed_starts += 1
+        if isinstance(error, OutOfMemoryError):
+            time.sleep(_MEMORY_REST_S * self._failed_starts)
         if self._failed_starts < _START_ATTEMPTS:
             self._respawn(worker)
             self._events.restarted()

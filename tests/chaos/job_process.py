@@ -29,7 +29,8 @@ PATIENCE_S = 240.0
 class JobProcess:
     """One life of a run: from the command to its end. A context: whatever is left is killed."""
 
-    def __init__(self, survey: Path) -> None:
+    def __init__(self, survey: Path, **settings: str) -> None:
+        """settings: of Ray, by environment variable."""
         # Sockets of Ray bear no long path, so its folder is not in pytest's.
         self.temporary = Path(tempfile.mkdtemp(prefix="lp-", dir="/tmp"))
         self._log = survey.parent / f"{self.temporary.name}.err"
@@ -40,7 +41,7 @@ class JobProcess:
                 [sys.executable, "-m", "lenspipe", "run", str(survey)],
                 stdout=out,
                 stderr=err,
-                env={**environment, "RAY_TMPDIR": str(self.temporary)},
+                env={**environment, "RAY_TMPDIR": str(self.temporary), **settings},
                 start_new_session=True,
             )
         self._known: dict[int, psutil.Process] = {}

@@ -18,7 +18,7 @@ from lenspipe.contracts import Reason
 from lenspipe.runtime import Outcome, Pool, PoolEvents, PoolOptions
 
 FEED_S = 12.0  # starting the process of a task counts too
-pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
 
 
 @dataclass(frozen=True)

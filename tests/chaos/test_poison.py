@@ -24,7 +24,7 @@ from lenspipe.scoring import PlanRows, Scorer, ScoreSettings
 from lenspipe.verify import verify
 from tests.toy_survey import make_survey
 
-pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
 
 
 def dies() -> None:

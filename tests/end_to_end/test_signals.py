@@ -48,6 +48,7 @@ def _wait_for_stage(job: JobProcess, stage: str) -> None:
         ),
     ],
 )
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_run_that_is_told_to_stop_ends_in_order_and_is_resumed(
     tmp_path: Path, number: signal.Signals, status: int, line: str
@@ -76,6 +77,7 @@ def test_a_run_that_is_told_to_stop_ends_in_order_and_is_resumed(
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(600)
 def test_the_second_interrupt_ends_at_once_and_leaves_no_process(tmp_path: Path) -> None:
     with JobProcess(_make(tmp_path)) as job:
         _wait_for_stage(job, "score")
