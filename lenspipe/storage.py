@@ -131,6 +131,7 @@ class Store:
 
         False: there was one.
         """
+        self.before_change()
         if self.is_local:
             target = self.local_path(name)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -166,6 +167,7 @@ class Store:
         One step on S3. Elsewhere a look and then a write: processes of one host must keep one
         another out, and those of several hosts can meet between the two.
         """
+        self.before_change()
         if self._has_conditions:
             return self._put_if(name, data, tag)
         try:

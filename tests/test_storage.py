@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -135,3 +136,34 @@ def test_what_an_object_store_refuses_is_a_fault_of_storage() -> None:
     assert is_storage_fault(EndpointConnectionError())
     assert is_storage_fault(PermissionError())
     assert not is_storage_fault(ValueError())
+
+
+def test_a_store_asks_before_each_change_and_changes_nothing_where_it_is_refused(
+    tmp_path: Path,
+) -> None:
+    """As a run's driver does, whose lock another process took."""
+
+    class LostError(Exception):
+        pass
+
+    def refuse() -> None:
+        raise LostError
+
+    store = Store(str(tmp_path))
+    store.write("a", b"1")
+    store.before_change = refuse
+    for change in (
+        lambda: store.write("a", b"2"),
+        lambda: store.create("b", b"2"),
+        lambda: store.delete("a"),
+        lambda: store.delete_folder(""),
+        store.delete_unfinished,
+    ):
+        with suppress(LostError):
+            change()
+    with pytest.raises(LostError), store.writing("c") as path:
+        path.write_bytes(b"2")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"1"}
+    assert store.read("a") == b"1"
+    pickle.loads(pickle.dumps(store)).write("a", b"2")  # noqa: S301  # our own bytes
+    assert store.read("a") == b"2"  # workers write parts, which count by the driver's word alone

@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 BALLAST = "ballast"
+FULL = "No space left on device"
 # Waits of a tenth: what the run does between them is the same.
 RUN = (
     "from lenspipe import patience; "
@@ -33,7 +34,8 @@ RUN = (
 @dataclass(frozen=True)
 class Job:
     """One call of the command. full_at: patterns of the event lines at which the disk is filled, in
-    their order. free_after_s: when it is freed again; None: not before the command ended."""
+    their order. free_after_s: so long after it was felt it is freed again; None: not before the
+    command ended."""
 
     full_at: tuple[str, ...] = ()
     free_after_s: float | None = None
@@ -116,14 +118,16 @@ def _run(disk: Disk, job: Job) -> Ended:
     ) as process:
         assert process.stderr is not None
         lines: list[str] = []
-        fills = 0
+        fills, felt = 0, True
         for line in process.stderr:
             lines.append(line.rstrip("\n"))
             if fills < len(job.full_at) and re.search(job.full_at[fills], line):
                 _fill(disk)
-                fills += 1
-                if job.free_after_s is not None:
-                    threading.Timer(job.free_after_s, _free, [disk]).start()
+                fills, felt = fills + 1, False
+            elif not felt and FULL in line and job.free_after_s is not None:
+                felt = True
+                time.sleep(job.free_after_s)
+                _free(disk)
         status = process.wait()
     _free(disk)
     return Ended(status, lines, fills)
