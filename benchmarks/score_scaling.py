@@ -9,7 +9,7 @@ The scorer's own callable runs in this process on a real plan and a local Zarr s
 scores and writes part files. `cpu_vs_session` is processor time of the sessions alone over that of
 the scorer, in alternating rounds: what else the machine does moves it little. `wall_vs_session` is
 the same of the clock, without the overlap of reading and scoring that an actor has; `lenspipe
-bench` measures the stage with it.
+bench` measures the stage with it. Each measurement is told on standard error when it is done.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import json
 import os
 import pstats
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -127,7 +128,11 @@ def measure(
     wanted += [(2048, batch, 1) for batch in batches]
     with TemporaryDirectory(prefix="lenspipe-scaling-") as folder, connect():
         survey = write_survey(Path(folder), ensemble, cutouts)
-        return [measure_one(survey, *setting, rounds) for setting in dict.fromkeys(wanted)]
+        found = []
+        for setting in dict.fromkeys(wanted):
+            found.append(measure_one(survey, *setting, rounds))
+            print(json.dumps(found[-1]), file=sys.stderr, flush=True)
+        return found
 
 
 def profile(ensemble: str, cutouts: int) -> dict[str, Any]:
