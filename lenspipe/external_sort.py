@@ -22,6 +22,7 @@ from lenspipe.run_directory import RunDirectory
 CHUNK_ROWS = 1 << 18  # read, and written to scratch, at a time
 PIECE_ROWS = 1 << 18  # sorted at a time; somewhat more where many keys are near each other
 _SAMPLE_ROWS = 1 << 17
+_MOST_BATCHES = 512  # tiny ones take more memory than their rows
 
 
 def stream(
@@ -33,17 +34,23 @@ def stream(
     """Rows of part files in tables of about `rows`; none of them is empty."""
     wanted = rows or CHUNK_ROWS
     waiting: list[pa.RecordBatch] = []
+    whole: list[pa.Table] = []
     held = 0
     for name in parts:
         with _opened(run, name) as file:
             for batch in _batches(file, columns, wanted):
                 waiting.append(batch)
                 held += batch.num_rows
+                if held >= wanted or len(waiting) == _MOST_BATCHES:
+                    whole.append(pa.Table.from_batches(waiting).combine_chunks())
+                    waiting = []
                 if held >= wanted:
-                    yield pa.Table.from_batches(waiting).combine_chunks()
-                    waiting, held = [], 0
-    if held:
-        yield pa.Table.from_batches(waiting).combine_chunks()
+                    yield pa.concat_tables(whole).combine_chunks()
+                    whole, held = [], 0
+    if waiting:
+        whole.append(pa.Table.from_batches(waiting))
+    if whole:
+        yield pa.concat_tables(whole).combine_chunks()
 
 
 def _opened(run: RunDirectory, name: str) -> Any:

@@ -34,6 +34,7 @@ def test_a_stream_gives_every_row_in_order_in_tables_of_the_size_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     monkeypatch.setattr(external_sort, "CHUNK_ROWS", 32)
+    monkeypatch.setattr(external_sort, "_MOST_BATCHES", 3)
     run = RunDirectory(str(tmp_path))
     whole = table(250)
     cuts = [0, 3, 3, 60, 61, 200, 250]
