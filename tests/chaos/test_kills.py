@@ -71,7 +71,7 @@ def _seed() -> int:
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_dozen_kills_change_nothing(
     undisturbed: tuple[Path, dict[str, float]], tmp_path: Path
 ) -> None:
