@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -20,7 +21,12 @@ import numpy as np
 from astropy.io import fits
 
 from lenspipe.cutouts import checksums
-from lenspipe.cutouts.faults import READ_ERRORS, UnreadableError, of_the_process
+from lenspipe.cutouts.faults import (
+    READ_ERRORS,
+    UnreadableError,
+    of_the_process,
+    raise_if_of_the_process,
+)
 from lenspipe.cutouts.storedfile import BytesFile, Stored, is_remote, open_stored, read_whole
 
 BLOCK = 2880
@@ -306,6 +312,7 @@ class FitsFile:
     def __init__(self, stored: Stored, path: str) -> None:
         self._stored, self._path = stored, path
         self._astropy: fits.HDUList | None = None
+        self._handle: Any = None
         self._scan = scan(stored.fetch, stored.size)
         self._hdus: list[Hdu] = []
         self._fault: UnreadableError | None = None
@@ -353,11 +360,15 @@ class FitsFile:
 
     def decompress(self, index: int, start: int, stop: int) -> np.ndarray[Any, Any]:
         """Rows of a compressed image; astropy decodes only the tiles that they touch."""
-        if self._astropy is None:
-            self._astropy = fits.open(self._reopened(), memmap=False, lazy_load_hdus=True)
-        unit = self._astropy[index]
-        block = unit.section[..., start:stop, :]
-        return np.asarray(block).reshape(stop - start, -1)
+        try:
+            if self._astropy is None:
+                self._handle = self._reopened()
+                self._astropy = fits.open(self._handle, memmap=False, lazy_load_hdus=True)
+            block = self._astropy[index].section[..., start:stop, :]
+            return np.asarray(block).reshape(stop - start, -1)
+        except Exception as error:  # astropy and its C code raise a dozen unrelated types
+            raise_if_of_the_process(error)
+            raise UnreadableError(f"{type(error).__name__}: {error}") from error
 
     def _reopened(self) -> Any:
         if isinstance(self._stored, BytesFile):
@@ -365,7 +376,7 @@ class FitsFile:
         if is_remote(self._path):
             fs, name = fsspec.core.url_to_fs(self._path)
             return fs.open(name, "rb")
-        return open(self._path, "rb")  # noqa: PTH123 - astropy closes it
+        return Path(self._path).open("rb")
 
     def check_sums(self, hdu: Hdu) -> None:
         """UnreadableError where a unit does not fit its checksum cards; reads all of it where it
@@ -388,6 +399,8 @@ class FitsFile:
         """Let the file go."""
         if self._astropy is not None:
             self._astropy.close()
+        if self._handle is not None:
+            self._handle.close()
         self._stored.close()
 
 
