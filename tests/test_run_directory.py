@@ -51,3 +51,17 @@ def test_erasing_a_run_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     run.store.write("notes.txt", b"mine")
     run.erase()
     assert run.store.names() == ["notes.txt"]
+
+
+def test_commits_are_taken_back_by_reason_and_the_others_stay(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    kept, unreadable = record(run, 0, 4), record(run, 4, 9)
+    failed = {"rows_out": 4, "rows_failed": 1, "reasons": {"unreadable": 1}}
+    run.commit(kept, unreadable.model_copy(update=failed))
+    assert run.forget("score", frozenset({"not_found"})) == 0
+    assert run.forget("score", frozenset({"unreadable"})) == 1
+    assert run.records("score") == [kept]
+    again = record(run, 4, 9)
+    run.commit(again)
+    assert RunDirectory(str(tmp_path)).records("score") == [kept, again]
+    assert run.clean() == [unreadable.parts["scores"].name]
