@@ -1,18 +1,26 @@
 """A disk that fills: the run rests, stops in one line, and the same command ends as if nothing
-had been. The disk is a real tmpfs in a mount namespace of its own."""
+had been. The disk is a real tmpfs in a mount namespace of its own; where none can be made, the last
+test's driver, whose store refuses, is what is left."""
 
 from __future__ import annotations
 
+import errno
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lenspipe.config import load_survey
+from lenspipe.errors import StoppedError
 from lenspipe.events import Events
 from lenspipe.job import run_survey
 from lenspipe.metrics import RunMetrics
+from lenspipe.patience import ATTEMPTS
 from lenspipe.progress import SilentProgress
+from lenspipe.run_directory import LOCK, METRICS, RUN
+from lenspipe.storage import Store
 from tests.chaos.results import assert_same
 from tests.chaos.small_disk import FULL, Disk, Ended, Job, can_mount, run_on_small_disk
 from tests.toy_survey import make_survey
@@ -28,8 +36,8 @@ STAGES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _namespaces() -> None:
+@pytest.fixture(scope="module")
+def small_disks() -> None:
     reason = can_mount()
     if reason:
         pytest.skip(f"no tmpfs can be mounted in a namespace here: {reason}")
@@ -50,6 +58,7 @@ def run(folder: Path, *jobs: Job, what: str = "bytes") -> list[Ended]:
     )
 
 
+@pytest.mark.usefixtures("small_disks")
 def test_a_disk_that_is_full_at_any_stage_stops_the_run_and_the_next_goes_on(
     tmp_path: Path, undisturbed: Path
 ) -> None:
@@ -65,6 +74,7 @@ def test_a_disk_that_is_full_at_any_stage_stops_the_run_and_the_next_goes_on(
     assert_same(tmp_path / "kept", undisturbed)
 
 
+@pytest.mark.usefixtures("small_disks")
 @pytest.mark.parametrize("what", ["bytes", "files"])
 def test_a_disk_that_is_full_for_a_while_only_costs_time(
     tmp_path: Path, undisturbed: Path, what: str
@@ -75,3 +85,56 @@ def test_a_disk_that_is_full_for_a_while_only_costs_time(
     assert (ended.status, ended.fills) == (0, len(STAGES)), ended.lines[-3:]
     assert sum(FULL in line for line in ended.lines) >= len(STAGES)
     assert_same(tmp_path / "kept", undisturbed)
+
+
+class _Quota:
+    """A store whose disk has no room for a while: each name is refused so often, then taken."""
+
+    def __init__(self, refusals: int) -> None:
+        self._left: dict[str, int] = {}
+        self._refusals = refusals
+        self.refused: list[str] = []
+
+    def ask(self, name: str) -> None:
+        left = self._left.setdefault(name, self._refusals)
+        if left:
+            self._left[name] = left - 1
+            self.refused.append(name)
+            raise OSError(errno.EDQUOT, "Disk quota exceeded", name)
+
+    def put_into(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for method in ("write", "create", "writing"):
+            monkeypatch.setattr(Store, method, self._asking(getattr(Store, method)))
+
+    def _asking(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(store: Store, name: str, *data: bytes) -> Any:
+            if name not in (LOCK, METRICS, RUN):
+                self.ask(name)
+            return call(store, name, *data)
+
+        return asked
+
+
+@pytest.mark.parametrize("refusals", [2, 99])
+def test_a_quota_that_is_spent_is_waited_for_by_whatever_the_driver_writes(
+    tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, refusals: int
+) -> None:
+    """Commits, plan and products: each is refused twice; then, in another run, for ever."""
+    survey = make_survey(tmp_path)
+    events = Events(RunMetrics("toy"), SilentProgress())
+    quota = _Quota(refusals)
+    with monkeypatch.context() as full:
+        full.setattr("lenspipe.patience.time.sleep", lambda _seconds: None)
+        quota.put_into(full)
+        if refusals < ATTEMPTS:
+            run_survey(load_survey(survey), events)
+            assert {name.partition("/")[0] for name in quota.refused} >= {
+                "shards",
+                "plan",
+                "report",
+            }
+        else:
+            with pytest.raises(StoppedError, match=r"storage failed 6 times: .*quota exceeded"):
+                run_survey(load_survey(survey), events)
+    run_survey(load_survey(survey), Events(RunMetrics("toy"), SilentProgress()))
+    assert_same(tmp_path / "run", undisturbed)
