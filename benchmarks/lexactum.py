@@ -124,6 +124,7 @@ def measure(model: Path, public: Path, part: str, threads: int, rounds: int) -> 
     pixels = batch.images["image"]
     scaling, scaling_cpu, scaled = timed(lambda: normalise.apply("zscale", {}, pixels, np))
     rows = len(pixels)
+    rows_at_once = min(rows_at_once, rows)
     starts = range(0, rows // rows_at_once * rows_at_once, rows_at_once)
     parts = [scaled[start : start + rows_at_once] for start in starts]
 

@@ -3,6 +3,7 @@ gone before ZScale, positions as the headers have them."""
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,6 +15,7 @@ import pytest
 from astropy.io import fits
 from astropy.visualization import ZScaleInterval
 
+from benchmarks import lexactum
 from benchmarks.bologna_files import MASKED, PARTS, SIZE, draw, encode, write_part
 from lenspipe import score_cutouts as module
 from lenspipe.contracts import Flag
@@ -154,3 +156,17 @@ def test_batches_suit_the_largest_feature_map(model: Path, tmp_path: Path) -> No
     # Flat copies of 4 x 101 x 101 and of 3 x 600 x 600 float32: 163 kB and 4.3 MB in 6 MiB.
     assert (small, large) == (32, 4)
     assert cpu_batch_size([model, tmp_path / "large.onnx"]) == 4
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    """A network is exported, scored by function and by command, and beside its bare session."""
+    options = argparse.Namespace(
+        objects=40, rounds=1, threads=1, parts=["ground"], networks=["lensflow"], command=True
+    )
+    found = lexactum.run(tmp_path, options)["ground"]
+    network = found["networks"]["lensflow"]
+    assert network["published"] == [168, 251]
+    assert 0 < network["images_per_s"] < network["bare_per_s"]
+    assert network["command_s"] > 40 / network["images_per_s"]
+    assert found["mean_published"] == pytest.approx((168 * 251) ** 0.5)
