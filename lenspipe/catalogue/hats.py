@@ -5,9 +5,10 @@ Format: https://www.ivoa.net/documents/Notes/HATS/. lsdb, pyarrow, DuckDB and TO
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from lenspipe.external_sort import Scatter, piece_of, slabs, sorted_piece, strea
 from lenspipe.run_directory import CATALOGUE, RunDirectory
 
 PROPERTIES = "hats.properties"
+PARTITIONS = "partition_info.csv"
 FINGERPRINT = "lenspipe_fingerprint"
 # Statistics of so many rows let a reader skip most of a partition in a small cone.
 ROW_GROUP_ROWS = 65_536
@@ -68,8 +70,17 @@ def scored_files(run: RunDirectory, score_parts: Sequence[str]) -> Sequence[str]
     name, limit = present.get("obs_collection", ""), int(present.get("hats_max_rows", 0))
     if present.get(FINGERPRINT) != scores.fingerprint(score_parts, name, limit):
         return score_parts
-    files = run.store.names(f"{CATALOGUE}/dataset")
-    return [file for file in files if file.endswith(".parquet")]
+    return _partition_files(run)
+
+
+def _partition_files(run: RunDirectory) -> list[str]:
+    """The catalogue's files by its own list: a listing of an object store may lag behind."""
+    text = run.store.read(f"{CATALOGUE}/{PARTITIONS}").decode()
+    pixels = [(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(StringIO(text))]
+    return sorted(
+        f"{CATALOGUE}/dataset/Norder={order}/Dir={pixel // 10_000 * 10_000}/Npix={pixel}.parquet"
+        for order, pixel in pixels
+    )
 
 
 def read_properties(run: RunDirectory) -> dict[str, str] | None:
