@@ -138,3 +138,45 @@ def test_a_number_that_is_none_is_nan(tmp_path: Path) -> None:
     assert card_number(hdu, "ZP") == 25.5
     assert np.isnan(card_number(hdu, "WORD"))
     assert np.isnan(card_number(hdu, "NONE"))
+
+
+def _odd_files(folder: Path) -> None:
+    """Headers and data that a parser of its own could read otherwise than astropy."""
+    noise = _pixels()
+    torrent = fits.PrimaryHDU(noise)
+    for number in range(400):
+        torrent.header.add_comment(f"END of nothing {number} = 'x' / BITPIX")
+        torrent.header.add_history("SIMPLE  =                    F")
+    torrent.writeto(folder / "torrent.fits")
+    long = fits.PrimaryHDU(noise, fits.Header({"LONG": "it''s & / " * 30, "ZP": 25.5}))
+    long.writeto(folder / "continue.fits")
+    holes = noise.astype("f8")
+    holes[3:5, 2:9] = np.nan
+    fits.PrimaryHDU(holes).writeto(folder / "nan.fits")
+    for dtype in ("i2", "i4", "i8", "u1"):
+        unit = fits.ImageHDU(_pixels(dtype), name="SCI")
+        unit.header["BSCALE"], unit.header["BZERO"] = 0.25, -3.0
+        unit.header["BLANK"] = int(unit.data[1, 1])
+        fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(noise * 2), unit]).writeto(
+            folder / f"{dtype}.fits"
+        )
+    fits.PrimaryHDU(noise[None, None]).writeto(folder / "cube.fits")
+    fits.PrimaryHDU(noise).writeto(folder / "bare.fits")
+    data = (folder / "bare.fits").read_bytes()
+    (folder / "bare.fits").write_bytes(data[: 2880 + noise.nbytes])
+
+
+@pytest.mark.filterwarnings("ignore:File may have been truncated")  # one file has no padding
+@pytest.mark.filterwarnings("ignore:Invalid 'BLANK'")
+def test_odd_headers_and_data_equal_astropys(tmp_path: Path) -> None:
+    _odd_files(tmp_path)
+    for path in sorted(tmp_path.glob("*.fits")):
+        with fits.open(path) as units, open_fits(str(path), whole=True) as file:
+            for index, unit in enumerate(units):
+                if unit.header["NAXIS"] < 2:
+                    continue
+                image = file.image(index)
+                found = image.rows(0, image.shape[0])
+                np.testing.assert_allclose(found, np.squeeze(unit.data), err_msg=path.name)
+                for key in ("NAXIS1", "ZP", "EXTNAME"):
+                    assert image.hdu.value(key) == unit.header.get(key)

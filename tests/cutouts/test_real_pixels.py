@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import h5py
 import numpy as np
@@ -12,12 +13,14 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pytest
 from astropy.io import fits
-from astropy.wcs import WCS
+from astropy.wcs import WCS, FITSFixedWarning
 
 from lenspipe import cutouts
 from lenspipe.contracts import Flag, InputSpec
 from lenspipe.cutouts.base import Reader
+from lenspipe.cutouts.faults import UnreadableError
 from lenspipe.cutouts.fitsfile import open_fits
+from lenspipe.cutouts.skywcs import sky_wcs
 from lenspipe.cutouts.stamps import Options as StampOptions
 from lenspipe.cutouts.stamps import list_stamps
 from lenspipe.errors import InputError
@@ -167,6 +170,40 @@ def test_every_real_fits_image_equals_astropys(data: Path) -> None:
                         np.testing.assert_array_equal(found, unit.data, err_msg=str(path))
                     read += 1
     assert read > 100
+
+
+def test_every_real_header_and_wcs_equals_astropys(data: Path) -> None:
+    values = positions = 0
+    for path in sorted(data.rglob("*.fits")):
+        opened = fits.open(path, memmap=False, ignore_blank=True)
+        with opened as units, open_fits(str(path), whole=True) as file:
+            for number, unit in enumerate(units):
+                header = unit.header
+                if not unit.is_image or header["NAXIS"] != 2:
+                    continue
+                hdu = file.image(number).hdu
+                for card in header.cards:
+                    # Commentary, long texts over several cards and double keys are astropy's.
+                    plain = card.keyword in hdu.cards and header.count(card.keyword) == 1
+                    if plain and not isinstance(card.value, fits.card.Undefined | complex):
+                        found = hdu.value(card.keyword)
+                        if not (isinstance(card.value, str) and len(card.value) > 60):
+                            assert found == card.value, (path, card.keyword)
+                            values += 1
+                try:
+                    grid = sky_wcs(hdu)
+                except UnreadableError:
+                    continue
+                x, y = np.array([0.0, 3.0, 7.5]), np.array([1.0, 2.5, 9.0])
+                if "RADECSYS" in header:
+                    header["RADESYS"] = header.pop("RADECSYS")
+                with catch_warnings():
+                    simplefilter("ignore", FITSFixedWarning)
+                    ra, dec = WCS(header, naxis=2).all_pix2world(x, y, 0)
+                np.testing.assert_allclose(grid.pixels(ra, dec), (x, y), atol=1e-5)
+                positions += 1
+    assert values > 5000
+    assert positions > 50
 
 
 def test_the_real_hdf5_states_its_bands(data: Path) -> None:

@@ -11,6 +11,7 @@ from lenspipe.cutouts.sparse import (
     Layout,
     Run,
     batches,
+    merge_ranges,
     plan_cost,
     plan_runs,
     plan_strips,
@@ -121,3 +122,22 @@ def test_strips_hold_every_stamp_whole(tops: list[int], side: int, price: float)
         assert not rows or any(s.start <= rows[0] and rows[-1] < s.stop for s in strips)
     for before, after in pairwise(strips):
         assert (after.start - before.stop) * 1000.0 > price
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(1, 500)), max_size=30),
+    st.floats(-1.0, 3000.0),
+    st.floats(500.0, 1e5),
+)
+def test_merged_ranges_hold_each_range_and_cost_no_more_than_one_by_one(
+    spans: list[tuple[int, int]], price: float, most: float
+) -> None:
+    starts = np.array([start for start, _ in spans], np.int64)
+    stops = starts + np.array([length for _, length in spans], np.int64)
+    merged, member = merge_ranges(starts, stops, price, most)
+    for start, stop, which in zip(starts.tolist(), stops.tolist(), member.tolist(), strict=True):
+        assert merged[which][0] <= start < stop <= merged[which][1]
+    assert all(high - low <= max(most, 500) for low, high in merged)
+    cost = sum(price + high - low for low, high in merged)
+    assert cost <= sum(price + stop - start for start, stop in zip(starts, stops, strict=True))

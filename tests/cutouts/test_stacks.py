@@ -15,7 +15,9 @@ from pydantic import ValidationError
 from lenspipe import cutouts
 from lenspipe.contracts import CutoutBatch, InputSpec, Reason
 from lenspipe.cutouts.base import Reader
+from lenspipe.cutouts.chunked import Chunked
 from lenspipe.cutouts.geometry import as_slice
+from lenspipe.cutouts.hdf5chunks import LeftToLibraryError, chunked
 from lenspipe.cutouts.stacks import id_text, stated_bands
 from lenspipe.errors import InputError
 
@@ -200,6 +202,26 @@ def test_wrong_names_and_columns_are_refused(tmp_path: Path) -> None:
     zarr.open_group(str(tmp_path / "a.zarr"), mode="w").create_array("x", data=PIXELS)
     with pytest.raises(InputError, match=r"an array images \(n, band, y, x\), found x"):
         open_reader("zarr", tmp_path, path="a.zarr", row="object_id").describe()
+
+
+def _packed(array: Chunked | None) -> list[Any]:
+    assert array is not None
+    return list(array.places.packed([(0, 0, 0, 0)]))
+
+
+def test_a_chunk_whose_filters_were_skipped_is_read_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write_hdf5(path, chunks=(4, 3, 8, 8), compression="gzip")
+    with h5py.File(path, "r+") as file:
+        file["images"].id.write_direct_chunk((0, 0, 0, 0), PIXELS[:4].tobytes(), filter_mask=1)
+    with h5py.File(path) as file:
+        found = _packed(chunked(file["images"], str(path), False))
+    assert isinstance(found[0], LeftToLibraryError)
+    block = {"reader": "hdf5", "path": "a.h5", "bands": BANDS, "row": "object_id"}
+    options = cutouts.options_model("hdf5").model_validate(block)
+    table = pa.table({"object_id": np.arange(N), "ra": np.zeros(N), "dec": np.zeros(N)})
+    batch = cutouts.open_reader(options, str(tmp_path)).read(table, [SPEC])
+    np.testing.assert_array_equal(batch.images["image"], PIXELS)
 
 
 def test_small_parts() -> None:
