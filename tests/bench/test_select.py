@@ -29,3 +29,11 @@ def test_the_ratio_is_measured() -> None:
     found = select.measure(rows=20_000, rounds=1, threads=1)
     assert found["select_vs_duckdb"] > 0
     assert found["select_rows_per_s"] > 0
+
+
+def test_the_profile_finds_every_step_of_the_stage() -> None:
+    found = select.profile(rows=20_000)
+    assert found.pop("network") == 0.0  # none was given
+    whole = found.pop("whole")
+    assert all(took > 0 for took in found.values())
+    assert sum(found.values()) <= whole
