@@ -157,8 +157,8 @@ def test_ahead_raises_where_the_turn_is() -> None:
         assert list(ahead(make, [], overlap)) == []
 
 
-# The first as users of ONNX Runtime reported it (its issues 9939, 16307, 22702), the second from the
-# strings of its library; CUDA's and cuDNN's after the form in which it tells their errors.
+# The first as users of ONNX Runtime reported it (its issues 9939, 16307, 22702), the second from
+# the strings of its library; CUDA's and cuDNN's after the form in which it tells their errors.
 TEXTS = [
     "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running Conv "
     "node. Name:'/patch_embed/Conv' Status Message: /onnxruntime_src/onnxruntime/core/framework/"
