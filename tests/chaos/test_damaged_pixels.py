@@ -353,7 +353,7 @@ def test_no_row_fails_for_want_of_file_descriptors(
     tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
     """The fault is the process's: it is raised, and the shard is tried again."""
-    options, table, sound = _written(tmp_path, kind)
+    options, table, _ = _written(tmp_path, kind)
     reader = open_kind(tmp_path, options)
     reader.read(table, [SPEC])
     request.getfixturevalue("few_descriptors")
