@@ -516,6 +516,16 @@ def test_relative_links_resolve(path: Path) -> None:
             assert anchor in anchors(file), f"{path.name}: {target}"
 
 
+@pytest.mark.parametrize("path", PAGES, ids=ids(PAGES))
+def test_tests_and_benchmarks_that_a_page_rests_on_exist(path: Path) -> None:
+    text = path.read_text("utf-8")
+    named = re.findall(r"`((?:tests|benchmarks)/[\w/.]+)`", text)
+    commands = re.findall(r"python -m (benchmarks\.\w+|training[\w.]*|tests[\w.]*)", text)
+    files = [*named, *(f"{name.replace('.', '/')}.py" for name in commands if "." in name)]
+    real = [name for name in files if "NAME" not in name]
+    assert [name for name in real if not (ROOT / name).exists()] == []
+
+
 def test_every_page_is_in_the_index() -> None:
     index = (DOCS / "README.md").read_text("utf-8")
     for page in PAGES:
