@@ -45,6 +45,9 @@ class Campaign:
     done: Counter[tuple[str, str]] = field(default_factory=Counter)
     finished: int = 0
     lives: int = 0
+    # Fraction of a stage's span within which the next moment is drawn: a busy machine looks late,
+    # and a stage that ended meanwhile is struck earlier in the next life.
+    within: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> None:
         """Live and kill until the deck is empty; then let the run end and compare it."""
@@ -69,9 +72,12 @@ class Campaign:
         for stage in _stages(job):
             while self.deck.get(stage):
                 victim = self.deck[stage][0]
-                time.sleep(self.rng.uniform(0.0, self.spans[stage]))
+                within = self.within.get(stage, 1.0)
+                time.sleep(self.rng.uniform(0.0, self.spans[stage] * within))
                 if not self._strike(job, stage, victim):
+                    self.within[stage] = within / 2
                     break
+                self.within.pop(stage, None)
                 self.deck[stage].pop(0)
                 self.done[job.stage(), victim] += 1
                 print(f"killed {victim} in {job.stage()}", flush=True)  # noqa: T201 - on failure
