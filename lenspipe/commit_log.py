@@ -191,8 +191,11 @@ class CommitLog:
     def _put_together(self, first: int, last: int) -> None:
         name = self._name(first, last)
         if not self._store.exists(name):
-            found = [self._find((number, number)) for number in range(first, last + 1)]
-            records = [record for segment in found if segment for record in segment.records]
+            records: list[ShardRecord] = []
+            for number in range(first, last + 1):
+                if (segment := self._find((number, number))) is None:
+                    raise CorruptRunError(f"{self._name(number)}: lost")
+                records += segment.records
             self._store.write(name, encode(records))
         self._remove(first, last)
 

@@ -73,6 +73,17 @@ def test_a_driver_that_lost_its_run_commits_nothing(tmp_path: Path) -> None:
     assert starts(store) == [0, 1, 2]
 
 
+def test_files_are_not_put_together_where_one_is_lost(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    log = CommitLog(store, "score")
+    for number in range(BLOCK - 1):
+        log.append([record(number)])
+    store.delete(f"{FOLDER}/score-00000005.jsonl")
+    with pytest.raises(CorruptRunError, match="score-00000005.jsonl: lost"):
+        log.append([record(BLOCK - 1)])
+    assert len(store.names(FOLDER)) == BLOCK - 1
+
+
 def test_a_block_that_was_put_together_half_counts_once(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     fill(store, BLOCK - 1)
