@@ -79,7 +79,7 @@ def test_files_are_not_put_together_where_one_is_lost(tmp_path: Path) -> None:
     for number in range(BLOCK - 1):
         log.append([record(number)])
     store.delete(f"{FOLDER}/score-00000005.jsonl")
-    with pytest.raises(CorruptRunError, match="score-00000005.jsonl: lost"):
+    with pytest.raises(CorruptRunError, match=r"score-00000005\.jsonl: lost"):
         log.append([record(BLOCK - 1)])
     assert len(store.names(FOLDER)) == BLOCK - 1
 
