@@ -11,6 +11,7 @@ from lenspipe import cutouts
 from lenspipe.catalogue.candidates import Rule
 from lenspipe.config import Survey, resolve
 from lenspipe.cutouts.base import BandInfo, Inspector
+from lenspipe.cutouts.listing import Listing
 from lenspipe.identity import fingerprint
 from lenspipe.models.card import file_sha256
 from lenspipe.models.ensemble_file import EnsembleDescription, describe_ensemble
@@ -43,13 +44,22 @@ class CheckedSurvey:
         return sum(part.rows for part in self.parts)
 
     @property
+    def pixels(self) -> dict[str, Listing]:
+        """The files of each band, as they were at the check."""
+        return {name: band.listing for name, band in self.bands.items()}
+
+    def pixels_now(self) -> dict[str, Listing]:
+        """The files of each band as they are now: one more listing, no file is opened."""
+        return dict(cutouts.open_reader(self.survey.cutouts, self.survey.base).listing())
+
+    @property
     def output(self) -> str:
         """The run directory."""
         return resolve(self.survey.output, self.survey.base)
 
     def identity(self) -> dict[str, Any]:
         """What a result depends on: the survey file, the models' hashes, the catalogue's files,
-        and how many files and bytes of pixels each band has (a digest would read them all)."""
+        and of the pixels' files how many, their bytes, and a digest of names, sizes and times."""
         network = self.select_plan.network
         found = {
             "survey": self.survey.identity(),
@@ -63,7 +73,11 @@ class CheckedSurvey:
                 "fingerprint": fingerprint(self.files()),
             },
             "pixels": {
-                name: {"files": band.files, "bytes": band.bytes}
+                name: {
+                    "files": band.files,
+                    "bytes": band.bytes,
+                    "sha256": band.listing.sha256,
+                }
                 for name, band in self.bands.items()
             },
         }

@@ -60,6 +60,10 @@ class ResumeRefusedError(InputError):
     """The run on disk was made with another configuration, other models or other inputs."""
 
 
+class PixelsChangedError(InputError):
+    """Files of pixels came, went or were changed while a run scored them."""
+
+
 class ProviderError(LenspipeError):
     """ONNX Runtime did not give the execution provider that was asked for."""
 

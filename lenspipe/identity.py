@@ -9,7 +9,8 @@ from importlib.metadata import version
 from typing import Any
 
 from lenspipe import __version__
-from lenspipe.errors import ResumeRefusedError
+from lenspipe.cutouts.listing import Listing
+from lenspipe.errors import PixelsChangedError, ResumeRefusedError
 from lenspipe.redaction import redact
 from lenspipe.resume_rules import rule_for
 from lenspipe.run_directory import RUN, RunDirectory
@@ -19,7 +20,7 @@ from lenspipe.select.files import CatalogueFile
 IDENTITY_KEYS = ("layout", "survey", "models", "inputs", "pixels", "versions")
 # The form of the run directory: one more with every change that an older lenspipe would misread,
 # or that makes this one misread an older run.
-LAYOUT = 2
+LAYOUT = 3
 _LONGEST = 160  # characters of a value in a refusal
 _TOLD = ("ray", "onnxruntime", "duckdb", "pyarrow", "astropy", "numpy", "zarr", "h5py", "hats")
 
@@ -57,12 +58,16 @@ def differences(
 
 
 def check_same_run(
-    run: RunDirectory, identity: Mapping[str, Any], other_pixels: bool = False
+    run: RunDirectory,
+    identity: Mapping[str, Any],
+    other_pixels: bool = False,
+    pixels: Mapping[str, Listing] | None = None,
 ) -> list[str] | None:
     """Differences that a resume accepts, in words; None where no run was begun here.
 
     ResumeRefusedError where the run on disk is another one by the rules of `resume_rules.RULES`.
-    other_pixels: files of pixels may have come or gone since, for shards that are done again.
+    other_pixels: files of pixels may be others since, for shards that are done again. pixels: the
+    listing of each band, for a refusal to name its newest file.
     """
     before = run.read_json(RUN)
     if before is None:
@@ -75,8 +80,22 @@ def check_same_run(
     found = list(differences(_compared(before), _compared(now)))
     refused = [difference for difference in found if not _taken(*difference, other_pixels)]
     if refused:
-        raise _refusal(run, refused)
+        raise _refusal(run, refused, pixels or {})
     return [f"{key}: {old!r} before, {new!r} now" for key, old, new in found]
+
+
+def check_same_pixels(before: Mapping[str, Listing], now: Mapping[str, Listing]) -> None:
+    """PixelsChangedError where a band's files are not those that were there before."""
+    for band, listing in before.items():
+        found = list(listing.differences(now.get(band, Listing())))
+        if found:
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            raise PixelsChangedError(
+                f"cutouts, band {band}",
+                "the pixels that the run began with (nothing is published: --fresh scores anew; "
+                "--retry-failed keeps what is scored, which is right where files only came)",
+                f"{redact(found[0])}{more}",
+            )
 
 
 def _compared(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +109,9 @@ def _taken(key: str, old: Any, new: Any, other_pixels: bool) -> bool:
     return rule.takes(old, new) or (rule.key == "pixels" and other_pixels)
 
 
-def _refusal(run: RunDirectory, found: list[tuple[str, Any, Any]]) -> ResumeRefusedError:
+def _refusal(
+    run: RunDirectory, found: list[tuple[str, Any, Any]], pixels: Mapping[str, Listing]
+) -> ResumeRefusedError:
     key, old, new = found[0]
     more = f" (and {len(found) - 1} more differences)" if len(found) > 1 else ""
     remedies = {rule.remedy for name, _, _ in found if (rule := rule_for(name))}
@@ -98,8 +119,14 @@ def _refusal(run: RunDirectory, found: list[tuple[str, Any, Any]]) -> ResumeRefu
     return ResumeRefusedError(
         f"run {run.url}: {key}",
         f"{_shown(old)} as in the run on disk, or {remedy}",
-        f"{_shown(new)}{more}",
+        f"{_shown(new)}{_newest(key, pixels)}{more}",
     )
+
+
+def _newest(key: str, pixels: Mapping[str, Listing]) -> str:
+    """The newest file of the band that a key of `pixels` is about."""
+    listing = next((pixels[band] for band in pixels if key.startswith(f"pixels.{band}.")), None)
+    return f" (newest file: {redact(listing.newest)})" if listing and listing.newest else ""
 
 
 def _shown(value: Any) -> str:

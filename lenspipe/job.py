@@ -15,6 +15,7 @@ from lenspipe.config import Survey, resolve
 from lenspipe.contracts import Reason
 from lenspipe.errors import FailureLimitError
 from lenspipe.events import Events
+from lenspipe.identity import check_same_pixels
 from lenspipe.job_opening import Job, check_and_open, write_state
 from lenspipe.planning import Plan, make_plan, read_plan
 from lenspipe.publish import PublishInfo, publish
@@ -41,15 +42,18 @@ def run_survey(
     fresh: erase what is there. retry_failed: score those shards again in which a source failed for
     a reason that may have passed.
     InputError before anything starts where file, columns, bands or models cannot work;
-    ResumeRefusedError where the directory holds another run; FailureLimitError at the end where
-    more sources failed than the survey file allows.
+    ResumeRefusedError where the directory holds another run; PixelsChangedError where files of
+    pixels changed while they were scored; FailureLimitError at the end where more sources failed
+    than the survey file allows.
     """
     with check_and_open(survey, events, fresh, retry_failed) as job:
         with connect(address or survey.runtime.address) as cluster:
             slots = plan_slots(cluster, survey.runtime)
             select(job, workers=max(1, int(cluster.cpus)))
             plan = plan_shards(job, slots)
-            score(job, plan, slots)
+            scored = score(job, plan, slots)
+        if scored:
+            check_pixels(job)
         return finish(job)
 
 
@@ -92,8 +96,8 @@ def plan_shards(job: Job, slots: Slots) -> Plan:
     return plan
 
 
-def score(job: Job, plan: Plan, slots: Slots) -> None:
-    """Pixels and networks over the plan's shards."""
+def score(job: Job, plan: Plan, slots: Slots) -> bool:
+    """Pixels and networks over the plan's shards; False where all were committed before."""
     settings = job.checked.score_settings(job.run.url, slots.provider, slots.threads)
     spec = StageSpec(
         stage="score",
@@ -102,7 +106,14 @@ def score(job: Job, plan: Plan, slots: Slots) -> None:
         options=_pool(job, slots.scorers, slots.cpus, slots.gpus, slots.depth),
         feed=scoring.PixelReading(settings) if slots.readers else None,
     )
-    run_stage(job.ledger, spec, [scoring.PlanRows(*shard) for shard in plan.shards])
+    return run_stage(job.ledger, spec, [scoring.PlanRows(*shard) for shard in plan.shards])
+
+
+def check_pixels(job: Job) -> None:
+    """PixelsChangedError where the pixels' files are not those that the run began with."""
+    job.events.note("listing the pixels again")
+    now = job.ledger.patiently(job.checked.pixels_now)
+    check_same_pixels(job.checked.pixels, now)
 
 
 def finish(job: Job) -> PublishInfo:

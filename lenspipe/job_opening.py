@@ -61,7 +61,9 @@ def check_and_open(
     try:
         if fresh or (run.read_json(RUN) or {}).get("state") == ERASING:
             run.erase()
-        changed = check_same_run(run, checked.identity(), other_pixels=retry_failed)
+        changed = check_same_run(
+            run, checked.identity(), other_pixels=retry_failed, pixels=checked.pixels
+        )
         if changed is not None:
             again = _take_up_again(run, events) if retry_failed else 0
             orphans = run.clean()

@@ -67,7 +67,7 @@ class RunDirectory:
     def write_part(self, folder: str, start: int, stop: int, table: pa.Table) -> Part:
         """Write a part file that counts only once a record names it."""
         if folder == "failures":
-            table = _without_credentials(table)
+            table = without_credentials(table)
         sink = BytesIO()
         pq.write_table(table, sink, compression="zstd")
         data = sink.getvalue()
@@ -198,7 +198,7 @@ class RunDirectory:
         self.store.write(name, redact(json.dumps(content, indent=2)).encode() + b"\n")
 
 
-def _without_credentials(failures: pa.Table) -> pa.Table:
+def without_credentials(failures: pa.Table) -> pa.Table:
     """Failures whose details may repeat what a store or a library said of a URL."""
     column = failures.schema.get_field_index("detail")
     if column < 0:

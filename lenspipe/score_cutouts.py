@@ -31,6 +31,8 @@ from lenspipe.models.ensemble import Ensemble, describe_ensemble, load_ensemble
 from lenspipe.models.footprint import cpu_batch_size
 from lenspipe.models.providers import ProviderName, choose
 from lenspipe.preflight import check_output
+from lenspipe.redaction import redact
+from lenspipe.run_directory import without_credentials
 from lenspipe.score_groups import GroupTable, count_groups, group_values
 from lenspipe.score_report import RowScores, ScoreReport, render_report, row_scores
 from lenspipe.scoring import ShardPixels, score_rows
@@ -167,7 +169,7 @@ def _read_back(store: Store, name: str, failures_name: str, sources: pa.Table) -
 def _report(summary: ScoreSummary, ensemble: Ensemble, cutouts_path: str | Path) -> ScoreReport:
     spec = ensemble.description.spec
     return ScoreReport(
-        name=Path(cutouts_path).absolute().name,
+        name=redact(Path(cutouts_path).absolute().name),
         ensemble=ensemble.name,
         facts=[
             ("ensemble", ensemble.name),
@@ -175,9 +177,9 @@ def _report(summary: ScoreSummary, ensemble: Ensemble, cutouts_path: str | Path)
             ("model hash", ensemble.model_hash),
             ("provider", ensemble.provider),
             ("lenspipe", __version__),
-            ("cutouts", str(cutouts_path)),
-            ("scores", summary.out),
-            ("failures", summary.failures_out),
+            ("cutouts", redact(str(cutouts_path))),
+            ("scores", redact(summary.out)),
+            ("failures", redact(summary.failures_out)),
         ],
         thresholds=spec.thresholds,
         calibration=spec.calibration,
@@ -352,7 +354,7 @@ class _Tables:
 
     def write(self, scores: pa.Table, failures: pa.Table) -> None:
         """Append the rows of one chunk."""
-        self._waiting.append((scores, failures))
+        self._waiting.append((scores, without_credentials(failures)))
         self._rows += scores.num_rows + failures.num_rows
         if self._rows >= WRITE_ROWS:
             self.flush()

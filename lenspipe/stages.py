@@ -46,13 +46,17 @@ class StageSpec(Generic[W]):
     feed: Callable[[W], Any] | None = None
 
 
-def run_stage(ledger: Ledger, spec: StageSpec[W], planned: Sequence[W]) -> None:
-    """Do all of `planned` that is not committed yet; every row ends in exactly one commit."""
+def run_stage(ledger: Ledger, spec: StageSpec[W], planned: Sequence[W]) -> bool:
+    """Do all of `planned` that is not committed yet; every row ends in exactly one commit.
+
+    False where nothing was left to do.
+    """
     events = ledger.events
     total = sum(stop - start for start, stop in (work.interval for work in planned))
     done = Intervals(_told(ledger, spec.stage, total, len(planned)))
     queue = deque(remaining(planned, done))
-    if queue:
+    worked = bool(queue)
+    if worked:
         options = replace(spec.options, workers=min(spec.options.workers, len(queue)))
 
         def in_flight(count: int) -> None:
@@ -68,6 +72,7 @@ def run_stage(ledger: Ledger, spec: StageSpec[W], planned: Sequence[W]) -> None:
             for outcome in pool.run(queue):
                 _settle(ledger, spec, outcome, queue)
     events.stage_finished(spec.stage)
+    return worked
 
 
 def _told(ledger: Ledger, stage: Stage, rows: int, shards: int) -> Iterator[Interval]:

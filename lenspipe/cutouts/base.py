@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from lenspipe.contracts import CutoutBatch, InputSpec
+from lenspipe.cutouts.listing import Listing
 
 
 def _no_truth_value(value: Any) -> Any:
@@ -115,6 +116,9 @@ class BandInfo:
     size_pixels: tuple[int, int] | None  # (y, x) of a stamp; None where stamps are cut to measure
     files: int
     bytes: int
+    listing: Listing = field(
+        default_factory=Listing
+    )  # the files, as they were when `describe` was asked
 
 
 class Reader(Protocol):
@@ -127,6 +131,13 @@ class Reader(Protocol):
 
     def describe(self) -> Mapping[str, BandInfo]:
         """Band -> what is there. Reads headers only. InputError where nothing readable is."""
+        ...
+
+    def listing(self) -> Mapping[str, Listing]:
+        """Band -> its files as they are now: names, sizes, times or ETags. Opens no file.
+
+        Asked of a new reader at the end of a run, and held against what `describe` told.
+        """
         ...
 
     def check(self, inputs: Sequence[InputSpec]) -> None:

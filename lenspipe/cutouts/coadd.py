@@ -40,7 +40,9 @@ from lenspipe.cutouts.cutting import Broken, Place, cut
 from lenspipe.cutouts.faults import UnreadableError, raise_if_of_the_process
 from lenspipe.cutouts.fitsfile import FitsFile, Image, OpenFiles, card_number, open_fits
 from lenspipe.cutouts.geometry import group_rows, same_scale, stamp_origin
-from lenspipe.cutouts.paths import Tile, expand, sizes, tiles_of
+from lenspipe.cutouts.list_files import listed
+from lenspipe.cutouts.listing import Listing
+from lenspipe.cutouts.paths import Tile, expand, tiles_of
 from lenspipe.cutouts.photometric import catalogue_columns, column_values, header_card
 from lenspipe.cutouts.quality import mask_rejects
 from lenspipe.cutouts.skywcs import sky_wcs
@@ -130,7 +132,15 @@ class CoaddReader:
                 f"a file like {self._images[band].file}",
                 f"none among {self._listed} files of {self._options.tiles}",
             )
-        return BandInfo(self._band_scale(band), None, len(paths), sizes(paths))
+        found = listed(paths)
+        return BandInfo(self._band_scale(band), None, len(paths), found.bytes, found)
+
+    def listing(self) -> Mapping[str, Listing]:
+        """See `Reader`."""
+        return {
+            band: listed([tile.files[band] for tile in self._tiles if band in tile.files])
+            for band in self._images
+        }
 
     def check(self, inputs: Sequence[InputSpec]) -> None:
         """See `Reader`."""

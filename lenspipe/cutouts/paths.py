@@ -7,7 +7,6 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape, glob
-from pathlib import Path
 from typing import Any
 
 from lenspipe.config import is_url, resolve
@@ -15,7 +14,6 @@ from lenspipe.errors import InputError
 from lenspipe.remote import url_to_fs
 
 _GLOB = re.compile(r"[*?\[]")
-_LISTED = 16  # files of one remote folder whose sizes a listing tells sooner than requests for each
 
 
 def expand(pattern: str, base: str) -> tuple[str, ...]:
@@ -31,40 +29,6 @@ def find(pattern: str) -> tuple[str, ...]:
         return tuple(sorted(found))
     fs, path = url_to_fs(pattern)
     return tuple(fs.unstrip_protocol(name) for name in sorted(str(name) for name in fs.glob(path)))
-
-
-def sizes(paths: Sequence[str]) -> int:
-    """Bytes of all these files together; missing ones count nothing."""
-    folders: dict[str, list[str]] = {}
-    for path in filter(is_url, paths):
-        folders.setdefault(path.rpartition("/")[0], []).append(path)
-    local = sum(_size(path) for path in paths if not is_url(path))
-    return local + sum(_sizes_in(folder, asked) for folder, asked in folders.items())
-
-
-def bytes_below(url: str) -> int:
-    """Bytes of all files below a URL: one request for a thousand of them."""
-    fs, root = url_to_fs(url)
-    return sum(int(info["size"] or 0) for info in fs.find(root, detail=True).values())
-
-
-def _sizes_in(folder: str, asked: Sequence[str]) -> int:
-    """Bytes of some files of one remote folder: listed where they are many, else asked for."""
-    if len(asked) < _LISTED:
-        return sum(_size(path) for path in asked)
-    fs, name = url_to_fs(folder)
-    known = {info["name"]: int(info["size"] or 0) for info in fs.ls(name, detail=True)}
-    return sum(known.get(url_to_fs(path)[1], 0) for path in asked)
-
-
-def _size(path: str) -> int:
-    try:
-        if not is_url(path):
-            return Path(path).stat().st_size
-        fs, name = url_to_fs(path)
-        return int(fs.size(name) or 0)
-    except OSError:
-        return 0
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ from lenspipe.cutouts.checks import (
 from lenspipe.cutouts.chunked import Piece
 from lenspipe.cutouts.faults import READ_ERRORS, MissingPixelsError, raise_if_of_the_process
 from lenspipe.cutouts.geometry import as_slice, crop_origin
+from lenspipe.cutouts.list_files import listed, merged
+from lenspipe.cutouts.listing import Listing
 from lenspipe.cutouts.photometric import catalogue_columns
 from lenspipe.cutouts.sparse import Layout
 from lenspipe.errors import InputError
@@ -87,6 +89,7 @@ class Stack(Protocol):
     shape: tuple[int, int, int, int]
     pixel_scale_arcsec: float | None
     stored_bytes: int
+    files: Listing
 
     def read_ids(self, name: str) -> list[Any]:
         """The array of identifiers."""
@@ -110,13 +113,19 @@ class Index:
 
 
 class StackReader:
-    """A cutout reader over stacks. open_all: the paths, and what opens one."""
+    """A cutout reader over stacks. open_stack: what opens one; list_files: what lists its files
+    without opening it."""
 
     def __init__(
-        self, options: StackOptions, paths: Sequence[str], open_stack: Callable[[str], Stack]
+        self,
+        options: StackOptions,
+        paths: Sequence[str],
+        open_stack: Callable[[str], Stack],
+        list_files: Callable[[str], Listing] = lambda path: listed([path]),
     ) -> None:
         refuse_fits_options(options)
         self._options, self._paths, self._open = options, tuple(paths), open_stack
+        self._list_files = list_files
         self._lock = threading.Lock()
         self._index: Index | None = None
 
@@ -141,8 +150,17 @@ class StackReader:
                 )
         total = sum(stack.stored_bytes for stack in stacks)
         share = total // len(self._options.bands)
-        info = BandInfo(first.pixel_scale_arcsec, first.shape[2:], len(stacks), share)
+        found = self._list_all({stack.path: stack.files for stack in stacks})
+        info = BandInfo(first.pixel_scale_arcsec, first.shape[2:], len(stacks), share, found)
         return dict.fromkeys(self._options.bands, info)
+
+    def listing(self) -> Mapping[str, Listing]:
+        """See `Reader`: a file holds every band."""
+        return dict.fromkeys(self._options.bands, self._list_all({}))
+
+    def _list_all(self, known: Mapping[str, Listing]) -> Listing:
+        """The files of all paths, those that do not open too. known: listed when it was opened."""
+        return merged(known.get(path) or self._list_files(path) for path in self._paths)
 
     def check(self, inputs: Sequence[InputSpec]) -> None:
         """See `Reader`."""

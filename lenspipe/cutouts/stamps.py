@@ -40,7 +40,9 @@ from lenspipe.cutouts.checks import check_inputs, native_scale, require_bands
 from lenspipe.cutouts.faults import READ_ERRORS, UnreadableError, raise_if_of_the_process
 from lenspipe.cutouts.fitsfile import FitsFile, Image, card_number, open_fits
 from lenspipe.cutouts.geometry import crop_origin, same_scale
-from lenspipe.cutouts.paths import NameTemplate, UnsafeNameError, find, sizes
+from lenspipe.cutouts.list_files import listed
+from lenspipe.cutouts.listing import Listing
+from lenspipe.cutouts.paths import NameTemplate, UnsafeNameError, find
 from lenspipe.cutouts.photometric import catalogue_columns, header_card
 from lenspipe.cutouts.quality import mask_rejects
 from lenspipe.cutouts.skywcs import centre_position, pixel_scale
@@ -105,8 +107,13 @@ class StampReader:
         for band in self._options.bands:
             paths = self.files(band)
             sample = self._sample(band, paths)
-            infos[band] = BandInfo(sample.scale, sample.shape, len(paths), sizes(paths))
+            found = listed(paths)
+            infos[band] = BandInfo(sample.scale, sample.shape, len(paths), found.bytes, found)
         return infos
+
+    def listing(self) -> Mapping[str, Listing]:
+        """See `Reader`."""
+        return {band: listed(self.files(band)) for band in self._options.bands}
 
     def check(self, inputs: Sequence[InputSpec]) -> None:
         """See `Reader`. The first readable stamp of each band speaks for all."""

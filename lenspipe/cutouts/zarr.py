@@ -12,8 +12,9 @@ arrays: {g: g, r: r, i: i}       # instead of `array`: one array (n, y, x) per b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
@@ -33,7 +34,8 @@ from lenspipe.cutouts.faults import (
     raise_if_of_the_process,
 )
 from lenspipe.cutouts.geometry import as_slice, consecutive_runs
-from lenspipe.cutouts.paths import bytes_below
+from lenspipe.cutouts.list_files import listed, listed_below, merged
+from lenspipe.cutouts.listing import Listing
 from lenspipe.cutouts.ranges import Range, files_of
 from lenspipe.cutouts.sparse import (
     LOCAL_REQUEST_BYTES,
@@ -103,7 +105,8 @@ class _ZarrStack:
             check_band_order(path, count, first.attrs.get("bands"), options.bands)
         scale = first.attrs.get("pixel_scale_arcsec", self._root.attrs.get("pixel_scale_arcsec"))
         self.pixel_scale_arcsec = None if scale is None else float(scale)
-        self.stored_bytes = sum(_stored_bytes(path, array) for array in self._arrays)
+        self.files = list_files(path, options)
+        self.stored_bytes = _stored_bytes(self.files, path, self._arrays)
         self.layout = _layout(first, self.stored_bytes)
         self._sparse = options.sparse
         self._files = files_of(path)
@@ -254,9 +257,21 @@ def _array(root: Any, path: str, name: str, ndim: int) -> Any:
     return found
 
 
-def _stored_bytes(path: str, array: Any) -> int:
-    """Bytes of an array's chunks; zarr-python would ask an object store for each of them."""
-    return bytes_below(f"{path}/{array.path}") if is_url(path) else int(array.nbytes_stored())
+def list_files(path: str, options: Options) -> Listing:
+    """The files of a store that a reader with these options looks at; of a ZIP file itself."""
+    if not is_url(path) and Path(path).is_file():
+        return listed([path])
+    arrays = options.arrays or {"": options.array or "images"}
+    names = {*arrays.values(), *([options.ids] if options.ids else [])}
+    return merged(listed_below(f"{path}/{name}") for name in sorted(names))
+
+
+def _stored_bytes(files: Listing, path: str, arrays: Sequence[Any]) -> int:
+    """Bytes of the arrays; zarr-python would ask an object store for each chunk."""
+    if not is_url(path) and Path(path).is_file():
+        return sum(int(array.nbytes_stored()) for array in arrays)
+    folders = tuple(f"{path}/{array.path}/" for array in arrays)
+    return sum(file.size_bytes for file in files.files if file.path.startswith(folders))
 
 
 def _array_names(root: Any) -> str:
@@ -286,4 +301,9 @@ def open_reader(options: ReaderOptions, base: str) -> Reader:
     if not isinstance(options, Options):
         raise TypeError(f"expected {Options.__qualname__}, found {type(options).__qualname__}")
     path = resolve(options.path, base)
-    return StackReader(options, (path,), lambda where: _ZarrStack(where, options))
+    return StackReader(
+        options,
+        (path,),
+        lambda where: _ZarrStack(where, options),
+        lambda where: list_files(where, options),
+    )

@@ -2,15 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from lenspipe.cutouts.paths import (
     NameTemplate,
     UnsafeNameError,
-    bytes_below,
     expand,
-    sizes,
     tiles_of,
 )
 from lenspipe.errors import InputError
@@ -90,27 +87,3 @@ def test_fields_are_found_again_in_a_name() -> None:
     assert match["name"] == "a_b"
     assert template.pattern({"band": "g"}).fullmatch("d[1]/a_g_b.fits") is None
     assert template.glob({"band": "g"}) == "d[[]1]/*_g_*.fits"
-
-
-def test_sizes_of_many_remote_files_are_listed_and_not_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = fsspec.filesystem("memory")
-    root = f"memory://{tmp_path.name}/stamps"
-    for number in range(40):
-        store.pipe_file(f"/{tmp_path.name}/stamps/{number}.fits", bytes(number))
-    (tmp_path / "local.fits").write_bytes(bytes(7))
-    asked: list[str] = []
-    size = store.size
-
-    def counted(path: str) -> int:
-        asked.append(path)
-        return int(size(path))
-
-    monkeypatch.setattr(store, "size", counted)
-    names = [f"{root}/{number}.fits" for number in range(41)]  # the last is not there
-    assert sizes([*names, str(tmp_path / "local.fits"), str(tmp_path / "none")]) == 780 + 7
-    assert asked == []
-    assert sizes(names[:3]) == 3
-    assert len(asked) == 3
-    assert bytes_below(root) == 780
