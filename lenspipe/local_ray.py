@@ -6,8 +6,9 @@ import fcntl
 import os
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,6 +19,7 @@ _PREFIX = "lenspipe-ray-"
 _LONGEST_PATH = 107 - 64
 _LOOK_EVERY_S = 1.0
 _END_S = 5.0
+_GRACE_S = 15.0  # after 60 s without its control server Ray itself ends the process, in its words
 _SERVERS = {"raylet": "Ray's node server (raylet)", "gcs_server": "Ray's control server (GCS)"}
 
 
@@ -98,7 +100,23 @@ class Servers:
         if time.monotonic() - self._asked < _LOOK_EVERY_S:
             return None
         self._asked = time.monotonic()
-        return next((told for told, process in self._known if not _lives(process)), None)
+        return self._first_dead()
+
+    def watch(self, end_now: Callable[[str], None]) -> None:
+        """Call `end_now` from a thread where one died and the main thread, which may be inside a
+        call that waits for it, took no notice."""
+
+        def look() -> None:
+            while self._known and self._first_dead() is None:
+                time.sleep(_LOOK_EVERY_S)
+            time.sleep(_GRACE_S if self._known else 0.0)
+            if (dead := self._first_dead()) is not None:
+                end_now(dead)
+
+        threading.Thread(target=look, name="servers", daemon=True).start()
+
+    def _first_dead(self) -> str | None:
+        return next((told for told, process in list(self._known) if not _lives(process)), None)
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -107,7 +107,13 @@ def _start_local(folder: Path, cpus: int | None) -> None:
                 ) from error
         else:
             _servers.find(others)
+            _servers.watch(_end_without_order)
             return
+
+
+def _end_without_order(dead: str) -> None:
+    line = f"StoppedError: {dead} ended before the run could end in order; the same command resumes"
+    stopping.end_now(line, 1)
 
 
 def _disconnect() -> None:
@@ -241,6 +247,7 @@ class Pool(Generic[T, R]):
         self._failed_starts = 0
         self._time = TimeLimit(options.timeout_s)
         self._workers: list[_Worker[T]] = []
+        _check_servers()  # without them, the calls that follow would wait for a minute
         try:
             self._workers += [self._spawn() for _ in range(options.workers)]
             self._await_start()
@@ -487,9 +494,13 @@ def _wait(references: Sequence[Any]) -> list[Any]:
         ready, _ = ray.wait(references, num_returns=1, timeout=_POLL_S)
     finally:  # Ray may turn the SystemExit of a signal's handler into an error of its own
         stopping.check()
+    _check_servers()
+    return list(ready)
+
+
+def _check_servers() -> None:
     if (dead := _servers.dead()) is not None:
         raise StoppedError(f"{dead} ended, so no worker can go on; the same command resumes")
-    return list(ready)
 
 
 def _is_ready(reference: Any) -> bool:

@@ -53,6 +53,13 @@ def check() -> None:
         sys.exit(_asked[0])
 
 
+def end_now(line: str, status: int) -> NoReturn:
+    """End this process and all that came from it, whatever its threads are in the middle of."""
+    end(family(children()))
+    os.write(sys.stderr.fileno(), f"{line}\n".encode())
+    os._exit(status)
+
+
 def _handle(number: int, _frame: FrameType | None) -> NoReturn:
     status = _STATUS[signal.Signals(number)]
     _asked.append(status)
@@ -65,10 +72,7 @@ def _count(signals: socket.socket) -> None:
     signals.settimeout(_GRACE_S)
     with suppress(TimeoutError):
         _next(signals)
-    end(family(children()))
-    line = f"{SAID[status].replace(':', ' before it could end in order:')}\n"
-    os.write(sys.stderr.fileno(), line.encode())
-    os._exit(status)
+    end_now(SAID[status].replace(":", " before it could end in order:"), status)
 
 
 def _next(signals: socket.socket) -> signal.Signals:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -57,6 +58,30 @@ def test_a_server_that_ended_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         assert servers.dead() == "Ray's node server (raylet)"
         with servers.ending():
             assert servers.dead() is None
+    finally:
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+def test_a_death_that_the_main_thread_does_not_notice_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, noticed: bool
+) -> None:
+    monkeypatch.setattr("lenspipe.local_ray._LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("lenspipe.local_ray._GRACE_S", 0.3)
+    servers, told = Servers(), threading.Event()
+    others = children()
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    monkeypatch.setattr(psutil.Process, "name", lambda _self: "gcs_server")
+    try:
+        servers.find(others)
+        servers.watch(lambda _dead: told.set())
+        assert not told.wait(0.5)
+        child.kill()
+        if noticed:
+            with servers.ending():
+                pass
+        assert told.wait(1.0 if noticed else 30.0) is not noticed
     finally:
         child.kill()
         child.wait()
