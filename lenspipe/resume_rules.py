@@ -99,7 +99,7 @@ RULES: tuple[ResumeRule, ...] = (
     ),
     ResumeRule(
         "pixels",
-        "files or bytes of pixels, per band",
+        "the pixels' files, per band: names, sizes, times or ETags",
         "refused",
         "scores may be others; what was scored stays, and what could not be read is done again",
         remedy="--retry-failed",

@@ -14,6 +14,8 @@ from astropy.io import fits
 
 from lenspipe import score_cutouts as module
 from lenspipe.contracts import Reason, failure_schema, score_schema
+from lenspipe.cutouts import hdf5
+from lenspipe.cutouts.faults import UnreadableError
 from lenspipe.errors import InputError
 from lenspipe.score_cutouts import score_cutouts
 from tests import toy_models
@@ -364,3 +366,19 @@ def test_a_target_that_cannot_be_is_refused_before_any_work(tmp_path: Path, out:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="--out"):
         score_cutouts("no-such-model", tmp_path / "none.h5", tmp_path / out)
+
+
+def test_failures_tell_no_credentials(
+    folder: Path, ensemble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_arguments: Any) -> Any:
+        raise UnreadableError("cannot open https://host/x.fits?X-Amz-Signature=planted0secret&a=1")
+        yield
+
+    monkeypatch.setattr(hdf5._Hdf5Stack, "pieces", refused)
+    out = tmp_path / "scores.parquet"
+    score_cutouts(ensemble, folder, out, provider="cpu", report=True)
+    rows = failures_of(out)
+    assert len(rows) == ROWS
+    assert all("host/x.fits?X-Amz-Signature=***&a=1" in row["detail"] for row in rows)
+    assert "planted0secret" not in (tmp_path / "scores.report.html").read_text(encoding="utf-8")

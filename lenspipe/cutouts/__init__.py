@@ -20,6 +20,8 @@ HELPERS = (
     "fitsfile",
     "geometry",
     "hdf5chunks",
+    "list_files",
+    "listing",
     "paths",
     "photometric",
     "quality",

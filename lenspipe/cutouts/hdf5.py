@@ -29,7 +29,6 @@ from lenspipe.cutouts.faults import (
 )
 from lenspipe.cutouts.geometry import consecutive_runs
 from lenspipe.cutouts.hdf5chunks import LeftToLibraryError, chunked, unwritten
-from lenspipe.cutouts.list_files import listed
 from lenspipe.cutouts.paths import expand
 from lenspipe.cutouts.sparse import (
     LOCAL_REQUEST_BYTES,
@@ -78,7 +77,6 @@ class _Hdf5Stack:
         self.path, self._dataset, self._sparse = path, options.dataset, options.sparse
         self._request_bytes = REMOTE_REQUEST_BYTES if is_remote(path) else LOCAL_REQUEST_BYTES
         self._fingerprint = fingerprint(path)
-        self.files = listed([path])
         with _open(path) as file:
             data = file.get(options.dataset)
             if not isinstance(data, h5py.Dataset) or data.ndim != 4:

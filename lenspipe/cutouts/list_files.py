@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from lenspipe.config import is_url
@@ -49,7 +48,7 @@ def _listing(files: Iterable[PixelFile]) -> Listing:
 
 def _local(path: str) -> PixelFile | None:
     try:
-        found = Path(path).stat()
+        found = os.stat(path)  # noqa: PTH116 - asked of every file, Path costs as much again
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError:  # a folder that may not be searched: told where the file is read

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -89,7 +89,6 @@ class Stack(Protocol):
     shape: tuple[int, int, int, int]
     pixel_scale_arcsec: float | None
     stored_bytes: int
-    files: Listing
 
     def read_ids(self, name: str) -> list[Any]:
         """The array of identifiers."""
@@ -98,6 +97,13 @@ class Stack(Protocol):
     def pieces(self, wanted: Int64[np.ndarray, " k"], region: Region) -> Iterator[Piece]:
         """Pixels of the objects `wanted` (sorted, unique), each in exactly one piece."""
         ...
+
+
+@runtime_checkable
+class ListedStack(Protocol):
+    """A stack of many files, which were listed as it was opened: that need not be done again."""
+
+    files: Listing
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,8 @@ class StackReader:
                 )
         total = sum(stack.stored_bytes for stack in stacks)
         share = total // len(self._options.bands)
-        found = self._list_all({stack.path: stack.files for stack in stacks})
+        known = {stack.path: stack.files for stack in stacks if isinstance(stack, ListedStack)}
+        found = self._list_all(known)
         info = BandInfo(first.pixel_scale_arcsec, first.shape[2:], len(stacks), share, found)
         return dict.fromkeys(self._options.bands, info)
 

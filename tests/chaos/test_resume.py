@@ -150,6 +150,13 @@ def _more_pixels(folder: Path) -> None:
         file.create_dataset("images", data=more)
 
 
+def _write_in_place(path: Path) -> None:
+    """One byte is another one, the size is the same."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
 # Key of the rule -> changes that it is about.
 CHANGES: dict[str, dict[str, Callable[[Path], None]]] = {
     "layout": {
@@ -220,7 +227,11 @@ CHANGES: dict[str, dict[str, Callable[[Path], None]]] = {
         "time": lambda folder: os.utime(folder / "catalogue" / "part.parquet", (1e9, 1e9)),
         "path": _moved_catalogue,
     },
-    "pixels": {"bytes": _more_pixels},
+    "pixels": {
+        "bytes": _more_pixels,
+        "in place": lambda folder: _write_in_place(folder / "cutouts.h5"),
+        "touched": lambda folder: os.utime(folder / "cutouts.h5"),
+    },
 }
 
 

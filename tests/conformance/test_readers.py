@@ -5,6 +5,7 @@ A new reader is found by its file; it needs a builder here, which writes the sky
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -239,6 +240,23 @@ def test_bands_come_in_the_models_order(build: Build) -> None:
     stamps = plain_stamps()
     batch = _read(build(Sky(stamps)), replace(SPEC, bands=("i", "g")))
     np.testing.assert_array_equal(batch.images["image"], stamps[:, [2, 0]] * np.float32(10.0))
+
+
+def test_each_file_that_changes_is_told_by_the_listing(build: Build) -> None:
+    written = build(Sky(plain_stamps()))
+    told = {band: info.listing for band, info in written.open().describe().items()}
+    assert written.open().listing() == told
+    assert set(told) == set(BANDS)
+    there = {file.path for listing in told.values() for file in listing.files}
+    # A store's metadata above its arrays is not looked at.
+    files = [p for p in written.base.rglob("*") if p.is_file() and p.parent.suffix != ".zarr"]
+    assert there == {str(path) for path in files}
+    for path in files:
+        os.utime(path, ns=(0, 1))  # written in place, the same size
+        now = written.open().listing()
+        lines = {line for band in BANDS for line in told[band].differences(now[band])}
+        assert [line.split()[0] for line in lines] == [str(path)]
+        told = dict(now)
 
 
 def test_two_inputs_of_different_bands_and_sizes(build: Build) -> None:
