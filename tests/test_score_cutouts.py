@@ -373,7 +373,6 @@ def test_failures_tell_no_credentials(
 ) -> None:
     def refused(*_arguments: Any) -> Any:
         raise UnreadableError("cannot open https://host/x.fits?X-Amz-Signature=planted0secret&a=1")
-        yield
 
     monkeypatch.setattr(hdf5._Hdf5Stack, "pieces", refused)
     out = tmp_path / "scores.parquet"

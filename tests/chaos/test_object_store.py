@@ -27,6 +27,7 @@ from lenspipe import cutouts
 from lenspipe.catalogue.candidates import array_of, open_candidates
 from lenspipe.cli import app
 from lenspipe.contracts import CutoutBatch, InputSpec
+from lenspipe.cutouts.list_files import listed, listed_below
 from lenspipe.remote import OutageError
 from lenspipe.run_directory import RunDirectory
 from lenspipe.storage import Store
@@ -191,6 +192,25 @@ def test_a_listing_that_lags_loses_and_repeats_nothing(place: Place) -> None:
     assert puts(place, "/scores/") == written
     succeed(place, survey, fresh=True)  # erases what no listing shows
     assert_undisturbed(place, survey)
+
+
+def test_a_chunk_put_again_is_another_one_by_its_etag_alone(place: Place) -> None:
+    upload(place.twin.parent / "cutouts.zarr", "s3://sky/again.zarr")
+    store, chunk = Store("s3://sky/again.zarr"), "images/c/0/0/0/0"
+    before = listed_below("s3://sky/again.zarr/images")
+    content = store.read(chunk)
+    store.write(chunk, content)
+    same = listed_below("s3://sky/again.zarr/images")
+    assert same.sha256 == before.sha256
+    assert list(before.differences(same)) == []
+    store.write(chunk, content[:-1] + bytes([content[-1] ^ 1]))
+    after = listed_below("s3://sky/again.zarr/images")
+    assert (after.bytes, len(after.files)) == (before.bytes, len(before.files))
+    assert after.sha256 != before.sha256
+    [line] = before.differences(after)
+    assert line.startswith(f"s3://sky/again.zarr/{chunk} changed at 20")
+    assert listed([file.path for file in after.files]) == after
+    assert listed([f"s3://sky/again.zarr/{chunk}"]).files[0] in after.files
 
 
 def assert_commands_work(place: Place, url: str) -> None:
