@@ -10,7 +10,7 @@ import os
 
 from lenspipe import scoring, selecting
 from lenspipe.candidate_stamps import CandidateStamps
-from lenspipe.catalogue.funnel import Funnel
+from lenspipe.catalogue.funnel import Funnel, funnel, refuse_unaccounted
 from lenspipe.config import Survey, resolve
 from lenspipe.contracts import Reason
 from lenspipe.errors import FailureLimitError
@@ -117,7 +117,10 @@ def check_pixels(job: Job) -> None:
 
 
 def finish(job: Job) -> PublishInfo:
-    """Catalogue, candidates, funnel and report from what is committed; the run's last word."""
+    """Catalogue, candidates, funnel and report from what is committed; the run's last word.
+
+    CorruptRunError, before anything is published, where the commits do not account for every row.
+    """
     checked, run = job.checked, job.run
     stamps = CandidateStamps(
         run,
@@ -130,10 +133,17 @@ def finish(job: Job) -> PublishInfo:
         repeated = counted.reasons.get(Reason.DUPLICATE_ID, 0)  # the catalogue's doing, not ours
         return counted.failed - repeated > limit * max(counted.selected, 1)
 
+    plan = read_plan(run)
+
+    def refuse_gaps(counted: Funnel) -> None:
+        refuse_unaccounted(counted, checked.rows, plan.rows if plan else 0)
+
     def settle(counted: Funnel) -> None:
+        refuse_gaps(counted)
         state = "finished_with_failures" if too_many(counted) else "done"
         write_state(run, checked, state)
 
+    job.ledger.patiently(lambda: refuse_gaps(funnel(run)))
     job.ledger.patiently(run.clean)  # files of attempts that were killed since the run began
     job.events.note("publishing: catalogue, candidates, report")
     info = job.ledger.patiently(lambda: publish(run, checked.publish_settings(), stamps, settle))

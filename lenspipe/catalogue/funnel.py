@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
-from lenspipe.run_directory import RunDirectory, ShardRecord
+from lenspipe.errors import CorruptRunError
+from lenspipe.run_directory import PLAN_RECORD, RunDirectory, ShardRecord
 
 _CUT = "cut:"
 _NETWORK = "network"
@@ -94,6 +95,30 @@ def count(
         reasons=dict(reasons.most_common()),
         candidates=candidates,
     )
+
+
+def refuse_unaccounted(counted: Funnel, sources: int, planned: int) -> None:
+    """CorruptRunError unless the commits hold every row of catalogue and plan once.
+
+    sources: rows of the catalogue. planned: rows of the plan. A log whose last files are lost shows
+    no gap; it is here that their rows are missed.
+    """
+    ended = counted.cut + counted.rejected + counted.scored + counted.failed
+    again = "the same command does again what was lost; lenspipe verify says more"
+    if counted.sources_in != sources:
+        raise CorruptRunError(
+            f"shards/select-*: {counted.sources_in} rows are committed, of {sources} of the "
+            f"catalogue: {again}"
+        )
+    if counted.selected != planned:
+        raise CorruptRunError(
+            f"{PLAN_RECORD}: {planned} rows, but {counted.selected} were selected: --fresh begins "
+            "anew"
+        )
+    if not counted.accounted:
+        raise CorruptRunError(
+            f"shards/score-*: {ended} sources are accounted for, of {counted.sources_in}: {again}"
+        )
 
 
 def _reasons(record: ShardRecord) -> Counter[str]:

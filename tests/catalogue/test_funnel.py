@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lenspipe.catalogue.funnel import CutCount, Funnel, count, funnel
+from lenspipe.catalogue.funnel import CutCount, Funnel, count, funnel, refuse_unaccounted
+from lenspipe.errors import CorruptRunError
 from lenspipe.run_directory import RunDirectory, ShardRecord
 from tests.catalogue.small_run import cap, commit_scores, commit_select, failure_table, score_table
 
@@ -39,6 +41,20 @@ def test_a_source_that_got_lost_is_seen(tmp_path: Path) -> None:
     commit_select(run, 0, 40, {"network": 2})
     commit_scores(run, [score_table(*cap(39, 10.0, 0.0, 0.1))])
     assert not funnel(run).accounted
+
+
+def test_a_run_is_whole_only_with_every_row_of_catalogue_and_plan(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    two_shards(run)
+    counted = funnel(run)
+    refuse_unaccounted(counted, 64, 42)
+    with pytest.raises(CorruptRunError, match=r"^shards/select-\*: 64 rows .* of 65 of the cat"):
+        refuse_unaccounted(counted, 65, 42)
+    with pytest.raises(CorruptRunError, match=r"plan\.json: 41 rows, but 42 were selected"):
+        refuse_unaccounted(counted, 64, 41)
+    lost = counted.model_copy(update={"scored": 38})
+    with pytest.raises(CorruptRunError, match=r"^shards/score-\*: 63 sources .* of 64: the same"):
+        refuse_unaccounted(lost, 64, 42)
 
 
 def test_it_survives_json(tmp_path: Path) -> None:
