@@ -91,18 +91,23 @@ class CommitLog:
         self._store = store
         self._stage = stage
         self._next: int | None = None
+        self._appended: tuple[list[ShardRecord], int] | None = None  # last, and its number
 
     def append(self, records: Sequence[ShardRecord]) -> None:
         """Commit records together, all or none. May be repeated with the same records.
 
         StoppedError where another process extended the log.
         """
+        if self._appended is not None and self._appended[0] == list(records):
+            self._next = self._appended[1] + 1
+            return
         number = self._next if self._next is not None else self._end()
         name, data = self._name(number), encode(records)
         if not self._store.create(name, data) and self._store.read(name) != data:
             raise StoppedError(f"{self._store.url}/{name}: another process commits to this run")
         if (number + 1) % BLOCK == 0:
             self._put_together(number + 1 - BLOCK, number)
+        self._appended = list(records), number  # in one step: a signal may end the driver here
         self._next = number + 1
 
     def segments(self) -> Iterator[Segment]:
@@ -132,6 +137,7 @@ class CommitLog:
     def replace(self, segment: Segment, records: Sequence[ShardRecord]) -> None:
         """Put other records in the place of a file's."""
         self._store.write(segment.name, encode(records))
+        self._appended = None
 
     def tidy(self) -> None:
         """Remove files whose records a put-together file holds: left by a killed process."""
@@ -156,7 +162,7 @@ class CommitLog:
                 number += 1
             else:
                 break
-        self._next = None
+        self._next = self._appended = None
 
     def _end(self) -> int:
         for _ in self.segments():

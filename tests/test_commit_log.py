@@ -62,6 +62,18 @@ def test_an_append_that_is_repeated_counts_once(tmp_path: Path) -> None:
     assert starts(store) == [0, 1, 2]
 
 
+def test_an_append_whose_end_was_not_noted_counts_once(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    log = CommitLog(store, "score")
+    for start in (0, 0, 1, 1):  # a signal came between the write and its note
+        log.append([record(start)])
+    assert starts(store) == [0, 1]
+    taken_back, *_ = log.segments()
+    log.replace(taken_back, [])
+    log.append([record(0)])
+    assert starts(store) == [1, 0]
+
+
 def test_a_driver_that_lost_its_run_commits_nothing(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     fill(store, 1)

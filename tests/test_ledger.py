@@ -103,6 +103,24 @@ def test_what_waits_is_written_when_the_stage_fails_or_is_ended(ledger: Ledger) 
     assert committed(ledger) == 5
 
 
+def test_a_signal_between_write_and_note_commits_nothing_twice(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted, calls = ledger._told, []
+
+    def told() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise SystemExit(143)  # where the handler of a signal raises
+        noted()
+
+    monkeypatch.setattr(ledger, "_told", told)
+    with pytest.raises(SystemExit), ledger.gathering():
+        ledger.commit(record(0))
+    assert len(calls) == 2
+    assert committed(ledger) == 1
+
+
 def test_who_lost_the_lock_writes_nothing_more(ledger: Ledger, clock: Clock) -> None:
     with pytest.raises(LenspipeError, match="lost"), ledger.gathering():
         ledger.commit(record(0))
