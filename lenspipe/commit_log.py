@@ -25,6 +25,7 @@ from lenspipe.storage import Store
 
 FOLDER = "shards"
 BLOCK = 64
+_REMEDY = "lenspipe run --retry-failed does its rows again"
 _READ_THREADS = 16
 M = TypeVar("M", bound=BaseModel)
 _NAME = re.compile(rf"^{FOLDER}/(select|score)-(\d{{8}})(?:-(\d{{8}}))?\.jsonl$")
@@ -125,7 +126,7 @@ class CommitLog:
             for group in _groups(wanted):
                 for found, (first, _) in zip(pool.map(self._find, group), group, strict=True):
                     if found is None:
-                        raise CorruptRunError(f"{self._name(first)}: lost")
+                        raise CorruptRunError(f"{self._name(first)}: lost: {_REMEDY}")
                     if found.first >= number:
                         yield found
                         number = found.last + 1
@@ -133,6 +134,29 @@ class CommitLog:
             yield found
             number = found.last + 1
         self._next = number
+
+    def mend(self) -> list[str]:
+        """Put a file without records in the place of each that is broken or lost; their names.
+
+        What those held is committed no more. A file that is the last and lost leaves no gap, and
+        none is made for it.
+        """
+        blocks, end = self._listed()
+        mended: list[str] = []
+        number = 0
+        while True:
+            numbers = number, blocks.get(number, number)
+            place = self._place(numbers)
+            if place is None and number >= end:
+                break
+            first, last = place or numbers
+            name = self._name(first, last)
+            if place is None or not self._is_sound(name):
+                self._store.write(name, encode([]))
+                mended.append(name)
+            number = last + 1
+        self._next, self._appended = number, None
+        return mended
 
     def replace(self, segment: Segment, records: Sequence[ShardRecord]) -> None:
         """Put other records in the place of a file's."""
@@ -184,15 +208,35 @@ class CommitLog:
 
     def _find(self, numbers: tuple[int, int]) -> Segment | None:
         """The file of these numbers, or that into which the first was put together."""
-        block = numbers[0] - numbers[0] % BLOCK
-        for first, last in dict.fromkeys([numbers, (block, block + BLOCK - 1)]):
+        for first, last in self._places(numbers):
             name = self._name(first, last)
             try:
                 data = self._store.read(name)
             except FileNotFoundError:
                 continue
-            return Segment(name, first, last, decode(name, data))
+            try:
+                return Segment(name, first, last, decode(name, data))
+            except CorruptRunError as error:
+                raise CorruptRunError(f"{error}: {_REMEDY}") from error
         return None
+
+    def _place(self, numbers: tuple[int, int]) -> tuple[int, int] | None:
+        """Numbers of the file that `_find` would read; None where there is none."""
+        for first, last in self._places(numbers):
+            if self._store.exists(self._name(first, last)):
+                return first, last
+        return None
+
+    def _places(self, numbers: tuple[int, int]) -> list[tuple[int, int]]:
+        block = numbers[0] - numbers[0] % BLOCK
+        return list(dict.fromkeys([numbers, (block, block + BLOCK - 1)]))
+
+    def _is_sound(self, name: str) -> bool:
+        try:
+            decode(name, self._store.read(name))
+        except CorruptRunError:
+            return False
+        return True
 
     def _put_together(self, first: int, last: int) -> None:
         name = self._name(first, last)
@@ -200,7 +244,7 @@ class CommitLog:
             records: list[ShardRecord] = []
             for number in range(first, last + 1):
                 if (segment := self._find((number, number))) is None:
-                    raise CorruptRunError(f"{self._name(number)}: lost")
+                    raise CorruptRunError(f"{self._name(number)}: lost: {_REMEDY}")
                 records += segment.records
             self._store.write(name, encode(records))
         self._remove(first, last)

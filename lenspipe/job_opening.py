@@ -86,8 +86,11 @@ def check_and_open(
 def _take_up_again(run: RunDirectory, events: Events) -> int:
     """Take back commits with failures that may have passed; returns how many.
 
-    Those of stage `select` only before the plan is made: the scores stand for its rows.
+    Those of stage `select` only before the plan is made: the scores stand for its rows. Commits
+    that cannot be read any more are made again in either stage.
     """
+    for name in run.mend():
+        events.message(f"{name} was broken or lost: its rows are done again")
     again = run.forget("score", RETRIED)
     if not run.store.exists(PLAN_RECORD):
         return again + run.forget("select", RETRIED)

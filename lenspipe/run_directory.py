@@ -146,6 +146,11 @@ class RunDirectory:
         """Whether anything was committed here."""
         return self.store.exists(PLAN_RECORD) or bool(self.store.names(LOG))
 
+    def mend(self) -> list[str]:
+        """Give up the records of files of the logs that are broken or lost, so that their rows are
+        done again; returns the files' names."""
+        return [name for log in self._logs.values() for name in log.mend()]
+
     def forget(self, stage: Stage, reasons: frozenset[str]) -> int:
         """Take back commits of shards in which rows failed for one of `reasons`, so that they are
         done again; returns how many."""

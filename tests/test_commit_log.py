@@ -140,6 +140,41 @@ def test_other_records_may_take_the_place_of_a_files(tmp_path: Path) -> None:
     assert starts(store) == [0, 1, 4, 5, 2]
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_log_goes_on_without_a_file_that_is_broken_or_lost(tmp_path: Path, lost: bool) -> None:
+    store = Store(str(tmp_path))
+    fill(store, BLOCK + 5)
+    log = CommitLog(store, "score")
+    assert log.mend() == []
+    broken = f"{FOLDER}/score-{BLOCK + 1:08d}.jsonl"
+    if lost:
+        store.delete(broken)
+    else:
+        store.write(broken, store.read(broken)[:-9])
+    with pytest.raises(CorruptRunError, match=r"score-0+65\.jsonl: .*--retry-failed does its rows"):
+        starts(store)
+    assert log.mend() == [broken]
+    whole = list(range(2 * BLOCK + 10))
+    assert starts(store) == [*whole[: 2 * BLOCK + 2], *whole[2 * BLOCK + 4 :]]
+    log.append([record(2 * BLOCK + 2), record(2 * BLOCK + 3)])
+    assert sorted(starts(store)) == whole
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_log_goes_on_without_a_put_together_file(tmp_path: Path, lost: bool) -> None:
+    store = Store(str(tmp_path))
+    fill(store, BLOCK + 1)
+    block = f"{FOLDER}/score-00000000-{BLOCK - 1:08d}.jsonl"
+    if lost:
+        store.delete(block)
+    else:
+        store.write(block, b"")
+    assert len(CommitLog(store, "score").mend()) == (BLOCK if lost else 1)
+    assert starts(store) == [2 * BLOCK, 2 * BLOCK + 1]
+    CommitLog(store, "score").append([record(0)])
+    assert starts(store) == [2 * BLOCK, 2 * BLOCK + 1, 0]
+
+
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lenspipe.config import load_survey
+from lenspipe.errors import CorruptRunError
 from lenspipe.events import Events
 from lenspipe.job_opening import check_and_open
 from lenspipe.metrics import RunMetrics
@@ -74,3 +75,20 @@ def test_after_the_plan_they_stay_and_that_is_told(survey: Path) -> None:
     told = _open(survey, retry_failed=True)
     assert _starts(survey) == [0, 10, 20]
     assert told[0].startswith("10 rows of the catalogue failed in stage select and stay so")
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_commit_that_cannot_be_read_is_made_again_by_a_retry(survey: Path, lost: bool) -> None:
+    run = RunDirectory(str(survey.parent / "run"))
+    run.commit(_record(30, {}))
+    name = "shards/select-00000000.jsonl"
+    if lost:
+        run.store.delete(name)
+    else:
+        run.store.write(name, run.store.read(name).replace(b"10", b"11", 1))
+    with pytest.raises(CorruptRunError, match=rf"^{name}: .*lenspipe run --retry-failed"):
+        _open(survey)
+    told = _open(survey, retry_failed=True)
+    assert told[0] == f"{name} was broken or lost: its rows are done again"
+    assert _starts(survey) == [30]
+    _open(survey)
