@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ import pyarrow.fs as pafs
 from lenspipe.remote import OutageError, url_to_fs
 
 _ASIDE = ".tmp-"
+# Files by their prefix; folders that are replaced as a whole (`whole_folder`) by their suffix.
+_IS_ASIDE = re.compile(r"^\.tmp-|\.tmp-[0-9a-f]{12}$")
 _READ_AHEAD = 1 << 20  # bytes that one request for a part of a remote file brings beyond it
 
 
@@ -214,7 +217,7 @@ class Store:
 
     def names(self, folder: str = "") -> list[str]:
         """Names of all files below `folder`, sorted; files still being written are left out."""
-        return [name for name in self._all_names(folder) if not _is_aside(name)]
+        return [name for name in self._all_names(folder) if _aside_root(name) is None]
 
     def delete(self, name: str) -> None:
         """Remove the file; none there is no error."""
@@ -231,10 +234,13 @@ class Store:
             self.fs.rm(self.path(folder), recursive=True)
 
     def delete_unfinished(self) -> int:
-        """Remove what killed writers left aside; returns how many files."""
-        left = [name for name in self._all_names("") if _is_aside(name)]
-        for name in left:
-            self.delete(name)
+        """Remove what killed writers left aside; returns how many files and folders."""
+        left = {root: root == n for n in self._all_names("") if (root := _aside_root(n))}
+        for root, is_file in left.items():
+            if is_file:
+                self.delete(root)
+            else:
+                self.delete_folder(root)
         return len(left) + (self._abort_uploads() if self._has_conditions else 0)
 
     def _abort_uploads(self) -> int:
@@ -267,8 +273,13 @@ def _aside(target: Path) -> Path:
     return target.with_name(f"{_ASIDE}{uuid.uuid4().hex[:12]}-{target.name}")
 
 
-def _is_aside(name: str) -> bool:
-    return name.rpartition("/")[2].startswith(_ASIDE)
+def _aside_root(name: str) -> str | None:
+    """The file or folder that a writer made aside and in which this file is; None for others."""
+    parts = name.split("/")
+    for depth, part in enumerate(parts, 1):
+        if _IS_ASIDE.search(part):
+            return "/".join(parts[:depth])
+    return None
 
 
 @contextmanager

@@ -53,6 +53,15 @@ def test_erasing_a_run_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     assert run.store.names() == ["notes.txt"]
 
 
+@pytest.mark.parametrize("end", ["clean", "erase"])
+def test_products_that_a_kill_left_aside_are_removed(tmp_path: Path, end: str) -> None:
+    run = RunDirectory(str(tmp_path))
+    for product in ("catalogue", "candidates.zarr"):
+        run.store.write(f"{product}.tmp-0123456789ab/dataset/part", b"half")
+    run.clean() if end == "clean" else run.erase()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_commits_are_taken_back_by_reason_and_the_others_stay(tmp_path: Path) -> None:
     run = RunDirectory(str(tmp_path))
     kept, unreadable = record(run, 0, 4), record(run, 4, 9)

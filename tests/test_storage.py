@@ -128,6 +128,18 @@ def test_files_of_a_killed_writer_are_not_seen_and_are_removed(tmp_path: Path) -
     assert os.listdir(tmp_path / "select") == ["whole"]  # noqa: PTH208  # hidden files too
 
 
+def test_a_folder_of_a_killed_writer_is_not_seen_and_is_removed(store: Store) -> None:
+    store.write("catalogue/whole", b"1")
+    store.write("mine.tmp-notes/whole", b"1")
+    for name in ("dataset/part", "dataset/_metadata"):
+        store.write(f"catalogue.tmp-0123456789ab/{name}", b"half")
+    kept = ["catalogue/whole", "mine.tmp-notes/whole"]
+    assert store.names() == kept
+    assert store.delete_unfinished() == 1
+    assert sorted(path[len(store.root) + 1 :] for path in store.fs.find(store.root)) == kept
+    assert not store.fs.exists(store.path("catalogue.tmp-0123456789ab"))
+
+
 def test_what_an_object_store_refuses_is_a_fault_of_storage() -> None:
     class EndpointConnectionError(Exception):
         """As botocore has it: no OSError."""
