@@ -16,24 +16,28 @@ import signal, subprocess, sys, time
 from lenspipe import stopping
 stopping._GRACE_S = {grace}
 stopping.end_on_signals()
-child = subprocess.Popen(["sleep", "600"])
-print(child.pid, flush=True)
+# It has no part in our pipes: one left behind must not keep a reader of them waiting.
+child = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def ready():
+    print(child.pid, flush=True)
 """
 # A library that turns the handler's exception into one of its own, as Ray may.
 _SWALLOWS = """
-while True:
+try:
     try:
-        time.sleep(0.05)
+        ready()
+        time.sleep(600)
     except SystemExit:
         pass
-    try:
+    while True:
         stopping.check()
-    finally:
-        if stopping.asked():
-            child.kill()
+        time.sleep(0.05)
+finally:
+    child.kill()
 """
 _NEVER_ENDS = """
 try:
+    ready()
     time.sleep(600)
 finally:
     while True:
