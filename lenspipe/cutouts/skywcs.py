@@ -86,7 +86,9 @@ def disc_of(hdu: Hdu) -> Disc | None:
     if hdu.shape is None or kinds[0][:2] != "RA" or not all(map(_TANGENT.match, kinds)):
         return None
     turned = any(key.startswith(("CROTA", "PV")) for key in hdu.cards)
-    if turned or hdu.number("LONPOLE", 180.0) != 180.0 or set(units) - {"deg", "degree"}:
+    dec0 = hdu.number("CRVAL2")
+    north_up = hdu.number("LONPOLE", 0.0 if dec0 >= 90.0 else 180.0) == 180.0
+    if turned or not north_up or set(units) - {"deg", "degree"}:
         return None
     height, width = hdu.shape
     (a, b), (c, d) = plane_matrix(hdu)
@@ -94,7 +96,7 @@ def disc_of(hdu: Hdu) -> Disc | None:
     y = (height + 1) / 2 - hdu.number("CRPIX2", 0.0)
     half = max(math.hypot(a * width + s * b * height, c * width + s * d * height) for s in (1, -1))
     radius = half / 2 * _DISC_MARGIN + _DISC_REST_DEG
-    centre = _from_plane(hdu.number("CRVAL1"), hdu.number("CRVAL2"), a * x + b * y, c * x + d * y)
+    centre = _from_plane(hdu.number("CRVAL1"), dec0, a * x + b * y, c * x + d * y)
     return Disc(centre, radius) if radius <= 90.0 and all(map(math.isfinite, centre)) else None
 
 

@@ -114,6 +114,31 @@ def test_a_disc_holds_the_whole_image(
 
 
 @pytest.mark.parametrize(
+    ("dec", "lonpole", "by_cards"),
+    [
+        (90.0, None, False),  # the default of LONPOLE is 0 there, 180 elsewhere
+        (90.0, 0.0, False),
+        (90.0, 180.0, True),
+        (-90.0, None, True),
+        (-90.0, 0.0, False),
+        (-90.0, 180.0, True),
+        (89.9, None, True),
+    ],
+)
+def test_a_disc_at_a_pole_is_where_the_wcs_is(
+    dec: float, lonpole: float | None, by_cards: bool
+) -> None:
+    cards = {} if lonpole is None else {"LONPOLE": lonpole}
+    hdu = _hdu(CRVAL2=dec, CRPIX1=-10000.0, CRPIX2=-6000.0, **cards)
+    disc, tile = disc_of(hdu), sky_wcs(hdu)
+    assert (disc is not None) == by_cards
+    if disc is not None:
+        ra, dec_found = map(np.atleast_1d, tile.centre_deg)
+        away = separation_deg(ra, dec_found, *disc.centre_deg)
+        assert away[0] + tile.radius_deg <= disc.radius_deg
+
+
+@pytest.mark.parametrize(
     "cards", [{"CTYPE1": "RA---CAR", "CTYPE2": "DEC--CAR"}, {"CROTA2": 30.0}, {"CUNIT1": "arcsec"}]
 )
 def test_what_the_cards_do_not_tell_of_a_disc_is_left_to_the_wcs(cards: dict[str, Any]) -> None:
