@@ -26,7 +26,7 @@ from lenspipe.storage import Store
 FOLDER = "shards"
 BLOCK = 64
 _REMEDY = "lenspipe run --retry-failed does its rows again"
-_READ_THREADS = 16
+_THREADS = 16
 M = TypeVar("M", bound=BaseModel)
 _NAME = re.compile(rf"^{FOLDER}/(select|score)-(\d{{8}})(?:-(\d{{8}}))?\.jsonl$")
 
@@ -81,7 +81,7 @@ def _parsed(name: str, line: int, parse: Callable[[bytes], M], text: bytes) -> M
 def _groups(wanted: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
     """Files to read at the same time: small ones many, put-together ones each alone."""
     for whole, files in groupby(wanted, key=lambda numbers: numbers[0] != numbers[1]):
-        while group := list(islice(files, 1 if whole else _READ_THREADS)):
+        while group := list(islice(files, 1 if whole else _THREADS)):
             yield group
 
 
@@ -122,7 +122,7 @@ class CommitLog:
             wanted.append((number, blocks.get(number, number)))
             number = wanted[-1][1] + 1
         number = 0
-        with ThreadPoolExecutor(_READ_THREADS) as pool:
+        with ThreadPoolExecutor(_THREADS) as pool:
             for group in _groups(wanted):
                 for found, (first, _) in zip(pool.map(self._find, group), group, strict=True):
                     if found is None:
@@ -170,23 +170,27 @@ class CommitLog:
             self._remove(first, last)
 
     def erase(self) -> None:
-        """Remove the files that no listing shows yet: the next run would take them for its own.
+        """Remove every file, those too that no listing shows yet: the next run would take them for
+        its own.
 
-        Those that are listed go with their folder.
+        By name, the last first, so that an erasing that was killed finds the rest without a gap.
         """
-        _, number = self._listed()
-        while True:
-            block = number - number % BLOCK
-            whole = self._name(block, block + BLOCK - 1)
-            if self._store.exists(whole):
-                self._store.delete(whole)
-                number = block + BLOCK
-            elif self._store.exists(self._name(number)):
-                self._store.delete(self._name(number))
-                number += 1
-            else:
-                break
+        end = self._end_by_name()
+        names: list[str] = []
+        for start in range(0, end, BLOCK):
+            stop = start + BLOCK
+            names += [self._name(start, stop - 1), *map(self._name, range(start, stop))]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for _ in pool.map(self._store.delete, reversed(names)):
+                pass
         self._next = self._appended = None
+
+    def _end_by_name(self) -> int:
+        """One past the last number; what the listing tells is the least that it can be."""
+        _, end = self._listed()
+        while (place := self._place((end, end))) is not None:
+            end = place[1] + 1
+        return end
 
     def _end(self) -> int:
         for _ in self.segments():

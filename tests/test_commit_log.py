@@ -35,6 +35,10 @@ class LaggingStore(Store):
     def names(self, folder: str = "") -> list[str]:
         return [name for name in super().names(folder) if name not in self.hidden]
 
+    def delete_folder(self, folder: str) -> None:
+        for name in self.names(folder):
+            self.delete(name)
+
 
 @pytest.mark.parametrize("files", [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 3])
 def test_what_was_appended_is_read_in_its_order(tmp_path: Path, files: int) -> None:
@@ -173,6 +177,19 @@ def test_a_log_goes_on_without_a_put_together_file(tmp_path: Path, lost: bool) -
     assert starts(store) == [2 * BLOCK, 2 * BLOCK + 1]
     CommitLog(store, "score").append([record(0)])
     assert starts(store) == [2 * BLOCK, 2 * BLOCK + 1, 0]
+
+
+@pytest.mark.parametrize("hidden", [slice(1), slice(1, 3), slice(3, 4), slice(-1, None), slice(99)])
+def test_an_erased_log_is_empty_whatever_a_listing_hid(tmp_path: Path, hidden: slice) -> None:
+    store = LaggingStore(str(tmp_path))
+    fill(store, BLOCK + 5)
+    left = f"{FOLDER}/score-00000007.jsonl"  # a kill came while a block was put together
+    store.write(left, encode([record(14)]))
+    store.hidden = tuple(store.names(FOLDER)[hidden])
+    CommitLog(store, "score").erase()
+    store.hidden = ()
+    assert store.names(FOLDER) == []
+    assert starts(store) == []
 
 
 @settings(

@@ -7,6 +7,7 @@ import pytest
 
 from lenspipe.errors import CorruptRunError
 from lenspipe.run_directory import RunDirectory, ShardRecord
+from tests.test_commit_log import LaggingStore
 
 
 def record(run: RunDirectory, start: int, stop: int) -> ShardRecord:
@@ -51,6 +52,20 @@ def test_erasing_a_run_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     run.store.write("notes.txt", b"mine")
     run.erase()
     assert run.store.names() == ["notes.txt"]
+
+
+@pytest.mark.parametrize("hidden", [0, 1, 2])
+def test_an_erased_run_has_no_commit_that_a_listing_hid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: int
+) -> None:
+    monkeypatch.setattr("lenspipe.run_directory.Store", LaggingStore)
+    run = RunDirectory(str(tmp_path))
+    for start in range(3):
+        run.commit(record(run, start, start + 1))
+    assert isinstance(run.store, LaggingStore)
+    run.store.hidden = (f"shards/score-{hidden:08d}.jsonl",)
+    run.erase()
+    assert RunDirectory(str(tmp_path)).records("score") == []
 
 
 @pytest.mark.parametrize("end", ["clean", "erase"])
