@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -78,11 +78,13 @@ class Options(ReaderOptions):
 
 @dataclass(frozen=True)
 class _Request:
-    """One call of `read`. native: band -> pixel scale (arcsec); files: those open now."""
+    """One call of `read`. native: band -> pixel scale (arcsec); files: those open now; broken:
+    numbers of the tiles whose headers could not be read in it."""
 
     inputs: Sequence[InputSpec]
     native: Mapping[str, float]
     files: OpenFiles
+    broken: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ class CoaddReader:
 
     def locality(self, sources: pa.Table) -> Int64[np.ndarray, " n"]:
         """Number of the tile where each source is most interior, -1 where it is on none."""
-        return self._tiling.most_interior(*_positions(sources))
+        return self._tiling.most_interior(*_positions(sources), set())
 
     def read(self, sources: pa.Table, inputs: Sequence[InputSpec]) -> CutoutBatch:
         """See `Reader`. A tile is opened once for all of its sources and bands."""
@@ -237,11 +239,11 @@ class CoaddReader:
         collector.fail(nowhere, Reason.BAD_METADATA, "position is missing or absurd")
         lost = self._cut_all(collector, tiles, ra, dec, request)
         if len(lost):
-            tiles[lost] = self._tiling.most_interior(ra[lost], dec[lost])
+            tiles[lost] = self._tiling.most_interior(ra[lost], dec[lost], request.broken)
             moved = np.full(len(tiles), -1)
             moved[lost] = tiles[lost]
             self._cut_all(collector, moved, ra, dec, request)
-            self._fail_lost(collector, lost[tiles[lost] < 0])
+            self._fail_lost(collector, lost[tiles[lost] < 0], request)
         apply_rules(collector, self._options, sources)
         return collector
 
@@ -258,7 +260,7 @@ class CoaddReader:
         tried = [tiles]
         while len(rows := collector.wanting()):
             used = [each[rows] for each in tried]
-            following = self._tiling.most_interior(ra[rows], dec[rows], used)
+            following = self._tiling.most_interior(ra[rows], dec[rows], request.broken, used)
             rows, following = rows[following >= 0], following[following >= 0]
             if not len(rows):
                 return
@@ -278,7 +280,9 @@ class CoaddReader:
         """Cut sources from their tiles (-1: none); gives the rows that their tile does not hold."""
         held = np.zeros(len(tiles), bool)
         for number, members in group_rows(tiles):
-            inside = self._tiling.holds(number, ra[members], dec[members], request.files.use)
+            inside = self._tiling.holds(
+                number, ra[members], dec[members], request.broken, request.files.use
+            )
             rows = members[inside]
             held[rows] = True
             if len(rows):
@@ -288,9 +292,11 @@ class CoaddReader:
             request.files.close()
         return np.flatnonzero(~held)
 
-    def _fail_lost(self, collector: Collector, rows: Int64[np.ndarray, " k"]) -> None:
+    def _fail_lost(
+        self, collector: Collector, rows: Int64[np.ndarray, " k"], request: _Request
+    ) -> None:
         """Rows on no tile that was read may be on one that cannot be read."""
-        broken = self._tiling.unreadable()
+        broken = [self._tiles[number].name for number in sorted(request.broken)]
         if broken:
             detail = f"on no readable tile; headers cannot be read of {', '.join(broken[:5])}"
             collector.fail(rows, Reason.UNREADABLE, detail)

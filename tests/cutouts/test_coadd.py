@@ -310,6 +310,24 @@ def test_a_tile_whose_header_is_gone_leaves_its_sources_unreadable(tmp_path: Pat
     assert "t2" in batch.failures[0].detail
 
 
+def test_a_header_that_could_not_be_read_once_is_tried_again_by_the_next_read(
+    tmp_path: Path,
+) -> None:
+    write_tiles(tmp_path, sky_image())
+    path = tmp_path / "t2_g.fits"
+    sound = path.read_bytes()
+    path.write_bytes(b"half a copy")
+    reader, table = open_coadd(tmp_path), sources([50.0, 230.0], [50.0, 50.0])
+    planned = table.append_column("locality", pa.array([0, 2]))
+    for each in (table, planned):
+        assert reasons(reader.read(each, [SPEC])) == {1: Reason.UNREADABLE}
+    path.write_bytes(sound)
+    for each in (planned, table):
+        assert reader.read(each, [SPEC]).rows.tolist() == [0, 1]
+    beside = reader.read(sources([50.0, 900.0], [50.0, 50.0]), [SPEC])
+    assert reasons(beside) == {1: Reason.NOT_FOUND}
+
+
 def test_a_tile_that_vanishes_after_the_listing_fails_its_rows(tmp_path: Path) -> None:
     write_tiles(tmp_path, sky_image())
     reader = open_coadd(tmp_path)
@@ -327,7 +345,7 @@ def test_the_plans_locality_saves_headers_and_is_not_believed_blindly(tmp_path: 
     assert isinstance(reader, CoaddReader)
     planned = table.append_column("locality", pa.array([0, 1, 1]))
     np.testing.assert_array_equal(reader.read(planned, [SPEC]).images["image"], expected)
-    assert reader._tiling.known() == {0, 1}
+    assert set(reader._tiling._footprints) == {0, 1}
     wrong = table.append_column("locality", pa.array([2, -1, 99]))
     np.testing.assert_array_equal(reader.read(wrong, [SPEC]).images["image"], expected)
 
@@ -344,7 +362,7 @@ def test_a_row_of_another_tile_takes_the_grids_of_the_tiles_near_it_alone(tmp_pa
     assert isinstance(reader, CoaddReader)
     lost = table.append_column("locality", pa.array([-1]))
     np.testing.assert_array_equal(reader.read(lost, [SPEC]).images["image"], expected)
-    assert reader._tiling.known() <= {0, 1, 2}
+    assert set(reader._tiling._footprints) <= {0, 1, 2}
 
 
 def test_a_tile_of_another_scale_fails_its_rows(tmp_path: Path) -> None:
