@@ -34,11 +34,11 @@ from lenspipe.preflight import check_output
 from lenspipe.redaction import redact
 from lenspipe.run_directory import without_credentials
 from lenspipe.score_groups import GroupTable, count_groups, group_values
+from lenspipe.score_order import InOrder, chunk_rows, with_locality
 from lenspipe.score_report import RowScores, ScoreReport, render_report, row_scores
 from lenspipe.scoring import ShardPixels, score_rows
 from lenspipe.storage import Store
 
-CHUNK_ROWS = 256  # rows read and scored at once: the next ones are read in the meantime
 WRITE_ROWS = 65536  # rows of a row group of what is written
 
 
@@ -125,6 +125,13 @@ def score_cutouts(
     )
     listed = (catalogue or found.catalogue) is None
     locator = reader if listed and isinstance(reader, Locator) else None
+    batch = max(member.batch_size for member in loaded.members)
+    rows_at_once = chunk_rows(found.options.reader, loaded.provider, batch)
+    # Stamps are files of their own: no order of theirs is better than another.
+    reordered = not listed and found.options.reader != "stamps"
+    to_read = with_locality(sources, reader) if reordered else sources
+    numbers = to_read[CATALOGUE_ROW].to_numpy()
+    repeated = _repeated(sources["object_id"])[numbers]
     summary = ScoreSummary(
         ensemble=loaded.name,
         out=str(out),
@@ -134,12 +141,18 @@ def score_cutouts(
     )
     with ExitStack() as stack:
         tables = _Tables(stack, Store(folder), name, failures_name, sources, loaded)
-        for pixels in _read_ahead(reader, sources, loaded, locator):
+        in_order = InOrder() if (np.diff(numbers) < 0).any() else None
+        for pixels in _read_ahead(reader, to_read, loaded, locator, repeated, rows_at_once):
             scores, failures = score_rows(loaded, pixels)
-            tables.write(scores, failures)
+            if in_order is None:
+                tables.write(scores, failures)
+            else:
+                in_order.add(pixels, scores, failures)
             _count(summary, scores, failures)
             if progress is not None:
                 progress(summary.rows, sources.num_rows)
+        if in_order is not None:
+            tables.write(*in_order.tables())
         tables.flush()
     summary.seconds = time.perf_counter() - began
     if group or report:
@@ -267,18 +280,23 @@ def _with(table: pa.Table, name: str, column: Any) -> pa.Table:
 
 
 def _read_ahead(
-    reader: Reader, sources: pa.Table, ensemble: Ensemble, locator: Locator | None
+    reader: Reader,
+    sources: pa.Table,
+    ensemble: Ensemble,
+    locator: Locator | None,
+    repeated: Bool[np.ndarray, " n"],
+    chunk: int,
 ) -> Iterator[ShardPixels]:
     """Pixels of the rows, a chunk at a time; the next chunk is read while one is scored.
 
-    locator: the reader where it is to tell the positions as well.
+    locator: the reader where it is to tell the positions as well. repeated: rows
+    that are not to be read. chunk: how many rows are read at once.
     """
-    repeated = _repeated(sources["object_id"])
 
     def read(start: int) -> ShardPixels:
         began = time.perf_counter()
-        rows = sources.slice(start, CHUNK_ROWS)
-        double = repeated[start : start + CHUNK_ROWS]
+        rows = sources.slice(start, chunk)
+        double = repeated[start : start + chunk]
         wanted = rows.filter(pa.array(~double))
         if locator is not None:
             batch, found = locator.read_located(wanted, ensemble.inputs)
@@ -289,7 +307,7 @@ def _read_ahead(
             batch = reader.read(wanted, ensemble.inputs)
         return ShardPixels(rows, double, batch, time.perf_counter() - began)
 
-    starts = range(0, sources.num_rows, CHUNK_ROWS)
+    starts = range(0, sources.num_rows, chunk)
     with ThreadPoolExecutor(1, "cutouts") as reading:
         ahead = [reading.submit(read, start) for start in starts[:1]]
         for following in [*starts[1:], None]:

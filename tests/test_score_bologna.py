@@ -84,7 +84,7 @@ def expected(public: Path, row: int) -> float:
 def test_masked_pixels_never_reach_zscale(
     public: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_ROWS", 2)  # chunks, and a last one that is not full
+    monkeypatch.setattr(module, "chunk_rows", lambda *_: 2)  # chunks, and a last one that is not full
     monkeypatch.setattr(module, "WRITE_ROWS", 5)
     opened: Counter[str] = Counter()
     monkeypatch.setattr(stamps, "open_fits", counting(opened))

@@ -182,7 +182,7 @@ def test_every_row_is_scored_or_a_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Across chunks: an id that was there before, a NaN stamp, a row beyond the file."""
-    monkeypatch.setattr(module, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(module, "chunk_rows", lambda *_: 7)
     with h5py.File(folder / "stamps.h5", "r+") as file:
         file["images"][11] = np.nan
     ids = list(range(ROWS + 1))
