@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from jaxtyping import Float32
 
-from lenspipe import cutouts
 from lenspipe.catalogue.candidates import StampBatch
+from lenspipe.cutouts.planned import open_planned
 from lenspipe.errors import CorruptRunError
 from lenspipe.models.ensemble import Ensemble
 from lenspipe.models.explain import occlusion_map, square_masks
@@ -39,7 +39,7 @@ class CandidateStamps:
             return
         sources = self._sources(table["object_id"])
         best = set(table["object_id"].to_pylist()[: self.explain])
-        reader = cutouts.open_reader(self.settings.cutouts, self.settings.base)
+        reader = open_planned(self.settings.cutouts, self.settings.base)
         ensemble = self._ensemble() if best else None
         for start in range(0, sources.num_rows, BATCH_ROWS):
             part = sources.slice(start, BATCH_ROWS)

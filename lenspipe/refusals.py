@@ -7,13 +7,14 @@ import os
 import resource
 from pathlib import Path
 
+from lenspipe.outage import OF_THE_STORAGE
 from lenspipe.redaction import redact
 from lenspipe.remote import OutageError
 from lenspipe.storage import is_spill_fault
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_FILES = (errno.EMFILE, errno.ENFILE)
-_REFUSED = (*_FULL, *_NO_FILES, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+_REFUSED = (*_FULL, *_NO_FILES, errno.EROFS, errno.EACCES, errno.EPERM, *OF_THE_STORAGE)
 _LONGEST = 500  # characters of what the system or a library said
 
 

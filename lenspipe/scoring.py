@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lenspipe import cutouts
 from lenspipe.contracts import (
     POSITION_FIELDS,
     CutoutBatch,
@@ -24,6 +23,7 @@ from lenspipe.contracts import (
     score_schema,
 )
 from lenspipe.cutouts.base import Reader, ReaderOptions
+from lenspipe.cutouts.planned import open_planned
 from lenspipe.errors import InputError
 from lenspipe.intervals import Interval, halves
 from lenspipe.models.ensemble import Ensemble, load_ensemble
@@ -107,7 +107,7 @@ def open_once(options: ReaderOptions, base: str) -> Reader:
     key = (options.model_dump_json(), base)
     with _OPENING:
         if key not in _OPENED:
-            _OPENED[key] = cutouts.open_reader(options, base)
+            _OPENED[key] = open_planned(options, base)
         return _OPENED[key]
 
 

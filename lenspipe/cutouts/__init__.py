@@ -24,6 +24,7 @@ HELPERS = (
     "listing",
     "paths",
     "photometric",
+    "planned",
     "quality",
     "ranges",
     "sparse",

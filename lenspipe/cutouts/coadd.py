@@ -49,6 +49,7 @@ from lenspipe.cutouts.skywcs import sky_wcs
 from lenspipe.cutouts.sparse import LOCAL_REQUEST_BYTES, REMOTE_REQUEST_BYTES, plan_strips
 from lenspipe.cutouts.tiling import Opener, Tiling
 from lenspipe.errors import InputError
+from lenspipe.outage import folder_of
 
 _HEADER_THREADS = 16
 
@@ -186,7 +187,7 @@ class CoaddReader:
                 ).pixel_scale_arcsec
                 return self._scales[band]
             except (OSError, UnreadableError) as error:
-                raise_if_of_the_process(error)
+                raise_if_of_the_process(error, folder_of(tile.files[band]))
                 problem = f"{tile.files[band]}: {error}"
         raise InputError(f"cutouts.bands.{band}", "a readable image", problem)
 
@@ -329,7 +330,8 @@ class CoaddReader:
                 for plane in collector.planes_of(band):
                     self._cut_plane(collector, plane, image, mask, rows=rows, x=x, y=y)
                 file.check_unchanged()
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            raise_if_of_the_process(error, folder_of(path))
             collector.fail(rows, Reason.UNREADABLE, f"{path}: gone since it was listed")
         except (OSError, UnreadableError) as error:
             raise_if_of_the_process(error)

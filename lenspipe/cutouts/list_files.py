@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from lenspipe.config import is_url
+from lenspipe.cutouts.faults import raise_if_of_the_process
 from lenspipe.cutouts.listing import Listing, PixelFile
 from lenspipe.remote import url_to_fs
 
@@ -51,7 +52,8 @@ def _local(path: str) -> PixelFile | None:
         found = os.stat(path)  # noqa: PTH116 - asked of every file, Path costs as much again
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError:  # a folder that may not be searched: told where the file is read
+    except OSError as error:  # a folder that may not be searched: told where the file is read
+        raise_if_of_the_process(error)
         return PixelFile(path, 0, 0, "")
     return PixelFile(path, found.st_size, found.st_mtime_ns, "")
 

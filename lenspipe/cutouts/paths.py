@@ -31,6 +31,12 @@ def find(pattern: str) -> tuple[str, ...]:
     return tuple(fs.unstrip_protocol(name) for name in sorted(str(name) for name in fs.glob(path)))
 
 
+def constant_folder(pattern: str) -> str:
+    """The folder of a path, or as much of it as stands before a wildcard or a field."""
+    first = re.search(r"[*?\[{]", pattern)
+    return (pattern[: first.start()] if first else pattern).rpartition("/")[0]
+
+
 @dataclass(frozen=True)
 class Tile:
     """One coadd tile. name: what `{tile}` stood for, with its folder where tiles have several;
@@ -120,6 +126,11 @@ class NameTemplate:
             if conversion or "{" in (spec or ""):
                 raise InputError(field, "no conversion and no nested format", repr(template))
         self.fields = frozenset(name for _, name, _, _ in self._parts if name)
+
+    @property
+    def folder(self) -> str:
+        """The folder that all names share."""
+        return constant_folder(self.template)
 
     def is_integer(self, field: str) -> bool:
         """Whether the template formats a field as a whole number (`{object_id:06d}`)."""

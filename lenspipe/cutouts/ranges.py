@@ -51,7 +51,7 @@ class LocalFiles:
                     try:
                         file, name = LocalFile(f"{self._root}/{wanted.name}"), wanted.name
                     except READ_ERRORS as error:
-                        raise_if_of_the_process(error)
+                        raise_if_of_the_process(error, self._root)
                         yield error
                         continue
                 yield _part(file, wanted)

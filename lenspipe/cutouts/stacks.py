@@ -31,6 +31,7 @@ from lenspipe.cutouts.listing import Listing
 from lenspipe.cutouts.photometric import catalogue_columns
 from lenspipe.cutouts.sparse import Layout
 from lenspipe.errors import InputError
+from lenspipe.outage import folder_of
 
 # A locality is at most this large, so that a contiguous file can be shared out among shards.
 _LOCALITY_BYTES = 4 * 1024 * 1024
@@ -145,7 +146,10 @@ class StackReader:
 
     def describe(self) -> Mapping[str, BandInfo]:
         """Band -> scale, size, files, bytes; see `Reader`."""
-        stacks = self._stacks().stacks
+        try:
+            stacks = self._stacks().stacks
+        except FileNotFoundError as error:
+            raise InputError("cutouts.path", "a readable file", error) from error
         if not stacks:
             raise InputError("cutouts.path", "a readable file", "; ".join(self._stacks().broken))
         first = stacks[0]
@@ -294,7 +298,7 @@ class StackReader:
                 stack = self._open(path)
                 names = stack.read_ids(self._options.ids) if self._options.ids else []
             except READ_ERRORS as error:
-                raise_if_of_the_process(error)
+                raise_if_of_the_process(error, folder_of(path))
                 broken.append(f"{path}: {error}")
                 if self._options.row and lost_from is None:
                     lost_from = total
@@ -324,7 +328,7 @@ def _guarded(stack: Stack, wanted: Int64[np.ndarray, " k"], region: Region) -> I
             left[piece.start : piece.stop] = False
             yield piece
     except READ_ERRORS as error:
-        raise_if_of_the_process(error)
+        raise_if_of_the_process(error, folder_of(stack.path))
         for number in np.flatnonzero(left).tolist():
             yield Piece(number, number + 1, error, 0)
 

@@ -224,7 +224,8 @@ class StampReader:
                 self._take(collector, row, band, native, image)
                 self._take_mask(collector, row, band, file, named)
                 collector.bytes_read += file.size
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            raise_if_of_the_process(error, self._template.folder)
             return
         except UnsafeNameError as error:
             collector.fail([row], Reason.BAD_METADATA, str(error))
@@ -262,7 +263,8 @@ class StampReader:
             try:
                 with open_fits(path, whole=True) as other:
                     self._apply_mask(collector, row, band, other.image(options.hdu))
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                raise_if_of_the_process(error, self._mask.folder)
                 raise UnreadableError(f"mask {path}: no such file") from None
         elif options.hdu is not None:
             self._apply_mask(collector, row, band, file.image(options.hdu))

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import fsspec
 import numpy as np
 
-from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.faults import UnreadableError, judged
 
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _REMOTE_HEAD = 64 * 1024  # one request holds the headers of nearly every file
 
 
@@ -48,7 +49,11 @@ class LocalFile:
     _descriptor = -1
 
     def __init__(self, path: str) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        self._path = path
+        try:
+            self._descriptor = os.open(path, _FLAGS)
+        except OSError as error:
+            raise judged(error, path, lambda: os.close(os.open(path, _FLAGS))) from error
         found = os.fstat(self._descriptor)
         if not stat.S_ISREG(found.st_mode):
             self.close()
@@ -58,16 +63,25 @@ class LocalFile:
 
     def fetch(self, offset: int, length: int) -> bytes:
         """See `Stored`."""
-        return os.pread(self._descriptor, length, offset)
+        try:
+            return os.pread(self._descriptor, length, offset)
+        except OSError as error:
+            raise self._judged(error, offset, length) from error
 
     def read_into(self, offset: int, into: np.ndarray[Any, Any]) -> None:
         """See `Stored`."""
         view = into.reshape(-1).view(np.uint8).data
         while view:
-            got = os.preadv(self._descriptor, [view], offset)
+            try:
+                got = os.preadv(self._descriptor, [view], offset)
+            except OSError as error:
+                raise self._judged(error, offset, len(view)) from error
             if not got:
                 raise UnreadableError("the file ends inside its pixels")
             view, offset = view[got:], offset + got
+
+    def _judged(self, error: OSError, offset: int, length: int) -> Exception:
+        return judged(error, self._path, lambda: os.pread(self._descriptor, length, offset))
 
     def check_unchanged(self) -> None:
         """See `Stored`."""

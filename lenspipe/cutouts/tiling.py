@@ -20,6 +20,7 @@ from lenspipe.cutouts.fitsfile import FitsFile, open_fits
 from lenspipe.cutouts.geometry import SkyBuckets, interior_distance
 from lenspipe.cutouts.paths import Tile
 from lenspipe.cutouts.skywcs import Disc, SkyWcs, disc_of, sky_wcs
+from lenspipe.outage import folder_of
 
 _HEADER_THREADS = 16
 
@@ -51,7 +52,7 @@ class Tiling:
             try:
                 found = self.wcs(path, band, opener)
             except (OSError, UnreadableError) as error:
-                raise_if_of_the_process(error)
+                raise_if_of_the_process(error, folder_of(path))
                 continue
             with self._lock:
                 return self._footprints.setdefault(number, found)
@@ -118,7 +119,7 @@ class Tiling:
                     with open_fits(path) as file:
                         disc = disc_of(file.image(self._hdus[band]).hdu)
                 except (OSError, UnreadableError) as error:
-                    raise_if_of_the_process(error)
+                    raise_if_of_the_process(error, folder_of(path))
                     continue
                 if disc is not None:
                     return disc

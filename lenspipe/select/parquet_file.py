@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from lenspipe import config
 from lenspipe.errors import InputError, LenspipeError, StoppedError
+from lenspipe.outage import is_away
 from lenspipe.select.files import CatalogueFile, filesystem, fingerprint
 from lenspipe.storage import is_storage_fault
 
@@ -57,7 +57,7 @@ def check_unchanged(file: CatalogueFile) -> None:
     try:
         size, stamp = fingerprint(file.path)
     except FileNotFoundError as error:
-        if _is_outage(file.path):
+        if is_away(file.path.rpartition("/")[0]):
             raise
         raise InputError(f"sources {file.path}", expected, error) from error
     if (size, stamp) != (file.size_bytes, file.fingerprint):
@@ -98,14 +98,6 @@ def while_planning(file: CatalogueFile) -> Iterator[None]:
 
 def _unreadable(file: CatalogueFile, error: Exception) -> InputError:
     return InputError(f"sources {file.path}", "readable Parquet", error)
-
-
-def _is_outage(path: str) -> bool:
-    """Whether a local file is gone together with all beside it, as where a disk is not mounted."""
-    if config.is_url(path):
-        return False
-    folder = Path(path).parent
-    return not folder.exists() or next(folder.iterdir(), None) is None
 
 
 @contextmanager

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from lenspipe import cutouts
 from lenspipe.contracts import Reason
 from lenspipe.cutouts.base import Reader
+from lenspipe.cutouts.planned import open_planned
 from lenspipe.healpix import healpix_29
 from lenspipe.select.counts import SelectCounts
 from lenspipe.select.cuts import CutCount
@@ -208,5 +208,5 @@ def _tools(plan: SelectPlan) -> _Tools:
     """What is costly to open, once per process and plan."""
     return _Tools(
         PhotometryNetwork.load(plan.network, plan.threads) if plan.network else None,
-        cutouts.open_reader(plan.reader, plan.base) if plan.reader else None,
+        open_planned(plan.reader, plan.base) if plan.reader else None,
     )

@@ -214,6 +214,7 @@ def test_a_file_that_is_gone_or_forbidden_costs_its_rows_alone(
     reader.read(table, [SPEC])
     victim = [path for path in files_of(tmp_path) if path.suffix != ".json"][-1]
     content = victim.read_bytes()
+    (tmp_path / "neighbour").touch()  # in an empty folder nobody could tell it from an outage
     victim.unlink()
     for opened in (reader, open_kind(tmp_path, options)):
         try:
