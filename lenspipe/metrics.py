@@ -84,7 +84,9 @@ class RunMetrics:
             registry=registry,
         )
         self._restarts = Counter(
-            "lenspipe_actor_restarts", "Actors that died and were replaced.", registry=registry
+            "lenspipe_actor_restarts",
+            "Actors that died, hung or kept raising and were replaced.",
+            registry=registry,
         )
         self._retries = Counter(
             "lenspipe_retries", "Shards that were tried again.", ("stage",), registry=registry

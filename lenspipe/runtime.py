@@ -2,7 +2,8 @@
 
 The map knows nothing of lenses. An item that raises is tried again; an actor that dies is replaced,
 and since several items were with it, each of them is tried again alone, so that the one that kills
-is known from those that were only near.
+is known from those that were only near. An actor whose calls keep raising is replaced too, since it
+may be the actor that is broken (as after an error of its device) and no item.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ _OBJECT_STORE_BYTES = 512 * 1024**2
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _RAY_STARTS = 3
 _MEMORY_REST_S = 5.0
+# Calls in a row that raise until the process of an actor is doubted, and new processes in its place
+# that may do nothing well until the items are doubted instead.
+_RAISED_IN_A_ROW = 2
+_RENEWED_IN_VAIN = 4
 _MEMORY_HINT = (
     "the memory of the node ran out and Ray killed a worker; fewer runtime.scorers or a smaller "
     "runtime.shard_rows need less"
@@ -220,6 +225,8 @@ class _Worker(Generic[T]):
     since: float = 0.0  # when the item that it has held longest came to be that
     alone: bool = False
     timed_out: bool = False
+    raised: int = 0  # calls in a row
+    renewed: int = 0  # processes before this one that were doubted, since the last call went well
 
 
 class Pool(Generic[T, R]):
@@ -300,10 +307,16 @@ class Pool(Generic[T, R]):
         for worker in self._workers:
             if worker.starting is not None:
                 continue
+            if self._is_doubted(worker, queue):
+                if not worker.holds:
+                    self._renew(worker)
+                continue
             # Suspects wait for an empty actor; until one is, no actor takes more.
             if self._suspects and not worker.holds:
                 worker.alone = True
-                self._hand(worker, self._suspects.popleft())
+                # Where the actor has just raised, other work tells whether it still can do any.
+                probes = worker.raised == 1 and queue
+                self._hand(worker, (queue if probes else self._suspects).popleft())
                 continue
             while (
                 queue
@@ -312,6 +325,20 @@ class Pool(Generic[T, R]):
                 and len(worker.holds) < self._options.depth
             ):
                 self._hand(worker, queue.popleft())
+
+    def _is_doubted(self, worker: _Worker[T], queue: deque[T]) -> bool:
+        """Whether its process may be what is at fault: the last attempt of an item is only ever
+        made in a process that is new, or whose last call went well."""
+        if not (queue or self._suspects) or worker.renewed >= _RENEWED_IN_VAIN:
+            return False
+        spare = self._options.attempts - 1
+        if self._suspects and not queue:
+            spare -= self._attempts.get(self._suspects[0], 0)
+        return worker.raised >= (_RAISED_IN_A_ROW if spare > 0 else 1)
+
+    def _renew(self, worker: _Worker[T]) -> None:
+        self._respawn(worker).renewed = worker.renewed + 1
+        self._events.restarted()
 
     def _hand(self, worker: _Worker[T], item: T) -> None:
         fed = () if self._feed is None else (_apply().remote(self._feed, item),)
@@ -340,6 +367,8 @@ class Pool(Generic[T, R]):
             reason = Reason.WORKER_ERROR
             if isinstance(cause, RayError):  # a feeding task died, not this actor
                 reason = Reason.TIMED_OUT if held.cancelled else Reason.WORKER_DIED
+            elif not is_storage_fault(cause):
+                worker.raised += 1
             yield from self._failed(held.item, cause, reason)
         except ObjectLostError as error:  # the result is gone, the actor lives
             yield from self._failed(self._take(worker, reference).item, error, Reason.WORKER_DIED)
@@ -350,6 +379,7 @@ class Pool(Generic[T, R]):
         else:
             held = self._take(worker, reference)
             self._time.ended_well(self._time.now() - held.handed)
+            worker.raised = worker.renewed = 0
             item = held.item
             tries = self._attempts.pop(item, 0) + self._refusals.pop(item, 0)
             yield Outcome(item, tries + 1, value=value)
@@ -429,9 +459,10 @@ class Pool(Generic[T, R]):
         handle = actor.remote(self._factory)
         return _Worker(handle, handle.prepare.remote())
 
-    def _respawn(self, worker: _Worker[T]) -> None:
+    def _respawn(self, worker: _Worker[T]) -> _Worker[T]:
         ray.kill(worker.handle)
-        self._workers[self._workers.index(worker)] = self._spawn()
+        new = self._workers[self._workers.index(worker)] = self._spawn()
+        return new
 
     def _await_start(self) -> None:
         """Until every worker is ready, or one is and the others take too long."""

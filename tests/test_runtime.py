@@ -113,6 +113,62 @@ def test_the_caller_may_add_work_meanwhile() -> None:
     assert seen == [8, 4, 2, 1]
 
 
+@pytest.mark.parametrize(("attempts", "depth"), [(3, 1), (2, 2), (1, 1)])
+def test_a_process_that_broke_for_good_is_replaced_and_no_item_blamed(
+    tmp_path: Path, attempts: int, depth: int
+) -> None:
+    """As after an error of a CUDA device: every later call of that process raises. Only the item
+    that broke it may be told, and that only where it has no second attempt."""
+    mark = tmp_path / "mark"
+    broken: list[int] = []
+
+    def call(item: int) -> int:
+        if item == 4 and not mark.exists():
+            mark.touch()
+            broken.append(item)
+        if broken:
+            raise RuntimeError("CUDA failure 700: an illegal memory access was encountered")
+        return item
+
+    restarted: list[bool] = []
+    events = PoolEvents(restarted=lambda: restarted.append(True))
+    options = PoolOptions(workers=1, depth=depth, attempts=attempts)
+    with make_pool(call, options, events=events) as pool:
+        found = list(pool.run(deque(range(12))))
+    wrong = [o.item for o in found if o.value != o.item]
+    assert sorted(o.item for o in found) == list(range(12))
+    assert wrong == ([4] if attempts == 1 else [])
+    assert restarted == [True]
+
+
+def test_an_item_that_raises_beside_others_costs_no_process() -> None:
+    def call(item: int) -> int:
+        if item == 1:
+            raise ValueError("one is not to be had")
+        return item
+
+    restarted: list[bool] = []
+    events = PoolEvents(restarted=lambda: restarted.append(True))
+    with make_pool(call, PoolOptions(workers=1), events=events) as pool:
+        found = {o.item: o for o in pool.run(deque(range(6)))}
+    assert (found[1].reason, found[1].attempt) == (Reason.WORKER_ERROR, 3)
+    assert [found[k].value for k in (0, 2, 3, 4, 5)] == [0, 2, 3, 4, 5]
+    assert restarted == []
+
+
+def test_items_that_all_raise_cost_few_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(item: int) -> int:
+        raise ValueError("nothing is to be had")
+
+    monkeypatch.setattr(runtime, "_RENEWED_IN_VAIN", 1)
+    restarted: list[bool] = []
+    events = PoolEvents(restarted=lambda: restarted.append(True))
+    with make_pool(call, PoolOptions(workers=1, attempts=2), events=events) as pool:
+        found = list(pool.run(deque(range(6))))
+    assert [o.attempt for o in found] == [2] * 6
+    assert restarted == [True]
+
+
 def test_what_a_feed_reads_is_handed_over() -> None:
     with make_pool(
         lambda item, fed: (item, fed), PoolOptions(workers=1), feed=lambda item: item * 10
