@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import TypeVar
 
@@ -114,8 +114,24 @@ class CommitLog:
     def segments(self) -> Iterator[Segment]:
         """The files of the log in their order; CorruptRunError where one is broken or lost.
 
-        A listing only tells where to look first: what it lacks is asked for by name.
+        Of a file into which a live run puts together what was given out already, the rest.
         """
+        number = 0  # one past what was given out
+        given = 0  # records given out of the block that `number` is in
+        for found in self._files():
+            if found.last < number:
+                continue
+            if number % BLOCK == 0:
+                given = 0
+            fresh = found.records[given:] if found.first < number else found.records
+            yield replace(found, first=max(found.first, number), records=fresh)
+            given += len(fresh)
+            number = found.last + 1
+        self._next = number
+
+    def _files(self) -> Iterator[Segment]:
+        """Every file at least once. A listing only tells where to look first: what it lacks is
+        asked for by name."""
         blocks, end = self._listed()
         wanted, number = [], 0
         while number < end:
@@ -127,13 +143,11 @@ class CommitLog:
                 for found, (first, _) in zip(pool.map(self._find, group), group, strict=True):
                     if found is None:
                         raise CorruptRunError(f"{self._name(first)}: lost: {_REMEDY}")
-                    if found.first >= number:
-                        yield found
-                        number = found.last + 1
+                    yield found
+                    number = max(number, found.last + 1)
         while (found := self._find((number, number))) is not None:
             yield found
             number = found.last + 1
-        self._next = number
 
     def mend(self) -> list[str]:
         """Put a file without records in the place of each that is broken or lost; their names.

@@ -125,6 +125,23 @@ def test_a_listing_that_lags_behind_hides_no_commit(tmp_path: Path) -> None:
     assert starts(store) == list(range(2 * BLOCK + 11))
 
 
+@pytest.mark.parametrize("read", [0, 10, 20, BLOCK - 2])
+def test_a_reader_sees_each_commit_once_while_files_are_put_together(
+    tmp_path: Path, read: int
+) -> None:
+    store = Store(str(tmp_path))
+    log = CommitLog(store, "score")
+    for number in range(BLOCK - 1):
+        log.append([record(2 * number), record(2 * number + 1)] if number else [record(0)])
+    seen: list[int] = []
+    for at, segment in enumerate(CommitLog(store, "score").segments()):
+        seen += [found.start for found in segment.records]
+        if at == read:
+            log.append([record(2 * BLOCK - 2)])
+            log.append([record(2 * BLOCK - 1)])
+    assert seen == [0, *range(2, 2 * BLOCK)]
+
+
 def test_a_lost_file_is_named(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     fill(store, 4)
