@@ -6,8 +6,9 @@ A feed has one or two slots, each with buffers for one batch. A slot is filled b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -144,7 +145,7 @@ class DeviceFeed:
         return np.asarray(self._bindings[slot].copy_outputs_to_cpu()[0])
 
 
-def ahead(make: Callable[[S], T], items: Iterable[S], overlap: bool) -> Iterator[T]:
+def ahead(make: Callable[[S], T], items: Iterable[S], overlap: bool) -> Generator[T, None, None]:
     """`make` of every item in order; with `overlap` the next is made while the caller uses one.
 
     What `make` raises is raised where its item's turn is. Closing the generator waits for what is
@@ -153,12 +154,13 @@ def ahead(make: Callable[[S], T], items: Iterable[S], overlap: bool) -> Iterator
     if not overlap:
         yield from map(make, items)
         return
+    pending: deque[Future[T]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="stage") as pool:
-        pending = None
         for item in items:
-            coming = pool.submit(make, item)
-            if pending is not None:
-                yield pending.result()
-            pending = coming
-        if pending is not None:
-            yield pending.result()
+            pending.append(pool.submit(make, item))
+            if len(pending) > 1:
+                # Out of the queue first: a future that raised, held by the frame of its own
+                # traceback, would keep what that names (device buffers) until a collection.
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

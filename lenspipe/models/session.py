@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,15 +134,19 @@ class Member:
 
     def warm_up(self) -> None:
         """Run one batch of zeros. MemberError where that fails, so that no row is at fault."""
-        while True:
-            try:
-                for buffer in self._feed.buffers(0).values():
-                    buffer[...] = 0
-                self._stage(0, self._feed.buffers(0))
-                self._run(0, self.batch_size)
-                return
-            except OutOfMemoryError:
-                self._halve()
+        while not self._runs_zeros():
+            self._halve()
+
+    def _runs_zeros(self) -> bool:
+        """Whether the device had memory for a batch of zeros."""
+        try:
+            for buffer in self._feed.buffers(0).values():
+                buffer[...] = 0
+            self._stage(0, self._feed.buffers(0))
+            self._run(0, self.batch_size)
+        except OutOfMemoryError:
+            return False
+        return True
 
     def predict(self, images: Mapping[str, np.ndarray]) -> Float32[np.ndarray, " n"]:
         """Logit per row of `images`: input name -> (n, band, y, x), or `features` -> (n, feature).
@@ -168,11 +173,14 @@ class Member:
         arrays = self._validated(images)
         rows = len(next(iter(arrays.values())))
         while first < rows:
+            short = False
             try:
                 for start, found in self._batches(arrays, range(first, rows, self.batch_size)):
                     yield start, found
                     first = start + len(found)
             except OutOfMemoryError:
+                short = True
+            if short:  # not while the error is handled: its traceback holds the old buffers
                 self._halve()
 
     def _batches(
@@ -185,10 +193,11 @@ class Member:
             return index % slots, self._prepare(index % slots, part)
 
         overlap = slots > 1 and len(starts) > 1
-        prepared = ahead(prepare, range(len(starts)), overlap)
-        for start, (slot, finite) in zip(starts, prepared, strict=True):
-            found = self._run(slot, self._padded(len(finite)))[: len(finite)]
-            yield start, np.where(finite, found, np.float32(np.nan))
+        # Closed at once where a batch fails: its thread may be filling buffers that are to go.
+        with closing(ahead(prepare, range(len(starts)), overlap)) as prepared:
+            for start, (slot, finite) in zip(starts, prepared, strict=True):
+                found = self._run(slot, self._padded(len(finite)))[: len(finite)]
+                yield start, np.where(finite, found, np.float32(np.nan))
 
     def _validated(self, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         arrays = {}

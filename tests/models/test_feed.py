@@ -3,7 +3,9 @@ device whose memory is short."""
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -243,6 +245,42 @@ def test_memory_that_runs_short_in_the_middle_costs_no_row(
         patch.setattr(type(member._feed), "run", short)
         images = pixels(rows)
         assert_close(member.predict({"image": images}), expected(images))
+
+
+@pytest.mark.parametrize("at", ["stage", "run"])
+@pytest.mark.parametrize("warming", [True, False])
+def test_old_buffers_are_gone_before_new_ones_are_made(
+    path: Path, monkeypatch: pytest.MonkeyPatch, at: str, warming: bool
+) -> None:
+    """Both at once would not fit. No collection of cycles helps: one may be long in coming."""
+    feeds: list[weakref.ref[DeviceFeed]] = []
+    alive: list[int] = []
+
+    def make(*wanted: Any) -> DeviceFeed:
+        alive.append(sum(feed() is not None for feed in feeds))
+        feed = device_feed(*wanted)
+        feeds.append(weakref.ref(feed))
+        return feed
+
+    calls, real = [0], getattr(DeviceFeed, at)
+    failing = (1, 2) if warming else (4, 6)
+
+    def short(feed: DeviceFeed, *wanted: Any) -> Any:
+        calls[0] += 1
+        if calls[0] in failing:
+            raise RuntimeError(TEXTS[0])
+        return real(feed, *wanted)
+
+    monkeypatch.setattr(session_module, "make_feed", make)
+    monkeypatch.setattr(DeviceFeed, at, short)
+    images = pixels(60)
+    gc.disable()
+    try:
+        member = Member.load(path, "cpu", batch_size=16)
+        assert_close(member.predict({"image": images}), expected(images))
+    finally:
+        gc.enable()
+    assert (member.halvings, alive) == (2, [0, 0, 0])
 
 
 def test_a_device_that_cannot_hold_one_row_is_an_error(
