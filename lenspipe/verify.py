@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lenspipe.commit_log import FOLDER as LOG
 from lenspipe.errors import CorruptRunError
-from lenspipe.intervals import Intervals, pending
+from lenspipe.intervals import Interval, Intervals, pending
 from lenspipe.planning import Plan, broken, read_plan
 from lenspipe.run_directory import (
     CANDIDATES,
@@ -32,6 +32,7 @@ from lenspipe.verify_rows import check_ids
 
 _THREADS = 8
 _BLOCK_BYTES = 1 << 22
+_SHOWN = 20  # a run that is wrong throughout is told by some overlaps
 
 
 class _Inputs(BaseModel):
@@ -116,8 +117,25 @@ def _check_stage(run: RunDirectory, stage: Stage, what: str, rows: int) -> Itera
             for fault in _check_record(record, what, rows):
                 yield f"{segment.name}: {record.name}: {fault}"
     done = Intervals((record.start, record.stop) for record in run.commits(stage))
+    yield from _check_overlaps(run, stage, done)
     for start, stop in pending([(0, rows)], done):
         yield f"{stage}: no commit for rows {start} to {stop} of {what}"
+
+
+def _check_overlaps(run: RunDirectory, stage: Stage, done: Intervals) -> Iterator[str]:
+    """Rows that count twice, with the two files of the log that say so."""
+    overlaps = list(islice(done.overlaps(), _SHOWN))
+    if not overlaps:
+        return
+    names: dict[Interval, list[str]] = {at: [] for pair in overlaps for at in pair}
+    for segment in run.segments(stage):
+        for record in segment.records:
+            names.get((record.start, record.stop), []).append(segment.name)
+    for early, late in overlaps:
+        yield (
+            f"{names[late][-1]}: {stage} rows {late[0]} to {late[1]}: count twice: "
+            f"{names[early][0]} has rows {early[0]} to {early[1]}"
+        )
 
 
 def _check_record(record: ShardRecord, what: str, rows: int) -> Iterator[str]:

@@ -40,7 +40,14 @@ def test_pending_is_what_is_planned_less_what_is_done(
 
 def test_commits_that_overlap_are_refused() -> None:
     with pytest.raises(CorruptRunError, match="rows 5-12"):
-        pending([(0, 20)], Intervals([(0, 8), (5, 12)]))
+        Intervals([(0, 8), (5, 12)]).refuse_overlaps()
+
+
+def test_overlaps_are_told_with_what_they_overlap_and_hide_no_gap() -> None:
+    done = Intervals([(0, 8), (2, 4), (7, 9), (9, 10), (12, 14), (12, 14)])
+    assert list(done.overlaps()) == [((0, 8), (2, 4)), ((0, 8), (7, 9)), ((12, 14), (12, 14))]
+    assert list(Intervals().overlaps()) == []
+    assert pending([(0, 20)], done) == [(10, 12), (14, 20)]
 
 
 def test_halves_are_the_interval() -> None:

@@ -26,9 +26,8 @@ from tests.test_planning import selected
 SPEC = InputSpec("image", ("g", "r"), 4, 0.25, 25.0)
 SETTINGS = PublishSettings("toy", Rule(top=4, keep=3), (SPEC,), ("red",), partition_rows=4)
 MEMBERS = ("resnet-a",)
-SELECTED, FIRST, SECOND = (
-    f"shards/{name}.jsonl" for name in ("select-00000000", "score-00000000", "score-00000001")
-)
+SELECTED = "shards/select-00000000.jsonl"
+FIRST, SECOND, THIRD = (f"shards/score-0000000{number}.jsonl" for number in range(3))
 
 
 def begin(folder: Path, state: str) -> RunDirectory:
@@ -339,7 +338,7 @@ def lose_select_record(run: RunDirectory) -> None:
 
 
 def record_twice(run: RunDirectory) -> None:
-    run.store.write("shards/score-00000002.jsonl", run.store.read(SECOND))
+    run.store.write(THIRD, run.store.read(SECOND))
 
 
 def foreign_record(run: RunDirectory) -> None:
@@ -419,7 +418,7 @@ def junk_run(run: RunDirectory) -> None:
         (changed_record, f"{FIRST}: changed"),
         (lose_record_file, f"{FIRST}: lost"),
         (lose_select_record, "select: no commit for rows 0 to 20 of the catalogue"),
-        (record_twice, "commits overlap: rows 6-12 begin before row 12"),
+        (record_twice, f"{THIRD}: score rows 6 to 12: count twice: {SECOND} has rows 6 to 12"),
         (foreign_record, "shards/notes.json: a file that no record names"),
         (record_under_another_name, f"{SECOND}: lost"),
         (record_of_other_rows, f"{FIRST}: score rows 0 to 6: 7 rows in, of 6"),
@@ -494,7 +493,18 @@ def test_a_foreign_file_is_named(run: RunDirectory) -> None:
 
 def test_rows_that_count_twice_are_found(run: RunDirectory) -> None:
     run.commit(score(run, 3, 6, 0))
-    assert any("commits overlap" in line for line in verify(run))
+    found = verify(run)
+    assert f"{THIRD}: score rows 3 to 6: count twice: {FIRST} has rows 0 to 6" in found
+    assert len([line for line in found if line.startswith("object_id")]) == 3
+
+
+def test_rows_that_count_twice_hide_no_other_fault(ended: RunDirectory) -> None:
+    record_twice(ended)
+    flip_scores(ended)
+    lose_funnel(ended)
+    found = verify(ended)
+    for place in (THIRD, "scores/part-", "funnel.json: not there"):
+        assert any(line.startswith(place) for line in found), found
 
 
 def test_a_source_scored_twice_and_one_lost_are_named(run: RunDirectory) -> None:
