@@ -18,6 +18,7 @@ from lenspipe import __version__, stopping
 from lenspipe.config import load_survey
 from lenspipe.errors import InputError, LenspipeError, one_line
 from lenspipe.redaction import redact
+from lenspipe.telling import forget_broken, forgiving
 
 if TYPE_CHECKING:
     from lenspipe.config import Runtime
@@ -220,8 +221,16 @@ def _version(
 
 
 def main() -> None:
-    """Entry point: whatever goes wrong is one line on stderr, with an exit status of its own."""
+    """Entry point: whatever goes wrong is one line on stderr, with an exit status of its own,
+    whether or not that line can be written."""
     stopping.end_on_signals()
+    try:
+        _run_command()
+    finally:
+        forget_broken()
+
+
+def _run_command() -> NoReturn:
     try:
         status = app(standalone_mode=False)
     except LenspipeError as error:
@@ -272,7 +281,7 @@ _UsageError: Any = typer.BadParameter.__bases__[0]
 
 def _fail(line: str, status: int) -> NoReturn:
     if line:
-        typer.echo(one_line(line), err=True)
+        typer.echo(one_line(line), file=forgiving(sys.stderr))
     sys.exit(status)
 
 

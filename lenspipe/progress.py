@@ -24,6 +24,7 @@ from rich.progress import Progress as Bars
 from lenspipe.errors import one_line
 from lenspipe.redaction import redact
 from lenspipe.run_directory import ShardRecord, Stage
+from lenspipe.telling import forgiving
 from lenspipe.throughput import Throughput
 
 # A run of a million shards must not write a million lines: commits are told together.
@@ -76,8 +77,11 @@ class Progress(Protocol):
 
 @contextmanager
 def make_progress(stream: TextIO | None = None) -> Iterator[Progress]:
-    """Bars where standard error is a terminal, JSON lines where it is not; closed at the end."""
-    out = stream or sys.stderr
+    """Bars where standard error is a terminal, JSON lines where it is not; closed at the end.
+
+    What cannot be written (a log whose reader is gone, or whose disk is full) is dropped.
+    """
+    out = forgiving(stream or sys.stderr)
     progress = BarProgress(out) if out.isatty() else JsonProgress(out)
     try:
         yield progress

@@ -56,7 +56,8 @@ def check() -> None:
 def end_now(line: str, status: int) -> NoReturn:
     """End this process and all that came from it, whatever its threads are in the middle of."""
     end(family(children()))
-    os.write(sys.stderr.fileno(), f"{line}\n".encode())
+    with suppress(OSError, ValueError):  # closed, or its reader is gone
+        os.write(sys.stderr.fileno(), f"{line}\n".encode())
     os._exit(status)
 
 
