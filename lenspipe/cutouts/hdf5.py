@@ -28,7 +28,12 @@ from lenspipe.cutouts.faults import (
     raise_if_of_the_process,
 )
 from lenspipe.cutouts.geometry import consecutive_runs
-from lenspipe.cutouts.hdf5chunks import LeftToLibraryError, chunked, unwritten
+from lenspipe.cutouts.hdf5chunks import (
+    LeftToLibraryError,
+    chunked,
+    places_are_cheap,
+    unwritten,
+)
 from lenspipe.cutouts.paths import expand
 from lenspipe.cutouts.sparse import (
     LOCAL_REQUEST_BYTES,
@@ -116,9 +121,9 @@ class _Hdf5Stack:
     def _known(
         self, data: Any, array: Chunked, wanted: Int64[np.ndarray, " k"], region: Region
     ) -> Iterator[Piece]:
-        """By the chunks' places in the file, which spares a copy and HDF5's lock."""
+        """By the chunks as they are stored: they are unpacked without HDF5's lock."""
         square = (region.span, region.y, region.x)
-        if array.by_objects:
+        if array.by_objects and places_are_cheap(data):
             found = plain_pieces(array, wanted, square, self._request_bytes)
         else:
             found = packed_pieces([array], wanted, square, self.layout.object_bytes)

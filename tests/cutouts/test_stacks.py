@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+import zlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +19,7 @@ from lenspipe import cutouts
 from lenspipe.contracts import CutoutBatch, InputSpec, Reason
 from lenspipe.cutouts.base import Reader
 from lenspipe.cutouts.chunked import Chunked
+from lenspipe.cutouts.faults import UnreadableError
 from lenspipe.cutouts.geometry import as_slice
 from lenspipe.cutouts.hdf5chunks import LeftToLibraryError, chunked
 from lenspipe.cutouts.stacks import id_text, stated_bands
@@ -222,6 +226,69 @@ def test_a_chunk_whose_filters_were_skipped_is_read_all_the_same(tmp_path: Path)
     table = pa.table({"object_id": np.arange(N), "ra": np.zeros(N), "dec": np.zeros(N)})
     batch = cutouts.open_reader(options, str(tmp_path)).read(table, [SPEC])
     np.testing.assert_array_equal(batch.images["image"], PIXELS)
+
+
+def _many_chunks(path: Path, count: int, packed: bool) -> None:
+    """A file of one object per chunk; all objects share their pixels."""
+    layout: dict[str, Any] = {"compression": "gzip"} if packed else {}
+    pixels = PIXELS[0].tobytes()
+    stored = zlib.compress(pixels, 1) if packed else pixels
+    with h5py.File(path, "w", libver="earliest") as file:
+        data = file.create_dataset("images", (count, 3, 8, 8), "f4", chunks=(1, 3, 8, 8), **layout)
+        for number in range(count):
+            data.id.write_direct_chunk((number, 0, 0, 0), stored)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_chunk_is_found_without_a_walk_through_all_of_them(tmp_path: Path, packed: bool) -> None:
+    """256 of 10^5 chunks, against the same from a hundredth of them: a walk takes 30 times more."""
+    seconds = {}
+    for count in (1_000, 100_000):
+        name = f"{count}.h5"
+        _many_chunks(tmp_path / name, count, packed)
+        reader = open_reader("hdf5", tmp_path, row="row", path=name)
+        rows = table(row=np.sort(np.random.default_rng(0).choice(count, 256, replace=False)))
+        assert len(reader.read(rows, [SPEC])) == 256
+        turns = []
+        for _ in range(3):
+            began = time.process_time()
+            reader.read(rows, [SPEC])
+            turns.append(time.process_time() - began)
+        seconds[count] = min(turns)
+    assert seconds[100_000] < 8 * seconds[1_000], seconds
+
+
+@pytest.mark.parametrize("compression", ["gzip", "lzf", None])
+def test_objects_whose_chunk_was_never_written_are_missing(
+    tmp_path: Path, compression: str | None
+) -> None:
+    for name, written in (("none.h5", []), ("some.h5", [3, 4])):
+        with h5py.File(tmp_path / name, "w") as file:
+            layout: dict[str, Any] = {"chunks": (1, 2, 8, 8), "compression": compression}
+            data = file.create_dataset("images", (N, 3, 8, 8), "f4", **layout)
+            for number in written:
+                data[number] = PIXELS[number]
+            if written:
+                data[7, :2] = PIXELS[7, :2]  # one of its two chunks
+        batch = open_reader("hdf5", tmp_path, row="row", path=name).read(
+            table(row=np.arange(10)), [SPEC]
+        )
+        assert batch.rows.tolist() == written
+        assert len(batch.failures) == 10 - len(written)
+        assert all("never written" in failure.detail for failure in batch.failures)
+
+
+def test_chunks_of_a_file_that_is_written_meanwhile_are_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write_hdf5(path, chunks=(4, 3, 8, 8), compression="gzip")
+    with h5py.File(path) as file:
+        array = chunked(file["images"], str(path), False)
+        assert array is not None
+        found = array.places.packed([(0, 0, 0, 0), (1, 0, 0, 0)])
+        assert not isinstance(next(found), Exception)
+        os.utime(path, (0, 0))
+        with pytest.raises(UnreadableError, match="changed"):
+            raise next(found)
 
 
 def test_small_parts() -> None:
