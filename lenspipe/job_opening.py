@@ -91,6 +91,8 @@ def _take_up_again(run: RunDirectory, events: Events) -> int:
     """
     for name in run.mend():
         events.message(f"{name} was broken or lost: its rows are done again")
+    for name in run.forget_lost():
+        events.message(f"{name} was lost: its rows are done again")
     again = run.forget("score", RETRIED)
     if not run.store.exists(PLAN_RECORD):
         return again + run.forget("select", RETRIED)

@@ -75,8 +75,19 @@ class Ledger:
         self.flush()
 
     def patiently(self, call: Callable[[], R]) -> R:
-        """The call's result, asked for again while storage refuses; rests are told."""
-        return patiently(call, near=self.run.url, told=self.events.message)
+        """The call's result, asked for again while storage refuses; rests are told.
+
+        CorruptRunError at once where a part file of a commit is gone.
+        """
+
+        def attempt() -> R:
+            try:
+                return call()
+            except FileNotFoundError:
+                self.run.refuse_lost()
+                raise
+
+        return patiently(attempt, near=self.run.url, told=self.events.message)
 
     def _told(self) -> None:
         self._written = self._clock()

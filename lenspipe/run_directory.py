@@ -162,6 +162,30 @@ class RunDirectory:
             taken += len(segment.records) - len(kept)
         return taken
 
+    def forget_lost(self) -> list[str]:
+        """Take back commits whose part files are gone, so that they are done again; returns the
+        names of those files."""
+        there, lost = self._part_files(), list[str]()
+        for stage in STAGES:
+            for segment in self.segments(stage):
+                gone = {r.name: names for r in segment.records if (names := self._lost(r, there))}
+                if gone:
+                    kept = [record for record in segment.records if record.name not in gone]
+                    self._logs[stage].replace(segment, kept)
+                    lost += [name for names in gone.values() for name in names]
+        return lost
+
+    def refuse_lost(self) -> None:
+        """CorruptRunError where a part file is gone that a record names: no waiting brings it."""
+        there = self._part_files()
+        for stage in STAGES:
+            for record in self.commits(stage):
+                for name in self._lost(record, there):
+                    raise CorruptRunError(
+                        f"{name}: lost: the record of {record.name} names it: lenspipe run "
+                        "--retry-failed does its rows again"
+                    )
+
     def clean(self) -> list[str]:
         """Remove what no record names: files of killed attempts. Returns their names."""
         for log in self._logs.values():
@@ -179,6 +203,11 @@ class RunDirectory:
             return set(self._committed_files()) - self._part_files()
         except CorruptRunError:  # a record that is broken names nothing
             return set()
+
+    def _lost(self, record: ShardRecord, there: set[str]) -> list[str]:
+        """Part files of a record that are gone; `there`: what a listing shows, which may lag."""
+        names = (part.name for part in record.parts.values())
+        return [name for name in names if name not in there and not self.store.exists(name)]
 
     def _part_files(self) -> set[str]:
         return {name for folder in PART_FOLDERS for name in self.store.names(folder)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from lenspipe.config import load_survey
@@ -92,3 +93,20 @@ def test_a_commit_that_cannot_be_read_is_made_again_by_a_retry(survey: Path, los
     assert told[0] == f"{name} was broken or lost: its rows are done again"
     assert _starts(survey) == [30]
     _open(survey)
+
+
+def test_a_commit_whose_file_is_gone_is_made_again_by_a_retry(survey: Path) -> None:
+    run = RunDirectory(str(survey.parent / "run"))
+    kept, lost = (
+        run.write_part("failures", start, start + 1, pa.table({"detail": ["x"]}))
+        for start in (30, 40)
+    )
+    for start, part in ((30, kept), (40, lost)):
+        run.commit(
+            _record(start, {"bad_metadata": 1}).model_copy(update={"parts": {"failures": part}})
+        )
+    run.store.delete(lost.name)
+    told = _open(survey, retry_failed=True)
+    assert told[0] == f"{lost.name} was lost: its rows are done again"
+    assert _starts(survey) == [0, 20, 30]
+    assert run.store.names("failures") == [kept.name]

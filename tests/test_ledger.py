@@ -3,13 +3,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from lenspipe.errors import LenspipeError
+from lenspipe.errors import CorruptRunError, LenspipeError, StoppedError
 from lenspipe.events import Events
 from lenspipe.ledger import GROUP_RECORDS, GROUP_S, Ledger
 from lenspipe.lock import LockLostError, RunLock
 from lenspipe.metrics import RunMetrics
+from lenspipe.patience import ATTEMPTS
 from lenspipe.progress import SilentProgress
 from lenspipe.run_directory import RunDirectory
 from lenspipe.shard_record import ShardRecord
@@ -130,3 +132,19 @@ def test_who_lost_the_lock_writes_nothing_more(ledger: Ledger, clock: Clock) -> 
         clock.now += GROUP_S
         ledger.commit(record(2))
     assert committed(ledger) == 1
+
+
+def test_a_committed_file_that_is_gone_is_not_waited_for(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr("lenspipe.patience.time.sleep", rests.append)
+    part = ledger.run.write_part("scores", 0, 1, pa.table({"x": [1]}))
+    ledger.commit(record(0).model_copy(update={"parts": {"scores": part}}))
+    with pytest.raises(StoppedError, match="the same command resumes"):
+        ledger.patiently(lambda: ledger.run.store.read("elsewhere"))
+    assert len(rests) == ATTEMPTS - 1
+    ledger.run.store.delete(part.name)
+    with pytest.raises(CorruptRunError, match=rf"^{part.name}: lost: .* rows 0 to 1 .*--retry-fai"):
+        ledger.patiently(lambda: ledger.run.read_part(part.name))
+    assert len(rests) == ATTEMPTS - 1
