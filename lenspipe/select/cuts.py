@@ -207,11 +207,13 @@ def _compile(name: str, tree: Node, fields: Mapping[str, pa.Field], types: _Type
 def _parse(name: str, text: str, connection: duckdb.DuckDBPyConnection) -> Node:
     field = f"cuts.{name}"
     try:
-        return expressions.parse(field, text, connection)
+        tree = expressions.parse(field, text, connection)
     except RecursionError:
         raise InputError(field, "an expression that is not nested so deeply", "more") from None
     except duckdb.Error as error:
         raise InputError(field, "one SQL expression", _first_line(error)) from error
+    expressions.check_depth(field, tree)
+    return tree
 
 
 def _resolve(trees: Mapping[str, Node], known: list[str]) -> list[str]:

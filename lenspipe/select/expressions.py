@@ -22,6 +22,9 @@ Node = dict[str, Any]
 
 MAX_LENGTH = 10_000  # characters of one expression
 MAX_NESTED_COMPARISONS = 8
+# Levels of one expression: Python's stack has room for several times as many, here, in a pickle
+# of the cut and where a worker evaluates it.
+MAX_DEPTH = 100
 
 
 def _words(text: str) -> frozenset[str]:
@@ -91,6 +94,15 @@ def column_nodes(tree: Node) -> Iterator[Node]:
         yield tree
     for child in children(tree):
         yield from column_nodes(child)
+
+
+def check_depth(field: str, tree: Node) -> None:
+    """InputError where the tree has more levels than MAX_DEPTH. Itself it has no recursion."""
+    depth, level = 0, [tree]
+    while level:
+        depth, level = depth + 1, [child for node in level for child in children(node)]
+    if depth > MAX_DEPTH:
+        raise InputError(field, f"an expression of at most {MAX_DEPTH} levels", depth)
 
 
 def children(node: Node) -> list[Node]:

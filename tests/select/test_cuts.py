@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from lenspipe.errors import InputError
 from lenspipe.select.cuts import CompiledCuts, CutCount, compile_cuts
 from lenspipe.select.database import Limits, cursor
+from lenspipe.select.expressions import MAX_DEPTH
 
 SCHEMA = pa.schema(
     [
@@ -213,6 +214,35 @@ def test_nested_comparisons_are_bounded() -> None:
         cut = f"CASE WHEN {cut} THEN g / i ELSE i / g END > 1"
     with pytest.raises(InputError, match="nested comparisons"):
         compile_cuts({"deep": cut}, SCHEMA)
+
+
+_DEEP = {
+    "case": lambda n: "CASE WHEN g > 1 THEN " * n + "true" + " END" * n,
+    "not": lambda n: "NOT (" * n + "g > 1" + ")" * n,
+    "sum": lambda n: "(" * n + "g" + " + 1)" * n + " > 1",
+    "abs": lambda n: "abs(" * n + "g" + ") " * n + "> 1",
+}
+
+
+@pytest.mark.parametrize("levels", [200, 250, 300, 320])
+@pytest.mark.parametrize("kind", list(_DEEP))
+def test_what_is_nested_too_deeply_is_refused_in_one_line(kind: str, levels: int) -> None:
+    with pytest.raises(InputError) as caught:
+        compile_cuts({"deep": _DEEP[kind](levels)}, SCHEMA)
+    assert caught.value.field == "cuts.deep"
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", list(_DEEP))
+def test_the_deepest_that_is_taken_works_far_down_the_stack(kind: str) -> None:
+    def down(frames: int) -> int:
+        if frames:
+            return down(frames - 1)
+        compiled = compile_cuts({"deep": _DEEP[kind](MAX_DEPTH - 2)}, SCHEMA)
+        again = pickle.loads(pickle.dumps(compiled))  # noqa: S301  # as Ray sends it to a task
+        return len(again.apply(pa.table({"g": pa.array([5.0], pa.float32())})).kept)
+
+    assert down(200) == 1
 
 
 def test_threads_of_one_process_do_not_see_each_others_rows() -> None:
