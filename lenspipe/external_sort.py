@@ -7,8 +7,11 @@ whole. Memory is that of a chunk and of a piece, however many rows there are.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from tempfile import TemporaryFile
+from contextlib import contextmanager, suppress
+from tempfile import TemporaryFile, gettempdir
 from typing import Any
 
 import numpy as np
@@ -68,14 +71,28 @@ def _batches(file: Any, columns: Sequence[str] | None, rows: int) -> Iterator[pa
             yield batch.replace_schema_metadata()
 
 
+@contextmanager
+def _scratch_named() -> Iterator[None]:
+    """Names the folder where scratch is full: a file without a name cannot say where it lies."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        text = f"{os.strerror(error.errno)} in the temporary folder (TMPDIR sets it)"
+        raise OSError(error.errno, text, gettempdir()) from error
+
+
 class Scatter:
     """Rows on disk, grouped by piece: first all are added, then pieces are read in any order.
 
-    They lie in a file without a name, which is gone with the process whatever ends it.
+    They lie in a file without a name, which is gone with the process whatever ends it. OSError
+    with the name of the temporary folder where its disk is full.
     """
 
     def __init__(self) -> None:
-        self._file = TemporaryFile(prefix="lenspipe-sort-")  # noqa: SIM115  # closed by __exit__
+        with _scratch_named():
+            self._file = TemporaryFile(prefix="lenspipe-sort-")  # noqa: SIM115  # see __exit__
         self._writer: pa.RecordBatchFileWriter | None = None
         self._reader: pa.RecordBatchFileReader | None = None
         self._batches: dict[int, list[int]] = {}
@@ -86,10 +103,15 @@ class Scatter:
 
     def __exit__(self, *_: object) -> None:
         self._writer = self._reader = None
-        self._file.close()
+        with suppress(OSError):  # what a full disk did not take is not needed any more
+            self._file.close()
 
     def add(self, table: pa.Table, piece: Int64[np.ndarray, " n"]) -> None:
         """Rows with the number of the piece that each belongs to."""
+        with _scratch_named():
+            self._add(table, piece)
+
+    def _add(self, table: pa.Table, piece: Int64[np.ndarray, " n"]) -> None:
         if self._writer is None:
             self._writer = pa.ipc.new_file(self._file, table.schema)
         order = np.argsort(piece, kind="stable")
@@ -108,6 +130,10 @@ class Scatter:
 
     def read(self, piece: int) -> pa.Table:
         """All rows of a piece that has some."""
+        with _scratch_named():
+            return self._read(piece)
+
+    def _read(self, piece: int) -> pa.Table:
         if self._writer is not None:
             self._writer.close()
             self._writer = None

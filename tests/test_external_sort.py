@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import errno
+import io
 import itertools
 import tempfile
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lenspipe import external_sort
+from lenspipe.errors import StoppedError
 from lenspipe.external_sort import (
     Sample,
     Scatter,
@@ -20,6 +25,7 @@ from lenspipe.external_sort import (
     sorted_piece,
     stream,
 )
+from lenspipe.patience import patiently
 from lenspipe.run_directory import RunDirectory
 
 
@@ -67,6 +73,45 @@ def test_scratch_has_no_name_that_a_kill_could_leave(
         scattered.add(table(50), np.zeros(50, np.int64))
         assert scattered.read(0).equals(table(50))
         assert list(tmp_path.iterdir()) == []
+
+
+class _Limited(io.FileIO):
+    """A file on a disk that takes so many bytes."""
+
+    left = 4096
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        if size > self.left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.left -= size
+        return super().write(data) or 0
+
+
+def test_scratch_that_is_full_is_told_with_its_folder_and_what_sets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lenspipe.patience.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    told: list[str] = []
+
+    def limited(**_: Any) -> io.BufferedRandom:
+        return io.BufferedRandom(_Limited(tmp_path / "scratch", "w+"))
+
+    monkeypatch.setattr("lenspipe.external_sort.TemporaryFile", limited)
+
+    def sort(rows: int) -> int:
+        with Scatter() as scattered:
+            scattered.add(table(rows), np.zeros(rows, np.int64))
+            return len(scattered.read(0))
+
+    assert sort(20) == 20
+    for rows in (10_000, 150):  # met while rows are added; when they are read
+        with pytest.raises(StoppedError, match=r"temporary folder \(TMPDIR sets it\)"):
+            patiently(partial(sort, rows), near="/", told=told.append)
+    for line in told:
+        assert "bytes free, " in line
+        assert line.endswith(f"on the disk of {tmp_path})")
 
 
 @settings(max_examples=40, deadline=None)
