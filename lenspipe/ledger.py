@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
+from lenspipe.errors import StoppedError
 from lenspipe.events import Events
 from lenspipe.lock import RunLock
 from lenspipe.patience import patiently
 from lenspipe.run_directory import RunDirectory
 from lenspipe.shard_record import ShardRecord
+from lenspipe.storage import is_storage_fault
 
 GROUP_S = 1.0
 GROUP_RECORDS = 128
@@ -65,29 +67,40 @@ class Ledger:
         """At the end nothing waits any more; where the block fails, as far as storage lets it."""
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             with suppress(Exception):  # what ended the block is to be told, not this
                 self.lock.check()
                 if self._waiting:
                     self.run.commit(*self._waiting)
                     self._told()
+            if isinstance(error, StoppedError):
+                self._refuse_lost()
             raise
         self.flush()
 
     def patiently(self, call: Callable[[], R]) -> R:
         """The call's result, asked for again while storage refuses; rests are told.
 
-        CorruptRunError at once where a part file of a commit is gone.
+        CorruptRunError at once where a file is gone that a commit or the plan names.
         """
 
         def attempt() -> R:
             try:
                 return call()
             except FileNotFoundError:
-                self.run.refuse_lost()
+                self._refuse_lost()
                 raise
 
         return patiently(attempt, near=self.run.url, told=self.events.message)
+
+    def _refuse_lost(self) -> None:
+        """CorruptRunError where a file of the run is gone; storage that refuses hides no cause."""
+        try:
+            self.lock.check()  # who took the run over may have erased it
+            self.run.refuse_lost()
+        except Exception as error:
+            if not is_storage_fault(error):
+                raise
 
     def _told(self) -> None:
         self._written = self._clock()

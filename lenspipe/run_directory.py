@@ -176,7 +176,8 @@ class RunDirectory:
         return lost
 
     def refuse_lost(self) -> None:
-        """CorruptRunError where a part file is gone that a record names: no waiting brings it."""
+        """CorruptRunError where a file is gone that a record or the plan names: no waiting brings
+        it."""
         there = self._part_files()
         for stage in STAGES:
             for record in self.commits(stage):
@@ -185,6 +186,12 @@ class RunDirectory:
                         f"{name}: lost: the record of {record.name} names it: lenspipe run "
                         "--retry-failed does its rows again"
                     )
+        for file in (self.read_json(PLAN_RECORD) or {}).get("files", []):
+            if not self.store.exists(file["name"]):
+                raise CorruptRunError(
+                    f"{file['name']}: lost: {PLAN_RECORD} names it: lenspipe run --fresh begins "
+                    "anew"
+                )
 
     def clean(self) -> list[str]:
         """Remove what no record names: files of killed attempts. Returns their names."""

@@ -148,3 +148,21 @@ def test_a_committed_file_that_is_gone_is_not_waited_for(
     with pytest.raises(CorruptRunError, match=rf"^{part.name}: lost: .* rows 0 to 1 .*--retry-fai"):
         ledger.patiently(lambda: ledger.run.read_part(part.name))
     assert len(rests) == ATTEMPTS - 1
+
+
+def test_workers_that_stop_for_a_lost_plan_are_told_as_that(ledger: Ledger) -> None:
+    plan = {"files": [{"name": "plan/selected-000000.parquet"}]}
+    ledger.run.write_json("plan/plan.json", plan)
+    with (
+        pytest.raises(CorruptRunError, match=r"^plan/selected-000000\.parquet: lost: .* --fresh"),
+        ledger.gathering(),
+    ):
+        raise StoppedError("storage failed 6 times; the same command resumes")
+    ledger.run.store.write("plan/selected-000000.parquet", b"x")
+    with pytest.raises(StoppedError, match="storage failed"), ledger.gathering():
+        raise StoppedError("storage failed 6 times; the same command resumes")
+    assert isinstance(ledger.lock, Lock)
+    ledger.lock.lost = True  # who took the run over may have erased it
+    ledger.run.store.delete("plan/selected-000000.parquet")
+    with pytest.raises(LockLostError), ledger.gathering():
+        raise StoppedError("storage failed 6 times; the same command resumes")
