@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -248,6 +248,7 @@ class Pool(Generic[T, R]):
         self._events = events or PoolEvents()
         self._feed = None if feed is None else ray.put(feed)
         self._attempts: dict[T, int] = {}
+        self._of_late: set[T] = set()
         self._refusals: dict[T, int] = {}
         self._suspects: deque[T] = deque()
         self._resting: list[tuple[float, T]] = []
@@ -273,11 +274,15 @@ class Pool(Generic[T, R]):
         for worker in self._workers:
             ray.kill(worker.handle)
 
+    def split_off_late(self, pieces: Iterable[T]) -> None:
+        """These are parts of an item that timed out: one that does too is not tried again."""
+        self._of_late.update(pieces)
+
     def run(self, queue: deque[T]) -> Iterator[Outcome[T, R]]:
         """Outcomes in the order of completion; the caller may add to `queue` meanwhile.
 
-        StoppedError where storage fails an item every time, no worker can be started, or Ray's
-        servers are gone. SystemExit where a signal asked for the end.
+        StoppedError where storage fails an item every time, many items in a row hang, no worker can
+        be started, or Ray's servers are gone. SystemExit where a signal asked for the end.
         """
         alive = time.monotonic()
         while True:
@@ -411,7 +416,9 @@ class Pool(Generic[T, R]):
             return
         detail = _one_line(error)
         attempt = self._attempts.get(item, 0) + 1
-        if attempt >= self._options.attempts:
+        if late := reason is Reason.TIMED_OUT:
+            self._time.timed_out(item)
+        if attempt >= self._options.attempts or (late and item in self._of_late):
             self._attempts.pop(item, None)
             yield Outcome(item, attempt, reason=reason, detail=detail)
             return

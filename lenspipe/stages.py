@@ -70,7 +70,7 @@ def run_stage(ledger: Ledger, spec: StageSpec[W], planned: Sequence[W]) -> bool:
         )
         with Pool(spec.worker, options, pool_events, spec.feed) as pool, ledger.gathering():
             for outcome in pool.run(queue):
-                _settle(ledger, spec, outcome, queue)
+                _settle(ledger, spec, outcome, queue, pool)
     events.stage_finished(spec.stage)
     return worked
 
@@ -110,12 +110,19 @@ def _uncovered(work: W, starts: Sequence[int], stops: Sequence[int]) -> Iterator
 
 
 def _settle(
-    ledger: Ledger, spec: StageSpec[W], outcome: Outcome[W, ShardRecord], queue: deque[W]
+    ledger: Ledger,
+    spec: StageSpec[W],
+    outcome: Outcome[W, ShardRecord],
+    queue: deque[W],
+    pool: Pool[W, ShardRecord],
 ) -> None:
     if outcome.value is None:
         pieces = outcome.item.split()
         if len(pieces) > 1:
+            # Behind all others, so that what is well is done between two that hang.
             queue.extend(pieces)
+            if outcome.reason is Reason.TIMED_OUT:
+                pool.split_off_late(pieces)
             ledger.events.split(spec.stage, outcome.detail)
             return
         reason = outcome.reason or Reason.WORKER_DIED

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+
+from lenspipe.errors import StoppedError
 
 # Without a limit of the user's: while nothing is known, then by the slowest that ended well.
 FIRST_S = 3600.0
 LEAST_S = 300.0
 TIMES_SLOWEST = 10.0
+# So many pieces that were late, and none that ended well between: no row of theirs is at fault.
+HUNG_IN_A_ROW = 8
 # The driver that slept, was stopped or waited for its storage has not watched its workers.
 _LONGEST_LOOK_S = 5.0
 
@@ -24,6 +28,7 @@ class TimeLimit:
         self._looked = clock()
         self._watched = 0.0
         self._slowest: float | None = None
+        self._late: set[Hashable] = set()
 
     def now(self) -> float:
         """Seconds watched so far; called at least once every few seconds."""
@@ -35,6 +40,17 @@ class TimeLimit:
     def ended_well(self, seconds: float) -> None:
         """A piece was done in so many seconds."""
         self._slowest = max(seconds, self._slowest or 0.0)
+        self._late.clear()
+
+    def timed_out(self, piece: Hashable) -> None:
+        """A piece took longer than it may. StoppedError where so many did in a row."""
+        self._late.add(piece)
+        if len(self._late) >= HUNG_IN_A_ROW:
+            raise StoppedError(
+                f"{HUNG_IN_A_ROW} shards or parts of them in a row took longer than they may (now "
+                f"{self.limit_s:g} s) and none was done meanwhile, so the storage hangs rather than"
+                " a row; the same command resumes"
+            )
 
     @property
     def limit_s(self) -> float:

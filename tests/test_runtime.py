@@ -83,6 +83,27 @@ def test_an_item_that_never_ends_is_killed_and_told() -> None:
     assert (found[0].value, found[2].value) == (0, 2)
 
 
+def test_a_part_of_what_timed_out_is_late_once() -> None:
+    def call(item: int) -> int:
+        if item in (1, 10):
+            time.sleep(60)
+        return item
+
+    queue = deque([1])
+    found: dict[int, Outcome[int, Any]] = {}
+    with make_pool(call, PoolOptions(workers=1, attempts=2, timeout_s=1.5)) as pool:
+        for outcome in pool.run(queue):
+            found[outcome.item] = outcome
+            if outcome.item == 1:
+                queue.extend([10, 11])
+                pool.split_off_late([10, 11])
+    assert {k: (o.attempt, o.reason) for k, o in found.items()} == {
+        1: (2, Reason.TIMED_OUT),
+        10: (1, Reason.TIMED_OUT),
+        11: (1, None),
+    }
+
+
 def test_a_passing_fault_costs_a_retry_and_no_item(tmp_path: Path) -> None:
     def call(item: int) -> int:
         mark = tmp_path / str(item)

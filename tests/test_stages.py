@@ -1,15 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lenspipe.contracts import Reason
 from lenspipe.intervals import Interval, Intervals
+from lenspipe.runtime import Outcome
 from lenspipe.scoring import PlanRows
-from lenspipe.stages import remaining
+from lenspipe.stages import _settle, remaining
 
 
 @dataclass(frozen=True)
@@ -60,3 +66,20 @@ def test_a_shard_that_was_halved_goes_on_where_it_was(size: int, data: st.DataOb
     assert ordered[0][0] == 0
     assert ordered[-1][1] == size
     assert all(first[1] == second[0] for first, second in pairwise(ordered))
+
+
+@pytest.mark.parametrize("reason", [Reason.TIMED_OUT, Reason.WORKER_ERROR])
+def test_parts_of_what_timed_out_wait_behind_all_others_for_one_attempt(reason: Reason) -> None:
+    late: list[PlanRows] = []
+
+    def split_off_late(pieces: Iterable[PlanRows]) -> None:
+        late.extend(pieces)
+
+    pool: Any = SimpleNamespace(split_off_late=split_off_late)
+    ledger: Any = SimpleNamespace(events=SimpleNamespace(split=lambda *_: None))
+    spec: Any = SimpleNamespace(stage="score")
+    queue = deque([PlanRows(8, 16)])
+    _settle(ledger, spec, Outcome(PlanRows(0, 8), 3, reason=reason), queue, pool)
+    halves = [PlanRows(0, 4), PlanRows(4, 8)]
+    assert list(queue) == [PlanRows(8, 16), *halves]
+    assert late == (halves if reason is Reason.TIMED_OUT else [])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lenspipe import time_limit
+from lenspipe.errors import StoppedError
 from lenspipe.time_limit import TimeLimit
 
 
@@ -39,3 +40,16 @@ def test_time_in_which_nobody_watched_does_not_count() -> None:
     assert limit.now() == pytest.approx(3.0)
     clock.at += 3600.0  # the driver was stopped, or waited for its storage
     assert limit.now() < 10.0
+
+
+def test_pieces_that_are_late_in_a_row_are_counted_once_each_and_forgotten_by_a_success() -> None:
+    limit = TimeLimit(7.0)
+    for _ in range(3):
+        for piece in range(time_limit.HUNG_IN_A_ROW - 1):
+            limit.timed_out(piece)
+            limit.timed_out(piece)
+        limit.ended_well(1.0)
+    for piece in range(time_limit.HUNG_IN_A_ROW - 1):
+        limit.timed_out(piece)
+    with pytest.raises(StoppedError, match=r"8 shards .* \(now 7 s\).*the same command resumes"):
+        limit.timed_out("another")

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from lenspipe import time_limit
 from lenspipe.contracts import Reason
+from lenspipe.errors import StoppedError
 from lenspipe.runtime import Outcome, Pool, PoolEvents, PoolOptions
 
 FEED_S = 12.0  # starting the process of a task counts too
@@ -119,3 +121,43 @@ def test_an_item_behind_another_is_not_late_for_its_sake() -> None:
     with Pool[int, Any](InTurn, options) as pool:
         found = list(pool.run(deque(range(5))))
     assert [o.value for o in found] == [o.item for o in found]
+
+
+def test_where_everything_hangs_the_run_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(item: int) -> int:
+        if item > 1:
+            time.sleep(3600)
+        return item
+
+    monkeypatch.setattr(time_limit, "HUNG_IN_A_ROW", 3)
+    found: list[int] = []
+    options = PoolOptions(workers=2, attempts=1, timeout_s=2.0)
+    with (
+        Pool[int, Any](Factory(call), options) as pool,
+        pytest.raises(StoppedError, match=r"3 shards .* in a row .* storage hangs .* resumes"),
+    ):
+        found.extend(outcome.item for outcome in pool.run(deque(range(50))))
+    assert sorted(found) == [0, 1, 2, 3]  # the third that hung ended it
+
+
+def test_a_straggler_inside_its_limit_is_done_once_and_nothing_is_killed(tmp_path: Path) -> None:
+    """One item takes a hundred times as long as the others, which go on beside it."""
+
+    def call(item: int) -> int:
+        with (tmp_path / str(item)).open("a") as mark:
+            mark.write("x")
+        time.sleep(5.0 if item == 3 else 0.05)
+        return item
+
+    options = PoolOptions(workers=2, depth=2, timeout_s=30.0)
+    told: Counter[str] = Counter()
+    events = PoolEvents(
+        retried=lambda _: told.update(["retried"]), restarted=lambda: told.update(["restarted"])
+    )
+    with Pool[int, Any](Factory(call), options, events) as pool:
+        found = list(pool.run(deque(range(40))))
+    assert sorted(o.item for o in found) == list(range(40))
+    assert found[-1].item == 3  # nobody else waited for it
+    assert all(o.value == o.item and o.attempt == 1 for o in found)
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"x"}
+    assert told == Counter()
