@@ -3,8 +3,8 @@
 The stores hold single objects in shards, or plain chunks of many objects. A selection of one in k
 objects is read by the reader's plan; with a price of requests so high that it reads whole chunks;
 and with none, so that each object is a request. Local files come from the page cache; the remote
-store is local too, with a rest per request and per byte, which is what an object store costs
-(20 ms, 100 MB/s). A whole chunk is read and unpacked with all of its objects.
+store is local too, with a rest per round of requests, which go out together, and per byte: what an
+object store costs (20 ms, 100 MB/s). A whole chunk is read and unpacked with all of its objects.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from lenspipe.cutouts.sparse import LOCAL_REQUEST_BYTES, REMOTE_REQUEST_BYTES
 from lenspipe.cutouts.zarrchunks import Shards, chunked
 
 LATENCY_S = 0.02
+TOGETHER = 128  # requests that fsspec has under way at once
 DENSITIES = (1, 100, 1000)
 _SHARD = 1024
 _WHOLE = 1e15
@@ -34,22 +35,24 @@ _WHOLE = 1e15
 
 @dataclass
 class CountedFiles:
-    """Files with a rest for each request; counts requests and bytes."""
+    """Files with a rest for each round of requests; counts rounds, requests and bytes."""
 
     inner: Files
     latency_s: float
+    rounds: int = 0
     requests: int = 0
     bytes: int = 0
 
     def read(self, ranges: Sequence[Range]) -> Iterator[Buffer | Exception]:
         """See `Files`."""
-        found = self.inner.read(ranges)
-        for _ in ranges:
-            data = next(found)
+        rounds = -(-len(ranges) // TOGETHER)
+        self.rounds += rounds
+        time.sleep(self.latency_s * rounds)
+        for data in self.inner.read(ranges):
             size = 0 if isinstance(data, Exception) else len(data)
-            time.sleep(self.latency_s * (1.0 + size / REMOTE_REQUEST_BYTES))
+            time.sleep(self.latency_s * size / REMOTE_REQUEST_BYTES)
             self.requests += 1
-            self.bytes += 0 if isinstance(data, Exception) else len(data)
+            self.bytes += size
             yield data
 
 
@@ -58,6 +61,7 @@ class Reading:
     """One choice on one selection."""
 
     seconds: float
+    rounds: int
     requests: int
     bytes: int
 
@@ -65,7 +69,7 @@ class Reading:
 def measure(
     objects: int = 8192, rounds: int = 3, latency_s: float = LATENCY_S, side: int = 48
 ) -> dict[str, dict[str, float]]:
-    """Store, density and choice -> seconds, requests and bytes of the medians over rounds."""
+    """Store, density and choice -> seconds (median), rounds, requests and bytes."""
     found = {}
     with TemporaryDirectory(prefix="lenspipe-bench-") as folder:
         _write(Path(folder, "a.zarr"), (objects, 3, side, side))
@@ -77,6 +81,7 @@ def measure(
                         turns = [read(folder, name, wanted, price, latency) for _ in range(rounds)]
                         found[f"{name}_{place}_1_in_{density}_{choice}"] = {
                             "seconds": median(turn.seconds for turn in turns),
+                            "rounds": turns[0].rounds,
                             "requests": turns[0].requests,
                             "bytes": turns[0].bytes,
                         }
@@ -123,7 +128,7 @@ def read(
     seconds = time.perf_counter() - began
     if count < len(wanted):
         raise RuntimeError(f"{count} objects of {len(wanted)}")
-    return Reading(seconds, files.requests, files.bytes)
+    return Reading(seconds, files.rounds, files.requests, files.bytes)
 
 
 def _every(wanted: Int64[np.ndarray, " k"], length: int, total: int) -> Int64[np.ndarray, " j"]:

@@ -6,6 +6,7 @@ of (offset, length) per chunk, little-endian uint64, both 2^64 - 1 where a chunk
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,7 +14,6 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
 from lenspipe.cutouts.chunked import Chunked, Coordinates
@@ -23,6 +23,7 @@ from lenspipe.cutouts.sparse import LOCAL_REQUEST_BYTES, merge_ranges
 from lenspipe.cutouts.unpack import Unpacking, check_crc32c, zarr_steps, zarr_v2_steps
 
 _UNWRITTEN = np.uint64(2**64 - 1)
+_CRC_BYTES = 4
 Key = Callable[[Coordinates], str]
 
 
@@ -114,7 +115,8 @@ def _sharded(
 class Shards:
     """Files of many chunks. counts: chunks of a shard per axis; checked: whether the index ends
     with a checksum; request_bytes: what a request costs, as bytes read in the same time;
-    most_bytes: that are read at once, few enough to be in the cache when they are unpacked."""
+    most_bytes: that are read at once: of a local file few enough to be in the cache when they are
+    unpacked, of a store as many as its requests are worth that are under way together."""
 
     files: Files
     key: Key
@@ -125,9 +127,12 @@ class Shards:
     most_bytes: float
 
     def packed(self, chunks: Sequence[Coordinates]) -> Iterator[Buffer | Exception]:
-        """See `Places`. Chunks of a shard that lie near one another share a request."""
-        for shard, members in groupby(chunks, self._shard_of):
-            yield from self._of_shard(self.key(shard), list(members))
+        """See `Places`. Chunks of a shard that lie near one another share a request; the indices
+        of many shards, and then the chunks of all of them, are asked for together."""
+        groups = [(self.key(at), list(some)) for at, some in groupby(chunks, self._shard_of)]
+        most = int(max(1, min(len(groups), self.most_bytes // self._index_bytes)))
+        for begin in range(0, len(groups), most):
+            yield from self._of_shards(groups[begin : begin + most])
 
     def plain(self, chunk: Coordinates) -> Range | Exception:
         """See `Places`."""
@@ -136,31 +141,58 @@ class Shards:
     def _shard_of(self, chunk: Coordinates) -> Coordinates:
         return tuple(at // count for at, count in zip(chunk, self.counts, strict=True))
 
-    def _of_shard(self, name: str, chunks: list[Coordinates]) -> Iterator[Buffer | Exception]:
-        index = self._index(name)
-        if isinstance(index, Exception):
-            yield from [index] * len(chunks)
-            return
+    @property
+    def _index_bytes(self) -> int:
+        return prod(self.counts) * 16 + (_CRC_BYTES if self.checked else 0)
+
+    def _of_shards(
+        self, groups: Sequence[tuple[str, list[Coordinates]]]
+    ) -> Iterator[Buffer | Exception]:
+        """Chunks by the shards that they lie in."""
+        parts: list[_Part | Exception] = []
+        blocks: list[Range] = []
+        indices = self._indices([name for name, _ in groups])
+        for (name, chunks), index in zip(groups, indices, strict=True):
+            if isinstance(index, Exception):
+                parts += [index] * len(chunks)
+            else:
+                parts += self._located(name, chunks, index, blocks)
+        yield from _Blocks(self.files, blocks, parts, self.most_bytes).all()
+
+    def _located(
+        self,
+        name: str,
+        chunks: Sequence[Coordinates],
+        index: np.ndarray[Any, Any],
+        blocks: list[Range],
+    ) -> Iterator[_Part | Exception]:
+        """Where each chunk of a shard is; the requests that it takes are added to `blocks`."""
         inner = [tuple(a % c for a, c in zip(at, self.counts, strict=True)) for at in chunks]
         spans = index[tuple(np.array(inner).T)]
         written = (spans != _UNWRITTEN).any(axis=1)
-        starts = spans[:, 0].astype(np.int64)
-        blocks = _Blocks(
-            self, name, starts[written], (starts + spans[:, 1].astype(np.int64))[written]
-        )
+        starts = spans[written, 0].astype(np.int64)
+        stops = starts + spans[written, 1].astype(np.int64)
+        merged, member = merge_ranges(starts, stops, self.request_bytes, self.most_bytes)
+        numbers = (member + len(blocks)).tolist()
+        blocks += [Range(name, low, high) for low, high in merged]
+        places = zip(numbers, starts.tolist(), stops.tolist(), strict=True)
         for at, there in zip(chunks, written.tolist(), strict=True):
-            yield blocks.next() if there else _missing(f"{at} of {name}")
+            yield _Part(*next(places)) if there else _missing(f"{at} of {name}")
 
-    def _index(self, name: str) -> np.ndarray[Any, Any] | Exception:
-        """(offset, length) of every chunk of a shard."""
-        length = prod(self.counts) * 16 + (4 if self.checked else 0)
-        wanted = Range(name, -length) if self.index_at_end else Range(name, 0, length)
-        (data,) = self.files.read([wanted])
+    def _indices(self, names: Sequence[str]) -> Iterator[np.ndarray[Any, Any] | Exception]:
+        """(offset, length) of every chunk of each shard."""
+        length = self._index_bytes
+        span = (-length, None) if self.index_at_end else (0, length)
+        found = self.files.read([Range(name, *span) for name in names])
+        for name, data in zip(names, found, strict=True):
+            yield self._index(name, data)
+
+    def _index(self, name: str, data: Buffer | Exception) -> np.ndarray[Any, Any] | Exception:
         if isinstance(data, FileNotFoundError):
             return _missing(name)
         if isinstance(data, Exception):
             return data
-        if len(data) != length:
+        if len(data) != self._index_bytes:
             return UnreadableError(f"{name}: ends inside its index")
         try:
             body = check_crc32c(data) if self.checked else data
@@ -169,37 +201,57 @@ class Shards:
         return np.frombuffer(body, "<u8").reshape(*self.counts, 2)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Where a chunk is: bytes [start, stop) of a file, inside the block of that number."""
+
+    block: int
+    start: int
+    stop: int
+
+
 class _Blocks:
-    """Parts of a shard in the order of its chunks; a block of several is read when the first of
-    them is asked for and let go with the last."""
+    """Parts of files in the order of the chunks; blocks are read some at once, `most_bytes` or a
+    single one, when the first of them is asked for, and let go with the last of their parts."""
 
     def __init__(
         self,
-        shards: Shards,
-        name: str,
-        starts: Int64[np.ndarray, " k"],
-        stops: Int64[np.ndarray, " k"],
+        files: Files,
+        blocks: Sequence[Range],
+        parts: Sequence[_Part | Exception],
+        most_bytes: float,
     ) -> None:
-        self._files, self._name = shards.files, name
-        self._merged, member = merge_ranges(starts, stops, shards.request_bytes, shards.most_bytes)
-        self._left = np.bincount(member, minlength=len(self._merged)).tolist()
-        self._parts = iter(zip(member.tolist(), starts.tolist(), stops.tolist(), strict=True))
+        self._files, self._blocks, self._parts, self._most = files, blocks, parts, most_bytes
+        self._left = Counter(part.block for part in parts if isinstance(part, _Part))
+        self._order = list(self._left)  # that in which they are asked for
         self._read: dict[int, Buffer | Exception] = {}
 
-    def next(self) -> Buffer | Exception:
-        """Bytes of the next chunk."""
-        number, start, stop = next(self._parts)
-        low, high = self._merged[number]
-        if number not in self._read:
-            self._read[number] = self._bytes(low, high)
-        block = self._read[number]
-        self._left[number] -= 1
-        if not self._left[number]:
-            del self._read[number]
-        if not isinstance(block, Exception):
-            return block[start - low : stop - low]
-        return block if (low, high) == (start, stop) else self._bytes(start, stop)
+    def all(self) -> Iterator[Buffer | Exception]:
+        """Bytes of every part, or the fault in its place."""
+        for part in self._parts:
+            yield self._bytes(part) if isinstance(part, _Part) else part
 
-    def _bytes(self, low: int, high: int) -> Buffer | Exception:
-        (data,) = self._files.read([Range(self._name, low, high)])
-        return data if isinstance(data, Exception) else memoryview(data)
+    def _bytes(self, part: _Part) -> Buffer | Exception:
+        if part.block not in self._read:
+            self._read_some()
+        data, whole = self._read[part.block], self._blocks[part.block]
+        self._left[part.block] -= 1
+        if not self._left[part.block]:
+            del self._read[part.block]
+        if not isinstance(data, Exception):
+            return memoryview(data)[part.start - whole.start : part.stop - whole.start]
+        alone = Range(whole.name, part.start, part.stop)
+        return data if alone == whole else next(self._files.read([alone]))
+
+    def _read_some(self) -> None:
+        """Read the blocks that are asked for next."""
+        size, some = 0, list[int]()
+        for number in self._order:
+            length = (self._blocks[number].stop or 0) - self._blocks[number].start
+            if some and size + length > self._most:
+                break
+            some.append(number)
+            size += length
+        del self._order[: len(some)]
+        found = self._files.read([self._blocks[number] for number in some])
+        self._read.update(zip(some, found, strict=True))

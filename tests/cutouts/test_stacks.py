@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 import zlib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +18,18 @@ import zarr
 from pydantic import ValidationError
 
 from lenspipe import cutouts
+from lenspipe.bench.sparse import CountedFiles
 from lenspipe.contracts import CutoutBatch, InputSpec, Reason
 from lenspipe.cutouts.base import Reader
 from lenspipe.cutouts.chunked import Chunked
-from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.faults import MissingPixelsError, UnreadableError
 from lenspipe.cutouts.geometry import as_slice
 from lenspipe.cutouts.hdf5chunks import LeftToLibraryError, chunked
+from lenspipe.cutouts.ranges import LocalFiles
+from lenspipe.cutouts.sparse import REMOTE_REQUEST_BYTES
 from lenspipe.cutouts.stacks import id_text, stated_bands
+from lenspipe.cutouts.zarrchunks import Shards
+from lenspipe.cutouts.zarrchunks import chunked as chunked_zarr
 from lenspipe.errors import InputError
 
 N, BANDS = 60, ("g", "r", "i")
@@ -206,6 +213,49 @@ def test_wrong_names_and_columns_are_refused(tmp_path: Path) -> None:
     zarr.open_group(str(tmp_path / "a.zarr"), mode="w").create_array("x", data=PIXELS)
     with pytest.raises(InputError, match=r"an array images \(n, band, y, x\), found x"):
         open_reader("zarr", tmp_path, path="a.zarr", row="object_id").describe()
+
+
+def _sharded(folder: Path) -> CountedFiles:
+    """20 shards of 3 objects; index 2 was never written."""
+    group = zarr.create_group(folder / "a.zarr")
+    array = group.create_array(
+        "images", shape=PIXELS.shape, chunks=(1, 3, 8, 8), shards=(3, 3, 8, 8), dtype="float32"
+    )
+    array[3:] = PIXELS[3:]
+    array[:2] = PIXELS[:2]
+    return CountedFiles(LocalFiles(str(folder / "a.zarr")), 0.0)
+
+
+def test_many_shards_of_a_store_are_read_in_two_rounds_of_requests(tmp_path: Path) -> None:
+    files = _sharded(tmp_path)
+    stored = zarr.open_group(tmp_path / "a.zarr", mode="r")["images"]
+    array = chunked_zarr(stored, files, REMOTE_REQUEST_BYTES, sparse=False)
+    assert array is not None
+    assert isinstance(array.places, Shards)
+    chunks = [(number, 0, 0, 0) for number in range(N)]
+    found = [*map(_pixels_of(array), array.places.packed(chunks))]
+    assert (files.rounds, files.requests) == (2, 40)
+    assert isinstance(found[2], MissingPixelsError)
+    for number in {*range(N)} - {2}:
+        np.testing.assert_array_equal(found[number], PIXELS[number : number + 1])
+
+
+def test_shards_are_read_in_more_rounds_where_they_are_large(tmp_path: Path) -> None:
+    """At most ten indices of 52 bytes at once, and one block."""
+    files = _sharded(tmp_path)
+    stored = zarr.open_group(tmp_path / "a.zarr", mode="r")["images"]
+    array = chunked_zarr(stored, files, REMOTE_REQUEST_BYTES, sparse=False)
+    assert array is not None
+    assert isinstance(array.places, Shards)
+    places = replace(array.places, most_bytes=520.0)
+    chunks = [(number, 0, 0, 0) for number in range(1, N, 3)]
+    for number, data in zip(range(1, N, 3), places.packed(chunks), strict=True):
+        np.testing.assert_array_equal(_pixels_of(array)(data), PIXELS[number : number + 1])
+    assert files.rounds == 2 + 20
+
+
+def _pixels_of(array: Chunked) -> Callable[[Any], Any]:
+    return lambda data: data if isinstance(data, Exception) else array.unpacking(data)
 
 
 def _packed(array: Chunked | None) -> list[Any]:
