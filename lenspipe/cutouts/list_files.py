@@ -44,7 +44,7 @@ def merged(listings: Iterable[Listing]) -> Listing:
 
 
 def _listing(files: Iterable[PixelFile]) -> Listing:
-    return Listing(tuple(sorted(files)))
+    return Listing(sorted(files))
 
 
 def _local(path: str) -> PixelFile | None:

@@ -205,12 +205,12 @@ def test_a_chunk_put_again_is_another_one_by_its_etag_alone(place: Place) -> Non
     assert list(before.differences(same)) == []
     store.write(chunk, content[:-1] + bytes([content[-1] ^ 1]))
     after = listed_below("s3://sky/again.zarr/images")
-    assert (after.bytes, len(after.files)) == (before.bytes, len(before.files))
+    assert (after.bytes, after.count) == (before.bytes, before.count)
     assert after.sha256 != before.sha256
     [line] = before.differences(after)
     assert line.startswith(f"s3://sky/again.zarr/{chunk} changed at 20")
     assert listed([file.path for file in after.files]) == after
-    assert listed([f"s3://sky/again.zarr/{chunk}"]).files[0] in after.files
+    assert next(listed([f"s3://sky/again.zarr/{chunk}"]).files) in set(after.files)
 
 
 def assert_commands_work(place: Place, url: str) -> None:

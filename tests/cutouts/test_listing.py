@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import fsspec
@@ -38,12 +39,31 @@ def test_a_file_written_in_place_with_the_same_size_has_another_digest(tiles: Pa
     before = listed(_paths(tiles))
     (tiles / "a/2.fits").write_bytes(b"PIXELS")
     after = listed(_paths(tiles))
-    assert (after.bytes, len(after.files)) == (before.bytes, len(before.files))
+    assert (after.bytes, after.count) == (before.bytes, before.count)
     assert after.sha256 != before.sha256
     assert after.newest.startswith("2.fits of 20")
     [line] = before.differences(after)
     assert line.startswith(f"{tiles}/a/2.fits changed at 20")
     assert list(before.differences(before)) == []
+
+
+def test_a_listing_of_many_files_takes_little_memory() -> None:
+    """Names that bytes alone can spell, and more files than a block of them, come back."""
+    files = [
+        PixelFile(f"/sky/field_{k % 97:04d}/{k:012d}_\udcff\n.fits", 20160 + k, 17 * 10**17 + k, "")
+        for k in range(20_000)
+    ]
+    files.sort()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    found = Listing(files)
+    held = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert held < 40 * len(files)
+    assert list(found.files) == files
+    assert (found.count, found.bytes) == (len(files), sum(file.size_bytes for file in files))
+    assert found != Listing(files[1:])
+    assert found.sha256 == Listing(files).sha256 != Listing(files[1:]).sha256
 
 
 def test_a_touched_file_is_taken_for_changed(tiles: Path) -> None:
