@@ -20,7 +20,7 @@ from jaxtyping import Bool, Int64
 
 from lenspipe.errors import InputError
 from lenspipe.select import arithmetic, expressions
-from lenspipe.select.database import VIEW, Limits, cursor, limited, view
+from lenspipe.select.database import VIEW, Limits, ask, cursor, limited, view
 from lenspipe.select.expressions import Node
 from lenspipe.select.measured import with_nulls
 
@@ -155,11 +155,8 @@ def _ask(
     """Where a cut holds, and where it is unknown."""
     if table.num_rows == 0:
         return np.zeros(0, bool), np.zeros(0, bool)
-    with (
-        view(table.rename_columns(list(cut.aliases)), limits) as connection,
-        limited(f"cuts.{cut.name}", connection, limits),
-    ):
-        found = connection.execute(_query(cut.sql)).fetchnumpy()["truth"]
+    seen = table.rename_columns(list(cut.aliases))
+    found = ask(f"cuts.{cut.name}", _query(cut.sql), seen, limits)["truth"]
     return np.ma.filled(found, False), np.ma.getmaskarray(found)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import duckdb
+import numpy as np
 import psutil
 import pyarrow as pa
 
@@ -54,6 +55,72 @@ def cursor(limits: Limits) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection to the database of these limits."""
     with closing(_database(limits.threads, limits.memory_mb).cursor()) as connection:
         yield connection
+
+
+class TooMuchMemoryError(HopelessError):
+    """The process grew by more than a cut may take while it was evaluated."""
+
+
+def ask(field: str, query: str, table: pa.Table, limits: Limits) -> dict[str, np.ndarray]:
+    """What a query over view `part` gives for `table`, by column, within the limits of cut `field`.
+
+    What is measured of memory is the whole process, where other threads read and evaluate too. So
+    what is too much is asked once more, from the size that the process has by then (with what
+    DuckDB keeps of the first attempt), and no other query beside it.
+    """
+    try:
+        with _gate.shared():
+            return _ask_once(field, query, table, limits)
+    except TooMuchMemoryError:
+        pass  # asked again when this error's traceback has let go of its arrays
+    pa.default_memory_pool().release_unused()
+    with _gate.alone():
+        return _ask_once(field, query, table, limits)
+
+
+def _ask_once(field: str, query: str, table: pa.Table, limits: Limits) -> dict[str, np.ndarray]:
+    with view(table, limits) as connection, limited(field, connection, limits):
+        found: dict[str, np.ndarray] = connection.execute(query).fetchnumpy()
+    return found
+
+
+class _Gate:
+    """Many pass at once, or one alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._claimed = False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Beside others who share."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._claimed)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """After all who are inside have left; whoever comes later waits."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._claimed)
+            self._claimed = True
+            self._changed.wait_for(lambda: self._inside == 0)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._claimed = False
+                self._changed.notify_all()
+
+
+_gate = _Gate()
 
 
 @contextmanager
@@ -108,9 +175,9 @@ class _Watch(threading.Thread):
         return HopelessError(field, allowed, "an evaluation that takes longer")
 
 
-def _too_much_memory(field: str, limits: Limits) -> HopelessError:
+def _too_much_memory(field: str, limits: Limits) -> TooMuchMemoryError:
     allowed = f"no more than runtime.cut_memory_mb = {limits.memory_mb}"
-    return HopelessError(field, allowed, "an evaluation that takes more")
+    return TooMuchMemoryError(field, allowed, "an evaluation that takes more")
 
 
 @lru_cache(maxsize=4)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pickle
+import threading
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from lenspipe.errors import HopelessError, InputError
+from lenspipe.select import database
 from lenspipe.select.cuts import CutCount, compile_cuts
 from lenspipe.select.database import Limits
 
@@ -47,12 +51,92 @@ def test_after_a_stopped_cut_the_database_serves_the_next() -> None:
 def test_a_cut_that_needs_more_memory_is_stopped_and_named() -> None:
     cut = "upper(lower(upper(lower(name)))) > lower(upper(lower(upper(name))))"
     cuts = compile_cuts({"large": cut}, SCHEMA, Limits(memory_mb=8))
+    # Each row is larger than those before it: the second attempt outgrows what the first took.
+    names = pa.table({"name": ["a" * (megabytes << 20) for megabytes in (1, 4, 8, 8, 32, 48, 64)]})
     with pytest.raises(HopelessError, match=r"cuts\.large: .*runtime\.cut_memory_mb = 8,"):
-        cuts.apply(_names(8, 8_000_000))
+        cuts.apply(names)
+
+
+class _Growing:
+    """A process that another thread makes larger once, and for good, while a cut runs."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def memory_info(self) -> SimpleNamespace:
+        self.looks += 1
+        return SimpleNamespace(rss=0 if self.looks == 1 else 1 << 40)
+
+
+def test_a_cut_is_not_blamed_for_what_another_thread_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuts = compile_cuts({"fine": "upper(lower(upper(lower(name)))) > '5'"}, SCHEMA)
+    table = _names(100_000, 100)
+    wanted = [row for row in range(100_000) if str(row)[0] >= "5"]
+    process, asked, once = _Growing(), [], database._ask_once
+    monkeypatch.setattr("lenspipe.select.database.psutil.Process", lambda: process)
+
+    def ask(*of: Any) -> Any:
+        asked.append(database._gate._claimed)
+        return once(*of)
+
+    monkeypatch.setattr(database, "_ask_once", ask)
+    assert cuts.apply(table).kept.tolist() == wanted
+    assert asked == [False, True]  # the growth was seen; then it was asked alone
+
+
+def test_a_cut_that_is_too_large_alone_is_asked_no_third_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuts = compile_cuts({"large": "lower(name) > 'A'"}, SCHEMA)
+    asked = []
+
+    def ask(field: str, *_: Any) -> None:
+        asked.append(field)
+        raise database.TooMuchMemoryError(field, "less", "more")
+
+    monkeypatch.setattr(database, "_ask_once", ask)
+    with pytest.raises(HopelessError, match=r"cuts\.large"):
+        cuts.apply(_names(3, 3))
+    assert asked == ["cuts.large"] * 2
+    with database._gate.shared():
+        pass  # nobody holds it
+
+
+def test_who_is_alone_waits_for_the_others_and_they_for_him() -> None:
+    gate, order = database._Gate(), list[str]()
+    inside, leave = threading.Event(), threading.Event()
+
+    def shares(name: str) -> None:
+        with gate.shared():
+            inside.set()
+            order.append(name)
+            assert leave.wait(20)
+
+    def alone() -> None:
+        with gate.alone():
+            order.append("alone")
+
+    first = threading.Thread(target=shares, args=("first",))
+    first.start()
+    assert inside.wait(20)
+    second = threading.Thread(target=alone)
+    second.start()
+    while not gate._claimed:
+        time.sleep(0.001)
+    third = threading.Thread(target=shares, args=("third",))
+    third.start()
+    time.sleep(0.05)
+    assert order == ["first"]
+    leave.set()
+    for thread in (first, second, third):
+        thread.join(20)
+    assert order == ["first", "alone", "third"]
 
 
 def test_the_error_of_a_limit_goes_through_a_pickle() -> None:
-    error = HopelessError("cuts.a", "less", "more")
+    error = database.TooMuchMemoryError("cuts.a", "less", "more")
     again = pickle.loads(pickle.dumps(error))  # noqa: S301  # as Ray brings it to the driver
     assert isinstance(again, HopelessError)
     assert str(again) == str(error)
