@@ -49,11 +49,21 @@ def outcomes(
     return {o.item: o for o in found}, told
 
 
+def stop() -> None:
+    """The process stands still, as under SIGSTOP.
+
+    For good: the kernel wakes what is stopped in a process group that becomes an orphan (setpgid
+    (2)), which another worker's end may bring about.
+    """
+    while True:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def stop_once(mark: Path) -> None:
-    """The process stands still, as under SIGSTOP, the first time that it comes here."""
+    """Stop the first time that a process comes here."""
     if not mark.exists():
         mark.touch()
-        os.kill(os.getpid(), signal.SIGSTOP)
+        stop()
 
 
 def test_a_stopped_actor_costs_a_retry(tmp_path: Path) -> None:
@@ -70,7 +80,7 @@ def test_a_stopped_actor_costs_a_retry(tmp_path: Path) -> None:
 def test_an_actor_that_stops_every_time_is_told_as_timed_out() -> None:
     def call(item: int) -> int:
         if item == 2:
-            os.kill(os.getpid(), signal.SIGSTOP)
+            stop()
         return item
 
     options = PoolOptions(workers=2, attempts=2, timeout_s=3.0)
