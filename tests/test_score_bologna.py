@@ -23,7 +23,7 @@ from lenspipe.cutouts import stamps
 from lenspipe.cutouts.fitsfile import FitsFile, open_fits
 from lenspipe.models.card import Normalisation
 from lenspipe.models.footprint import cpu_batch_size
-from lenspipe.score_cutouts import score_cutouts
+from lenspipe.score_cutouts import ScoreSummary, score_cutouts
 from tests import toy_models
 
 OBJECTS = 9
@@ -84,7 +84,9 @@ def expected(public: Path, row: int) -> float:
 def test_masked_pixels_never_reach_zscale(
     public: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "chunk_rows", lambda *_: 2)  # chunks, and a last one that is not full
+    monkeypatch.setattr(
+        module, "chunk_rows", lambda *_: 2
+    )  # chunks, and a last one that is not full
     monkeypatch.setattr(module, "WRITE_ROWS", 5)
     opened: Counter[str] = Counter()
     monkeypatch.setattr(stamps, "open_fits", counting(opened))
@@ -158,6 +160,14 @@ def test_batches_suit_the_largest_feature_map(model: Path, tmp_path: Path) -> No
     assert cpu_batch_size([model, tmp_path / "large.onnx"]) == 4
 
 
+def test_the_benchmark_counts_no_rows_without_a_score() -> None:
+    told = ScoreSummary("e", "o.parquet", "f.parquet", "cpu", rows=3, scored=2)
+    with pytest.raises(RuntimeError, match=r"o\.parquet: 2 of 3 rows were scored"):
+        lexactum.require_scored(told, 3)
+    told.scored = 3
+    lexactum.require_scored(told, 3)
+
+
 @pytest.mark.slow
 def test_the_benchmark_runs(tmp_path: Path) -> None:
     """A network is exported, scored by function and by command, and beside its bare session."""
@@ -166,7 +176,7 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
     )
     found = lexactum.run(tmp_path, options)["ground"]
     network = found["networks"]["lensflow"]
-    assert network["published"] == [168, 251]
+    assert network["lexactum_on_2_cores"] == [168, 251]
     assert 0 < network["images_per_s"] < network["bare_per_s"]
     assert network["command_s"] > 40 / network["images_per_s"]
-    assert found["mean_published"] == pytest.approx((168 * 251) ** 0.5)
+    assert found["mean_lexactum_on_2_cores"] == pytest.approx((168 * 251) ** 0.5)
