@@ -6,7 +6,6 @@ astropy. Files that end too early are refused before a pixel is read.
 
 from __future__ import annotations
 
-import gzip
 import io
 import math
 from collections.abc import Callable, Iterator
@@ -27,7 +26,14 @@ from lenspipe.cutouts.faults import (
     of_the_process,
     raise_if_of_the_process,
 )
-from lenspipe.cutouts.storedfile import BytesFile, Stored, is_remote, open_stored, read_whole
+from lenspipe.cutouts.storedfile import (
+    BytesFile,
+    Stored,
+    gunzip,
+    is_remote,
+    open_stored,
+    read_whole,
+)
 
 BLOCK = 2880
 CARD = 80
@@ -45,6 +51,9 @@ _COMMENTARY = frozenset(("", "COMMENT", "HISTORY", "CONTINUE", "HIERARCH"))
 
 _STRIP_BYTES = 4 * 1024 * 1024
 _PACKED_STRIP_BYTES = 64 * 1024 * 1024
+
+# Most that a `.gz` may become: images with noise shrink to a third, only empty ones to far less.
+_MOST_UNPACKED_BYTES, _MOST_UNPACKED_TIMES = 512 * 1024 * 1024, 100
 
 Fetch = Callable[[int, int], bytes]
 
@@ -406,7 +415,9 @@ class FitsFile:
 
 def _open(path: str, whole: bool) -> FitsFile:
     if path.endswith(".gz"):
-        return FitsFile(BytesFile(gzip.decompress(read_whole(path))), path)
+        packed = read_whole(path)
+        most = max(_MOST_UNPACKED_BYTES, _MOST_UNPACKED_TIMES * len(packed))
+        return FitsFile(BytesFile(gunzip(packed, most)), path)
     stored = BytesFile(read_whole(path)) if whole else open_stored(path)
     if not stored.size:
         stored.close()

@@ -6,6 +6,8 @@ error of its rows, where a mapping would end the process (SIGBUS).
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import stat
 from collections.abc import Mapping
@@ -184,6 +186,15 @@ def read_whole(path: str) -> memoryview:
         return data.data
     finally:
         file.close()
+
+
+def gunzip(data: Any, most: int) -> bytes:
+    """Bytes packed by gzip. UnreadableError where they become more than `most`."""
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+        found = stream.read(most + 1)
+    if len(found) > most:
+        raise UnreadableError(f"packed bytes that become more than {most} are refused")
+    return found
 
 
 def fingerprint(path: str) -> tuple[Any, ...]:

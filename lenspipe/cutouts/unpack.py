@@ -9,8 +9,6 @@ refused before the memory is taken.
 
 from __future__ import annotations
 
-import gzip
-import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +26,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCode
 
 from lenspipe.cutouts.faults import READ_ERRORS, UnreadableError, raise_if_of_the_process
 from lenspipe.cutouts.ranges import Buffer
+from lenspipe.cutouts.storedfile import gunzip
 
 _CRC_BYTES = 4
 _PACKED_TWICE_BYTES = 4096  # what is packed twice may have grown by the inner packing
@@ -84,14 +83,6 @@ def inflate(data: Buffer, most: int) -> Buffer:
     _require(len(found), most)
     if not stream.eof:
         raise UnreadableError("the packed bytes of a chunk end too early")
-    return found
-
-
-def gunzip(data: Buffer, most: int) -> Buffer:
-    """The same of gzip."""
-    with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
-        found = stream.read(most + 1)
-    _require(len(found), most)
     return found
 
 

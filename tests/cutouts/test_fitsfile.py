@@ -11,6 +11,7 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lenspipe.cutouts import fitsfile
 from lenspipe.cutouts.faults import READ_ERRORS, UnreadableError
 from lenspipe.cutouts.fitsfile import card_number, card_value, open_fits
 
@@ -81,6 +82,20 @@ def test_units_by_number_name_and_first_image(tmp_path: Path) -> None:
     for wrong in (0, 3, "B"):
         with pytest.raises(UnreadableError, match="HDU"):
             _read(path, wrong)
+
+
+def test_a_gzip_file_that_becomes_far_more_than_it_is_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most a hundred times its size, or 512 MiB (here 1 MiB)."""
+    monkeypatch.setattr(fitsfile, "_MOST_UNPACKED_BYTES", 1024 * 1024)
+    for name, pixels in (("empty", np.zeros((2000, 2000), "u1")), ("small", _pixels())):
+        path = tmp_path / f"{name}.fits"
+        fits.PrimaryHDU(pixels).writeto(path)
+        (tmp_path / f"{name}.fits.gz").write_bytes(gzip.compress(path.read_bytes()))
+    np.testing.assert_array_equal(_read(tmp_path / "small.fits.gz"), _pixels())
+    with pytest.raises(UnreadableError, match="refused"):
+        _read(tmp_path / "empty.fits.gz")
 
 
 def test_gzip_and_remote_files(tmp_path: Path) -> None:
