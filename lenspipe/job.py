@@ -16,7 +16,7 @@ from lenspipe.contracts import Reason
 from lenspipe.errors import FailureLimitError
 from lenspipe.events import Events
 from lenspipe.identity import check_same_pixels
-from lenspipe.job_opening import Job, check_and_open, write_state
+from lenspipe.job_opening import Job, check_and_open, tell_provider, write_state
 from lenspipe.planning import Plan, make_plan, read_plan
 from lenspipe.publish import PublishInfo, publish
 from lenspipe.run_directory import CATALOGUE, REPORT, RUN, THRESHOLD, RunDirectory
@@ -98,6 +98,7 @@ def plan_shards(job: Job, slots: Slots) -> Plan:
 
 def score(job: Job, plan: Plan, slots: Slots) -> bool:
     """Pixels and networks over the plan's shards; False where all were committed before."""
+    job.ledger.patiently(lambda: tell_provider(job, slots.provider))
     settings = job.checked.score_settings(job.run.url, slots.provider, slots.threads)
     spec = StageSpec(
         stage="score",

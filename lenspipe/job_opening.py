@@ -127,5 +127,20 @@ def write_state(run: RunDirectory, checked: CheckedSurvey, state: str) -> None:
                 "members": list(checked.ensemble.member_names),
             },
             "versions": versions(),
+            **{key: before[key] for key in ("provider",) if key in before},
         },
     )
+
+
+def tell_provider(job: Job, provider: str) -> None:
+    """Keep in `run.json` what the networks run on; that a resume goes on with another is told."""
+    state = job.run.read_json(RUN) or {}
+    before = state.get("provider")
+    if before == provider:
+        return
+    if before is not None:
+        job.events.message(
+            f"resuming with another provider: {before} before, {provider} now; scores of the two "
+            "differ in their last digits"
+        )
+    job.run.write_json(RUN, {**state, "provider": provider})

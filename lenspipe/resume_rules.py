@@ -71,7 +71,9 @@ RULES: tuple[ResumeRule, ...] = (
         "runtime",
         "`runtime`, any key: provider, workers, shard size",
         "accepted",
-        "no result depends on it; shards stay as they were planned",
+        "which rows and pixels are scored does not depend on it, and shards stay as they were "
+        "planned; scores on another provider differ in the last digits (on engines of half "
+        "precision by more), and the run tells the change",
     ),
     ResumeRule(
         "output",

@@ -10,7 +10,7 @@ import pytest
 from lenspipe.config import load_survey
 from lenspipe.errors import CorruptRunError
 from lenspipe.events import Events
-from lenspipe.job_opening import check_and_open
+from lenspipe.job_opening import check_and_open, tell_provider
 from lenspipe.metrics import RunMetrics
 from lenspipe.planning import make_plan
 from lenspipe.progress import SilentProgress
@@ -110,3 +110,19 @@ def test_a_commit_whose_file_is_gone_is_made_again_by_a_retry(survey: Path) -> N
     assert told[0] == f"{lost.name} was lost: its rows are done again"
     assert _starts(survey) == [0, 20, 30]
     assert run.store.names("failures") == [kept.name]
+
+
+def test_a_resume_on_another_provider_is_told_once(tmp_path: Path) -> None:
+    survey = load_survey(make_survey(tmp_path, rows=20))
+
+    def told(provider: str) -> list[str]:
+        listener = _Listener()
+        with check_and_open(survey, Events(RunMetrics("toy"), listener)) as job:
+            tell_provider(job, provider)
+            assert (job.run.read_json("run.json") or {})["provider"] == provider
+        return [line for line in listener.told if "provider" in line]
+
+    assert told("cpu") == told("cpu") == []
+    [line] = told("cuda")
+    assert line.startswith("resuming with another provider: cpu before, cuda now")
+    assert told("cuda") == []

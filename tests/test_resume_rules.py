@@ -17,7 +17,10 @@ def test_the_page_has_the_table_that_the_code_declares() -> None:
 
 
 def test_every_key_of_the_survey_file_and_of_the_identity_has_a_rule() -> None:
-    outside = {"runtime", "output"}  # not in run.json's identity, and no result depends on them
+    outside = {
+        "runtime",
+        "output",
+    }  # not in run.json's identity, and no row or pixel depends on them
     for name in set(Survey.model_fields) - {"base"}:
         rule = rule_for(name if name in outside else f"survey.{name}")
         assert rule is not None, name
