@@ -103,14 +103,6 @@ def interior_distance(
     return np.minimum(across, np.minimum(y + 0.5, height - 0.5 - y))
 
 
-def unit_vectors(
-    ra_deg: Float64[np.ndarray, " n"], dec_deg: Float64[np.ndarray, " n"]
-) -> Float64[np.ndarray, "n 3"]:
-    """Directions on the sphere."""
-    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
-
-
 def separation_deg(
     ra_deg: Float64[np.ndarray, " n"], dec_deg: Float64[np.ndarray, " n"], ra0: float, dec0: float
 ) -> Float64[np.ndarray, " n"]:

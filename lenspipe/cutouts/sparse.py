@@ -9,7 +9,6 @@ as the number of bytes that could be read in the same time.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -65,11 +64,6 @@ def plan_runs(
     lasts = (granules[np.r_[breaks - 1, len(granules) - 1]] + 1) * layout.granule
     stops = np.minimum(lasts, layout.total)
     return tuple(Run(a, b) for a, b in zip(firsts.tolist(), stops.tolist(), strict=True))
-
-
-def plan_cost(runs: Sequence[Run], layout: Layout, request_bytes: float) -> float:
-    """Price of a plan in bytes."""
-    return sum(request_bytes + (run.stop - run.start) * layout.object_bytes for run in runs)
 
 
 def plan_strips(
