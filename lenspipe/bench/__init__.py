@@ -17,7 +17,7 @@ def run_benches(rows: int, cutouts: int, rounds: int, ensemble: str = "ps1-gri")
     found = {
         **job.measure(ensemble, cutouts, rounds),
         **readers.measure(max(cutouts // 8, 8), rounds=rounds),
-        **select.measure(rows, rounds, threads=cores),
+        **select.measure_both(rows, rounds, threads=cores),
     }
     ratios = {name: value for name, value in found.items() if "_vs_" in name}
     return {

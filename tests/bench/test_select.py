@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
+import pytest
 
 from lenspipe.bench import select
+from lenspipe.select.photometry import PhotometryNetwork
 from lenspipe.select.stage import select_part
 
 
@@ -25,10 +28,25 @@ def test_both_sides_select_the_same_rows(tmp_path: Path) -> None:
     assert len(ours) > 1000
 
 
-def test_the_ratio_is_measured() -> None:
-    found = select.measure(rows=20_000, rounds=1, threads=1)
-    assert found["select_vs_duckdb"] > 0
-    assert found["select_rows_per_s"] > 0
+def test_both_ratios_are_measured_and_carried_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the photometry network, and with cuts only."""
+    scored: list[int] = []
+    score = PhotometryNetwork.score
+
+    def counted(network: PhotometryNetwork, *wanted: Any) -> Any:
+        scored.append(1)
+        return score(network, *wanted)
+
+    monkeypatch.setattr(PhotometryNetwork, "score", counted)
+    select.measure(rows=20_000, rounds=1, threads=1)
+    assert not scored
+    found = select.measure_both(rows=20_000, rounds=1, threads=1)
+    assert scored
+    for name in ("select", "select_cuts"):
+        assert found[f"{name}_vs_duckdb"] > 0
+        rate = found[f"{name}_rows_per_s"]
+        hours = "hours_for_3e9_rows" if name == "select" else "select_cuts_hours_for_3e9_rows"
+        assert found[hours] == pytest.approx(3e9 / rate / 3600)
 
 
 def test_the_profile_finds_every_step_of_the_stage() -> None:
