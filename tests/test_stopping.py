@@ -56,8 +56,8 @@ def run_script(
 ) -> tuple[int, str, psutil.Process]:
     """(exit status, standard error, the child that the script had)."""
     before = signal.getsignal(signal.SIGINT)
-    if ignore_interrupts:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Not as it happens to be here: a shell's background jobs ignore interrupts.
+    signal.signal(signal.SIGINT, signal.SIG_IGN if ignore_interrupts else signal.SIG_DFL)
     try:
         process = subprocess.Popen(
             [sys.executable, "-c", _BEGIN.format(grace=grace_s) + body],
