@@ -48,8 +48,8 @@ from lenspipe.models.providers import (
     default_batch_size,
     open_session,
 )
+from lenspipe.processes.slots import Machine, plan_slots
 from lenspipe.runtime import connect
-from lenspipe.slots import Machine, plan_slots
 from training.half import example_stamps, make_half
 
 PRECISIONS = ("fp32", "fp16")

@@ -31,14 +31,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bologna_files import PARTS, SIZE, write_part
-from lenspipe.cutout_layout import find_layout
 from lenspipe.cutouts import open_reader
-from lenspipe.list_cutouts import list_cutouts
 from lenspipe.models import normalise, providers
 from lenspipe.models.ensemble_file import describe_ensemble
 from lenspipe.models.footprint import cpu_batch_size
 from lenspipe.models.providers import ProviderOptions
-from lenspipe.score_cutouts import ScoreSummary, score_cutouts
+from lenspipe.score.layout import find_layout
+from lenspipe.score.listing import list_cutouts
+from lenspipe.score.score_cutouts import ScoreSummary, score_cutouts
 
 # Images/s of LEXACTUM's whole prediction path on 2 cores of another machine and day, lowest and
 # highest seen, per part.

@@ -25,11 +25,11 @@ import psutil
 
 from benchmarks.simulated import publish_run, score_plan, select_catalogue
 from lenspipe.bench.select import write_catalogue
-from lenspipe.planning import make_plan, read_plan
+from lenspipe.run.status import describe_status
+from lenspipe.run.verify import verify
 from lenspipe.run_directory import RunDirectory
 from lenspipe.runtime import connect
-from lenspipe.status import describe_status
-from lenspipe.verify import verify
+from lenspipe.stages.planning import make_plan, read_plan
 
 _MIB = 1 << 20
 _INTERVAL_S = 0.1

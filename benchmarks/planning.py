@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.memory import peak_rss_mb, reset_peak
 from benchmarks.simulated import write_selected
-from lenspipe.planning import make_plan, read_plan
 from lenspipe.run_directory import RunDirectory
+from lenspipe.stages.planning import make_plan, read_plan
 
 
 def measure(folder: Path, rows: int, shard_rows: int) -> dict[str, float]:

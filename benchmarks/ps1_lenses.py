@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from lenspipe.errors import InputError
 from lenspipe.models.card import Threshold
 from lenspipe.models.ensemble import EnsembleDescription, describe_ensemble
-from lenspipe.score_cutouts import read_catalogue, score_cutouts
-from lenspipe.score_groups import GroupCount, count_group, passing_text
+from lenspipe.score.groups import GroupCount, count_group, passing_text
+from lenspipe.score.score_cutouts import read_catalogue, score_cutouts
 from training.simulate.real import name_of, split_of
 
 ROOT = Path(__file__).parents[1]

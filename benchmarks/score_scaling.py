@@ -34,16 +34,16 @@ import zarr
 
 from lenspipe.bench.job import write_survey
 from lenspipe.config import Survey
-from lenspipe.events import Events
 from lenspipe.job import plan_shards, select
-from lenspipe.job_opening import check_and_open
 from lenspipe.metrics import RunMetrics
 from lenspipe.models.ensemble import Ensemble, describe_ensemble, load_ensemble
-from lenspipe.planning import Plan
-from lenspipe.progress import SilentProgress
+from lenspipe.processes.slots import plan_slots
+from lenspipe.run.opening import check_and_open
 from lenspipe.runtime import connect
-from lenspipe.scoring import PlanRows, Scorer, ScoreSettings, open_ensemble
-from lenspipe.slots import plan_slots
+from lenspipe.stages.planning import Plan
+from lenspipe.stages.scoring import PlanRows, Scorer, ScoreSettings, open_ensemble
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import SilentProgress
 from training.half import example_stamps
 
 Seconds = tuple[float, float]  # of the processor, of the clock

@@ -20,22 +20,22 @@ import pyarrow as pa
 from lenspipe.catalogue.candidates import Rule, StampBatch
 from lenspipe.config import Sources
 from lenspipe.contracts import POSITION_FIELDS, Reason, score_schema, selected_schema
-from lenspipe.events import Events
 from lenspipe.healpix import healpix_29
-from lenspipe.ledger import Ledger
-from lenspipe.lock import RunLock
 from lenspipe.metrics import RunMetrics
-from lenspipe.planning import Plan, read_rows
-from lenspipe.progress import JsonProgress
-from lenspipe.publish import PublishInfo, PublishSettings, publish
+from lenspipe.run.ledger import Ledger
+from lenspipe.run.lock import RunLock
+from lenspipe.run.shard_record import ShardRecord
 from lenspipe.run_directory import RUN, RunDirectory
 from lenspipe.runtime import PoolOptions
-from lenspipe.scoring import PlanRows
 from lenspipe.select.plan import plan_catalogue
 from lenspipe.select.sources import list_parts
-from lenspipe.selecting import Quarantine, SelectorFactory, lay_out
-from lenspipe.shard_record import ShardRecord
-from lenspipe.stages import StageSpec, run_stage
+from lenspipe.stages.planning import Plan, read_rows
+from lenspipe.stages.publish import PublishInfo, PublishSettings, publish
+from lenspipe.stages.scoring import PlanRows
+from lenspipe.stages.selecting import Quarantine, SelectorFactory, lay_out
+from lenspipe.stages.stage import StageSpec, run_stage
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import JsonProgress
 
 PART_ROWS = 500_000  # about what a part of a survey's catalogue holds
 TILE_ROWS = 1000

@@ -17,10 +17,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.simulated import score_plan, write_selected
-from lenspipe.planning import make_plan
+from lenspipe.run.verify import verify
 from lenspipe.run_directory import RunDirectory
 from lenspipe.runtime import connect
-from lenspipe.verify import verify
+from lenspipe.stages.planning import make_plan
 
 
 def measure(folder: Path, shards: int, shard_rows: int = 10, workers: int = 2) -> dict[str, object]:

@@ -11,19 +11,19 @@ from lenspipe import cutouts
 from lenspipe.catalogue.candidates import Rule
 from lenspipe.config import Survey, resolve
 from lenspipe.cutouts.base import BandInfo, Inspector
-from lenspipe.cutouts.listing import Listing
-from lenspipe.identity import fingerprint
+from lenspipe.cutouts.files.listing import Listing
 from lenspipe.models.card import file_sha256
 from lenspipe.models.ensemble_file import EnsembleDescription, describe_ensemble
 from lenspipe.models.providers import ProviderName
 from lenspipe.preflight import check_address, check_apart, check_output, free_bytes, local_slots
-from lenspipe.publish import PublishSettings
+from lenspipe.processes.slots import Slots
 from lenspipe.redaction import redact
-from lenspipe.scoring import ScoreSettings
+from lenspipe.run.identity import fingerprint
 from lenspipe.select.files import CatalogueFile
 from lenspipe.select.sources import SourcePart, list_parts, stored_share
 from lenspipe.select.stage import SelectPlan, plan_select
-from lenspipe.slots import Slots
+from lenspipe.stages.publish import PublishSettings
+from lenspipe.stages.scoring import ScoreSettings
 
 _MOST_WARNINGS = 10
 

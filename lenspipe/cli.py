@@ -14,16 +14,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lenspipe import __version__, stopping
+from lenspipe import __version__
 from lenspipe.config import load_survey
 from lenspipe.errors import InputError, LenspipeError, one_line
+from lenspipe.processes import stopping
 from lenspipe.redaction import redact
-from lenspipe.telling import forget_broken, forgiving
+from lenspipe.telling.stderr import forget_broken, forgiving
 
 if TYPE_CHECKING:
     from lenspipe.config import Runtime
     from lenspipe.metrics import RunMetrics
-    from lenspipe.progress import Progress
+    from lenspipe.telling.progress import Progress
 
 app = typer.Typer(
     name="lenspipe",
@@ -64,11 +65,11 @@ def run(
 ) -> None:
     """Run a survey, or what is left of it."""
     from lenspipe.check import check_machine
-    from lenspipe.events import Events
     from lenspipe.job import describe_run, run_survey
     from lenspipe.metrics import RunMetrics
     from lenspipe.preflight import allow_open_files
-    from lenspipe.progress import make_progress
+    from lenspipe.telling.events import Events
+    from lenspipe.telling.progress import make_progress
 
     loaded = load_survey(survey)
     if output is not None:
@@ -100,9 +101,9 @@ def score(
     report: Annotated[bool, typer.Option(help="Write a page with pictures too.")] = True,
 ) -> None:
     """Score cutouts with nothing of a survey around them."""
-    from lenspipe.cutout_layout import parse_settings
     from lenspipe.models.providers import parse_provider
-    from lenspipe.score_cutouts import score_cutouts
+    from lenspipe.score.layout import parse_settings
+    from lenspipe.score.score_cutouts import score_cutouts
 
     summary = score_cutouts(
         ensemble,
@@ -124,7 +125,7 @@ def score(
 @app.command()
 def status(run: RunFolder) -> None:
     """How far a run is."""
-    from lenspipe.status import describe_status
+    from lenspipe.run.status import describe_status
 
     _print_fields(describe_status(run))
 
@@ -132,8 +133,8 @@ def status(run: RunFolder) -> None:
 @app.command()
 def verify(run: RunFolder) -> None:
     """Prove from the files that nothing was lost and nothing counted twice."""
-    from lenspipe.status import open_run
-    from lenspipe.verify import verify as find_faults
+    from lenspipe.run.status import open_run
+    from lenspipe.run.verify import verify as find_faults
 
     faults = find_faults(open_run(run)[0])
     for fault in faults:
@@ -147,8 +148,8 @@ def verify(run: RunFolder) -> None:
 def report(run: RunFolder) -> None:
     """Write the run's page again."""
     from lenspipe.report import write_report
+    from lenspipe.run.status import open_run
     from lenspipe.run_directory import REPORT
-    from lenspipe.status import open_run
 
     directory, identity = open_run(run)
     write_report(directory, int(identity["survey"]["publish"]["mosaic"]))
@@ -255,7 +256,7 @@ def _run_command() -> NoReturn:
 
 def _fail_where_refused(error: Exception) -> None:
     """End where the system refused (a full disk, no right to write): that is no fault of ours."""
-    from lenspipe.refusals import describe_refusal, is_refusal
+    from lenspipe.storage.refusals import describe_refusal, is_refusal
 
     if is_refusal(error):
         _fail(

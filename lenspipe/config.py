@@ -21,7 +21,7 @@ from lenspipe.cutouts.base import (
 )
 from lenspipe.errors import InputError
 from lenspipe.problems import first_problem
-from lenspipe.remote import refuse_credentials
+from lenspipe.storage.remote import refuse_credentials
 from lenspipe.yaml_file import read_yaml
 
 
@@ -90,8 +90,8 @@ class Runtime(Block):
     reader tasks (default 0: each scorer reads its next shard ahead in `read_ahead` threads).
     batch_size: rows per call of a network (default: 64 on CPUs, 512 on GPUs).
     max_attempts: tries of a shard before it is split. shard_timeout_s: what a shard may take
-    (default: by the slowest so far, see `lenspipe.time_limit`). failure_limit: fraction of the
-    selected sources that may fail before the command ends with status 3. cut_timeout_s,
+    (default: by the slowest so far, see `lenspipe.processes.time_limit`). failure_limit: fraction
+    of the selected sources that may fail before the command ends with status 3. cut_timeout_s,
     cut_memory_mb: what one cut may take on one part of the catalogue. metrics_host: address of the
     driver that `metrics_port` listens on.
     """

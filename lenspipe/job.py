@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import os
 
-from lenspipe import scoring, selecting
-from lenspipe.candidate_stamps import CandidateStamps
 from lenspipe.catalogue.funnel import Funnel, funnel, refuse_unaccounted
 from lenspipe.config import Survey, resolve
 from lenspipe.contracts import Reason
 from lenspipe.errors import FailureLimitError
-from lenspipe.events import Events
-from lenspipe.identity import check_same_pixels
-from lenspipe.job_opening import Job, check_and_open, tell_provider, write_state
-from lenspipe.planning import Plan, make_plan, read_plan
-from lenspipe.publish import PublishInfo, publish
+from lenspipe.processes.slots import Slots, plan_slots
+from lenspipe.run.identity import check_same_pixels
+from lenspipe.run.opening import Job, check_and_open, tell_provider, write_state
 from lenspipe.run_directory import CATALOGUE, REPORT, RUN, THRESHOLD, RunDirectory
 from lenspipe.runtime import PoolOptions, connect
 from lenspipe.select.plan import SelectPlan
 from lenspipe.select.threshold import ThresholdChoice, choose_threshold
-from lenspipe.slots import Slots, plan_slots
-from lenspipe.stages import StageSpec, run_stage
+from lenspipe.stages import scoring, selecting
+from lenspipe.stages.candidate_stamps import CandidateStamps
+from lenspipe.stages.planning import Plan, make_plan, read_plan
+from lenspipe.stages.publish import PublishInfo, publish
+from lenspipe.stages.stage import StageSpec, run_stage
+from lenspipe.telling.events import Events
 
 # What the last line of a run tells of its funnel.
 _TOLD = ("sources_in", "cut", "rejected", "scored", "failed", "candidates")

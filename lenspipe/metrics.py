@@ -20,7 +20,7 @@ from prometheus_client import (
 from lenspipe import __version__
 from lenspipe.catalogue.funnel import count
 from lenspipe.run_directory import ShardRecord, Stage
-from lenspipe.throughput import Throughput
+from lenspipe.telling.throughput import Throughput
 
 # From a shard of cheap rows to one that waits for a slow store (s).
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)

@@ -18,9 +18,9 @@ import onnxruntime
 from lenspipe.config import Runtime, is_url
 from lenspipe.errors import InputError
 from lenspipe.models.providers import RUNTIME_NAMES, cuda_devices
-from lenspipe.remote import raise_if_passing
+from lenspipe.processes.slots import Machine, Slots, plan_slots
 from lenspipe.run_directory import WRITTEN_FOLDERS
-from lenspipe.slots import Machine, Slots, plan_slots
+from lenspipe.storage.remote import raise_if_passing
 
 # Stores that put a file whole or not at all, and that every worker can reach.
 _PROTOCOLS = frozenset(("file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"))

@@ -14,12 +14,12 @@ import zarr
 from lenspipe.catalogue.candidates import IMAGES, Rule, array_of, open_candidates
 from lenspipe.catalogue.funnel import Funnel, funnel
 from lenspipe.catalogue.hats import scored_files
-from lenspipe.colour import asinh_rgb, band_weights
-from lenspipe.external_sort import stream
-from lenspipe.figures import Histogram, Picture, Sky, score_picture, sky_picture, stamp_png
-from lenspipe.page import Stamp, page_environment
+from lenspipe.pages.colour import asinh_rgb, band_weights
+from lenspipe.pages.figures import Histogram, Picture, Sky, score_picture, sky_picture, stamp_png
+from lenspipe.pages.page import Stamp, page_environment
+from lenspipe.pages.sky_map import Rows, choose_order, count_cells, extent
 from lenspipe.run_directory import FUNNEL, REPORT, RUN, STAGES, RunDirectory, ShardRecord, Stage
-from lenspipe.sky_map import Rows, choose_order, count_cells, extent
+from lenspipe.storage.external_sort import stream
 
 _BINS = 90
 _LONGEST_LIST = 12

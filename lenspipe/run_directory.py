@@ -17,12 +17,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lenspipe.commit_log import FOLDER as LOG
-from lenspipe.commit_log import CommitLog, Segment
 from lenspipe.errors import CorruptRunError
 from lenspipe.redaction import redact
-from lenspipe.shard_record import Part, ShardRecord, Stage
-from lenspipe.storage import Store
+from lenspipe.run.commit_log import FOLDER as LOG
+from lenspipe.run.commit_log import CommitLog, Segment
+from lenspipe.run.shard_record import Part, ShardRecord, Stage
+from lenspipe.storage.store import Store
 
 __all__ = ["Part", "RunDirectory", "ShardRecord", "Stage"]
 

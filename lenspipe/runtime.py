@@ -31,17 +31,17 @@ from ray.exceptions import (
     TaskCancelledError,
 )
 
-from lenspipe import stopping
 from lenspipe.contracts import Reason
 from lenspipe.errors import HopelessError, LenspipeError, StoppedError
-from lenspipe.local_ray import Servers, children, end, family, session_folder
-from lenspipe.patience import ATTEMPTS as STORAGE_ATTEMPTS
-from lenspipe.patience import gave_up, rest_s
+from lenspipe.processes import stopping
+from lenspipe.processes.local_ray import Servers, children, end, family, session_folder
+from lenspipe.processes.slots import Machine
+from lenspipe.processes.time_limit import TimeLimit
 from lenspipe.redaction import redact
-from lenspipe.refusals import describe_refusal
-from lenspipe.slots import Machine
-from lenspipe.storage import is_storage_fault
-from lenspipe.time_limit import TimeLimit
+from lenspipe.storage.patience import ATTEMPTS as STORAGE_ATTEMPTS
+from lenspipe.storage.patience import gave_up, rest_s
+from lenspipe.storage.refusals import describe_refusal
+from lenspipe.storage.store import is_storage_fault
 
 ray: Any = _typed_ray  # its annotations leave out options that its documentation names
 T = TypeVar("T", bound=Hashable)

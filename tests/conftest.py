@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lenspipe.processes.slots import Machine
 from lenspipe.runtime import connect
-from lenspipe.slots import Machine
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

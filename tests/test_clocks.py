@@ -8,12 +8,12 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "lenspipe"
 # Module -> why the time of day stands there. `lock.py` believes it no further than "watch that
-# one"; see tests/test_lock.py for clocks that jump.
+# one"; see tests/run/test_lock.py for clocks that jump.
 TIME_OF_DAY = {
-    "lock.py": "the heartbeat, and the slower of two clocks of one host",
-    "status.py": "how old the heartbeat is, for a person",
-    "progress.py": "the time that an event bears",
-    "job_opening.py": "`created` and `updated` of run.json",
+    "run/lock.py": "the heartbeat, and the slower of two clocks of one host",
+    "run/status.py": "how old the heartbeat is, for a person",
+    "telling/progress.py": "the time that an event bears",
+    "run/opening.py": "`created` and `updated` of run.json",
 }
 _CALLS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today"}
 

@@ -32,7 +32,6 @@ from lenspipe.contracts import (
     score_schema,
     selected_schema,
 )
-from lenspipe.cutout_layout import LayoutFile, parse_options
 from lenspipe.cutouts.base import ReaderOptions
 from lenspipe.metrics import RunMetrics
 from lenspipe.models import locate, normalise
@@ -51,6 +50,7 @@ from lenspipe.run_directory import (
     RunDirectory,
     ShardRecord,
 )
+from lenspipe.score.layout import LayoutFile, parse_options
 from tests.catalogue.small_run import cap, commit_scores, score_table
 from training import cli as training_cli
 from training import pipeline
@@ -325,7 +325,7 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Modul
 
 def test_examples_of_plugins_work(examples: dict[str, ModuleType], tmp_path: Path) -> None:
     assert len(examples) == 6
-    check_reader(examples["lenspipe/cutouts/npy.py"], tmp_path)
+    check_reader(examples["lenspipe/cutouts/formats/npy.py"], tmp_path)
 
     maximum = examples["lenspipe/blenders/maximum.py"]
     fitted = examples["training/blend/maximum.py"]

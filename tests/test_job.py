@@ -8,13 +8,13 @@ import pytest
 
 from lenspipe.config import load_survey
 from lenspipe.errors import CorruptRunError
-from lenspipe.events import Events
 from lenspipe.job import finish
-from lenspipe.job_opening import check_and_open
 from lenspipe.metrics import RunMetrics
-from lenspipe.planning import make_plan
-from lenspipe.progress import SilentProgress
-from lenspipe.shard_record import ShardRecord
+from lenspipe.run.opening import check_and_open
+from lenspipe.run.shard_record import ShardRecord
+from lenspipe.stages.planning import make_plan
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import SilentProgress
 from tests.toy_survey import make_survey
 
 

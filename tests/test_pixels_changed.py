@@ -8,12 +8,12 @@ import pytest
 
 from lenspipe.config import load_survey
 from lenspipe.errors import InputError, PixelsChangedError
-from lenspipe.events import Events
-from lenspipe.identity import check_same_pixels
 from lenspipe.job import check_pixels
-from lenspipe.job_opening import check_and_open
 from lenspipe.metrics import RunMetrics
-from lenspipe.progress import SilentProgress
+from lenspipe.run.identity import check_same_pixels
+from lenspipe.run.opening import check_and_open
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import SilentProgress
 from tests.toy_survey import make_survey
 
 

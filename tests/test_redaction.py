@@ -5,10 +5,10 @@ import json
 import pytest
 
 from lenspipe.errors import InputError
-from lenspipe.identity import fingerprint
 from lenspipe.redaction import redact
-from lenspipe.remote import url_to_fs
+from lenspipe.run.identity import fingerprint
 from lenspipe.select.files import CatalogueFile
+from lenspipe.storage.remote import url_to_fs
 
 SECRET = "planted/secret+of0the1tests2345678901234"  # noqa: S105  # opens nothing
 

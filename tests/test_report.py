@@ -13,9 +13,9 @@ import pytest
 
 from lenspipe.catalogue.candidates import Rule, StampBatch
 from lenspipe.contracts import InputSpec
-from lenspipe.publish import PublishSettings, publish
 from lenspipe.report import write_report
 from lenspipe.run_directory import RunDirectory
+from lenspipe.stages.publish import PublishSettings, publish
 from tests.catalogue.small_run import (
     cap,
     commit_scores,

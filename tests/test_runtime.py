@@ -14,8 +14,8 @@ from ray.exceptions import OutOfMemoryError
 from lenspipe import runtime
 from lenspipe.contracts import Reason
 from lenspipe.errors import InputError, StoppedError
+from lenspipe.processes.slots import Machine
 from lenspipe.runtime import Outcome, Pool, PoolEvents, PoolOptions
-from lenspipe.slots import Machine
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -25,15 +25,15 @@ import zarr
 from lenspipe.bench.readers import BANDS, FORMATS, SCALE_ARCSEC, Stored
 from lenspipe.config import Survey, parse_survey
 from lenspipe.contracts import InputSpec
-from lenspipe.events import Events
 from lenspipe.job import plan_shards, score, select
-from lenspipe.job_opening import Job, check_and_open
 from lenspipe.metrics import RunMetrics
 from lenspipe.models.ensemble_file import describe_ensemble
-from lenspipe.progress import SilentProgress
+from lenspipe.processes.slots import Slots, plan_slots
+from lenspipe.run.opening import Job, check_and_open
 from lenspipe.run_directory import Stage
 from lenspipe.runtime import connect
-from lenspipe.slots import Slots, plan_slots
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import SilentProgress
 
 OTHERS = ("coadd", "stamps", "hdf5")
 _CHUNK_ROWS = 64

@@ -33,7 +33,7 @@ from lenspipe.select.photometry import PhotometryNetwork
 from lenspipe.select.plan import SelectPlan, plan_catalogue
 from lenspipe.select.sources import SourcePart, list_parts
 from lenspipe.select.threshold import settle_threshold
-from lenspipe.selecting import Selector, lay_out
+from lenspipe.stages.selecting import Selector, lay_out
 
 # 1.3% of the random galaxies pass, as 0.8% of Pan-STARRS' sources pass its cuts: what few survivors
 # leave to be read decides the ratio.

@@ -21,10 +21,10 @@ import numpy as np
 import zarr
 from jaxtyping import Int64
 
-from lenspipe.cutouts.chunked import packed_pieces, plain_pieces
-from lenspipe.cutouts.ranges import Buffer, Files, LocalFiles, Range
-from lenspipe.cutouts.sparse import LOCAL_REQUEST_BYTES, REMOTE_REQUEST_BYTES
-from lenspipe.cutouts.zarrchunks import Shards, chunked
+from lenspipe.cutouts.chunks.chunked import packed_pieces, plain_pieces
+from lenspipe.cutouts.chunks.sparse import LOCAL_REQUEST_BYTES, REMOTE_REQUEST_BYTES
+from lenspipe.cutouts.chunks.zarrchunks import Shards, chunked
+from lenspipe.cutouts.files.ranges import Buffer, Files, LocalFiles, Range
 
 LATENCY_S = 0.02
 TOGETHER = 128  # requests that fsspec has under way at once

@@ -25,8 +25,8 @@ from lenspipe.catalogue import scores
 from lenspipe.catalogue.whole_folder import replacing
 from lenspipe.contracts import InputSpec
 from lenspipe.errors import CorruptRunError
-from lenspipe.external_sort import stream
 from lenspipe.run_directory import CANDIDATES, RunDirectory
+from lenspipe.storage.external_sort import stream
 
 IMAGES = "images"
 EXPLANATION = "explanation"

@@ -22,8 +22,8 @@ from lenspipe.catalogue.partitions import MAX_ORDER, Partition, plan_partitions
 from lenspipe.catalogue.places import HEALPIX, find_places
 from lenspipe.catalogue.whole_folder import remove, replacing
 from lenspipe.errors import CorruptRunError
-from lenspipe.external_sort import Scatter, piece_of, slabs, sorted_piece, stream
 from lenspipe.run_directory import CATALOGUE, RunDirectory
+from lenspipe.storage.external_sort import Scatter, piece_of, slabs, sorted_piece, stream
 
 PROPERTIES = "hats.properties"
 PARTITIONS = "partition_info.csv"

@@ -10,8 +10,8 @@ from jaxtyping import Int64, UInt64
 
 from lenspipe.catalogue.partitions import FIRST_ORDER, MAX_ORDER, SKY
 from lenspipe.errors import CorruptRunError
-from lenspipe.external_sort import Sample, divide, stream
 from lenspipe.run_directory import RunDirectory
+from lenspipe.storage.external_sort import Sample, divide, stream
 
 HEALPIX = "healpix_29"
 Cells = tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]

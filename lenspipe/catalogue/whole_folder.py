@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lenspipe.storage import Store
+from lenspipe.storage.store import Store
 
 _ASIDE = ".tmp-"
 

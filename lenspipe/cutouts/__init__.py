@@ -1,56 +1,28 @@
-"""Cutout readers, one file per format; the file's name is the reader's name."""
+"""Cutouts: readers by name (one file per format in `formats/`), and what they share."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import lenspipe.cutouts as _package
 from lenspipe import registry
+from lenspipe.cutouts import formats
 from lenspipe.cutouts.base import Reader, ReaderOptions
-
-# Modules of this package that are no readers.
-HELPERS = (
-    "assemble",
-    "base",
-    "checks",
-    "checksums",
-    "chunked",
-    "cutting",
-    "faults",
-    "fitsfile",
-    "geometry",
-    "hdf5chunks",
-    "list_files",
-    "listing",
-    "paths",
-    "photometric",
-    "planned",
-    "quality",
-    "ranges",
-    "sparse",
-    "stacks",
-    "storedfile",
-    "skywcs",
-    "tiling",
-    "unpack",
-    "zarrchunks",
-)
 
 
 def names() -> list[str]:
     """The readers that there are."""
-    return registry.names(_package, HELPERS)
+    return registry.names(formats)
 
 
 def options_model(name: str, field: str = "cutouts.reader") -> type[ReaderOptions]:
     """The pydantic model of a reader's block in the survey file."""
-    module = registry.load(_package, name, field, HELPERS)
+    module = registry.load(formats, name, field)
     model: type[ReaderOptions] = module.Options
     return model
 
 
 def open_reader(options: ReaderOptions, base: str) -> Reader:
     """Open the reader that `options` name; relative paths are relative to `base`."""
-    module: Any = registry.load(_package, options.reader, "cutouts.reader", HELPERS)
+    module: Any = registry.load(formats, options.reader, "cutouts.reader")
     reader: Reader = module.open_reader(options, base)
     return reader

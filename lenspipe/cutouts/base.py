@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from lenspipe.contracts import CutoutBatch, InputSpec
-from lenspipe.cutouts.listing import Listing
+from lenspipe.cutouts.files.listing import Listing
 
 
 def _no_truth_value(value: Any) -> Any:

@@ -8,7 +8,7 @@ import time
 import zlib
 from collections.abc import Callable
 
-from lenspipe.outage import OF_THE_STORAGE, is_away, reads_elsewhere
+from lenspipe.storage.outage import OF_THE_STORAGE, is_away, reads_elsewhere
 
 # Faults of the process or its machine: another attempt may find them gone, so they end the read
 # (its shard is tried again) rather than fail the rows of whatever file they happened to meet.

@@ -6,7 +6,7 @@ from lenspipe import cutouts
 from lenspipe.config import resolve
 from lenspipe.cutouts.base import Reader, ReaderOptions
 from lenspipe.cutouts.faults import require_there
-from lenspipe.cutouts.paths import constant_folder
+from lenspipe.cutouts.files.paths import constant_folder
 
 
 def open_planned(options: ReaderOptions, base: str) -> Reader:

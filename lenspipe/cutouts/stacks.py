@@ -23,15 +23,15 @@ from lenspipe.cutouts.checks import (
     refuse_fits_options,
     require_bands,
 )
-from lenspipe.cutouts.chunked import Piece
+from lenspipe.cutouts.chunks.chunked import Piece
+from lenspipe.cutouts.chunks.sparse import Layout
 from lenspipe.cutouts.faults import READ_ERRORS, MissingPixelsError, raise_if_of_the_process
+from lenspipe.cutouts.files.list_files import listed, merged
+from lenspipe.cutouts.files.listing import Listing
 from lenspipe.cutouts.geometry import as_slice, crop_origin
-from lenspipe.cutouts.list_files import listed, merged
-from lenspipe.cutouts.listing import Listing
 from lenspipe.cutouts.photometric import catalogue_columns
-from lenspipe.cutouts.sparse import Layout
 from lenspipe.errors import InputError
-from lenspipe.outage import folder_of
+from lenspipe.storage.outage import folder_of
 
 # A locality is at most this large, so that a contiguous file can be shared out among shards.
 _LOCALITY_BYTES = 4 * 1024 * 1024

@@ -13,7 +13,7 @@ import fsspec
 
 from lenspipe.config import is_url, resolve
 from lenspipe.errors import InputError
-from lenspipe.remote import raise_if_passing
+from lenspipe.storage.remote import raise_if_passing
 
 _SUFFIXES = (".parquet", ".parq", ".pq")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"

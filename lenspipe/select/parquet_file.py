@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from lenspipe import config
 from lenspipe.errors import InputError, LenspipeError, StoppedError
-from lenspipe.outage import is_away
 from lenspipe.select.files import CatalogueFile, filesystem, fingerprint
-from lenspipe.storage import is_storage_fault
+from lenspipe.storage.outage import is_away
+from lenspipe.storage.store import is_storage_fault
 
 
 def is_damage(error: BaseException) -> bool:

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lenspipe import external_sort
 from lenspipe.catalogue.partitions import FIRST_ORDER, MAX_ORDER
 from lenspipe.catalogue.places import find_places
 from lenspipe.run_directory import RunDirectory
+from lenspipe.storage import external_sort
 
 
 @pytest.mark.parametrize("order", [FIRST_ORDER, 12, MAX_ORDER])

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
+from lenspipe.run.verify import verify
 from lenspipe.run_directory import RunDirectory
-from lenspipe.verify import verify
 
 
 def assert_same(run: Path, undisturbed: Path) -> None:

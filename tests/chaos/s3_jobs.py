@@ -78,10 +78,10 @@ def jobs(folder: Path, environment: dict[str, str]) -> Iterator[Jobs]:
 
 def _run(asked: dict[str, Any]) -> Ended:
     from lenspipe.config import load_survey
-    from lenspipe.events import Events
     from lenspipe.job import run_survey
     from lenspipe.metrics import RunMetrics
-    from lenspipe.progress import make_progress
+    from lenspipe.telling.events import Events
+    from lenspipe.telling.progress import make_progress
 
     survey = load_survey(asked.pop("survey"))
     try:
@@ -95,7 +95,8 @@ def _run(asked: dict[str, Any]) -> Ended:
 
 def main() -> None:
     """Run what standard input asks for."""
-    from lenspipe import patience, runtime
+    from lenspipe import runtime
+    from lenspipe.storage import patience
 
     rest = float(os.environ.get(RESTS, "1"))
     modules: list[Any] = [patience, runtime]

@@ -13,7 +13,7 @@ import zarr
 from astropy.io import fits
 
 from lenspipe.run_directory import RunDirectory
-from lenspipe.storage import Store
+from lenspipe.storage.store import Store
 from tests.toy_survey import BANDS, make_survey
 
 ROWS = 240

@@ -17,12 +17,12 @@ import yaml
 
 from lenspipe.config import load_survey
 from lenspipe.errors import FailureLimitError, HopelessError
-from lenspipe.events import Events
 from lenspipe.job import run_survey
 from lenspipe.metrics import RunMetrics
-from lenspipe.progress import SilentProgress
+from lenspipe.run.verify import verify
 from lenspipe.run_directory import RunDirectory, Stage
-from lenspipe.verify import verify
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import SilentProgress
 from tests.chaos.results import assert_same
 from tests.toy_survey import make_survey
 

@@ -12,12 +12,12 @@ from astropy.io import fits
 
 from lenspipe.config import load_survey
 from lenspipe.errors import PixelsChangedError, ResumeRefusedError
-from lenspipe.events import Events
 from lenspipe.job import run_survey
 from lenspipe.metrics import RunMetrics
-from lenspipe.progress import SilentProgress
+from lenspipe.run.verify import verify
 from lenspipe.run_directory import CATALOGUE, RunDirectory, Stage
-from lenspipe.verify import verify
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import SilentProgress
 from tests.toy_survey import BANDS, make_survey
 
 pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("ray_cluster")]

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from lenspipe import time_limit
 from lenspipe.contracts import Reason
 from lenspipe.errors import StoppedError
+from lenspipe.processes import time_limit
 from lenspipe.runtime import Outcome, Pool, PoolEvents, PoolOptions
 
 FEED_S = 12.0  # starting the process of a task counts too

@@ -22,13 +22,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from lenspipe.check import check_survey, describe
 from lenspipe.config import load_survey
 from lenspipe.errors import LenspipeError
-from lenspipe.events import Events
 from lenspipe.job import run_survey
 from lenspipe.metrics import RunMetrics
-from lenspipe.progress import BarProgress, JsonProgress, Progress
+from lenspipe.run.status import describe_status
+from lenspipe.run.verify import verify
 from lenspipe.run_directory import RunDirectory
-from lenspipe.status import describe_status
-from lenspipe.verify import verify
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import BarProgress, JsonProgress, Progress
 from tests.toy_survey import make_survey
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]

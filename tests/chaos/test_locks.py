@@ -13,17 +13,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lenspipe import lock
 from lenspipe.config import load_survey
 from lenspipe.errors import RunLockedError
-from lenspipe.events import Events
 from lenspipe.job import run_survey
-from lenspipe.lock import RunLock, read_holder
 from lenspipe.metrics import RunMetrics
-from lenspipe.progress import SilentProgress
+from lenspipe.run import lock
+from lenspipe.run.lock import RunLock, read_holder
+from lenspipe.run.verify import verify
 from lenspipe.run_directory import LOCK, PART_FOLDERS, RunDirectory
-from lenspipe.storage import Store
-from lenspipe.verify import verify
+from lenspipe.storage.store import Store
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import SilentProgress
 from tests.toy_survey import make_survey
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
@@ -32,10 +32,10 @@ HOST = ("unshare", "--user", "--map-root-user", "--uts", "--pid", "--fork", "--k
 # Takes the lock, and then says every tenth of a second whether it may still write.
 HOLD = """
 import sys, time
-from lenspipe import lock
+from lenspipe.run import lock
 from lenspipe.errors import LenspipeError
 from lenspipe.run_directory import RunDirectory
-from lenspipe.storage import Store
+from lenspipe.storage.store import Store
 lock.HEARTBEAT_S, lock.STALE_AFTER_S, lock.WATCH_S, lock._LOOK_S = 0.2, 1.0, 1.0, 0.05
 run = RunDirectory(sys.argv[1])
 mine = lock.RunLock(Store(sys.argv[1]))
@@ -143,7 +143,10 @@ def test_a_paused_run_commits_nothing_once_another_took_over(
     runtime = {"shard_rows": 8, "provider": "cpu", "scorers": 1, "failure_limit": 1.0}
     survey = make_survey(tmp_path, rows=3000, runtime=runtime, publish={"explain": 0, "mosaic": 4})
     run = tmp_path / "run"
-    code = "from lenspipe import lock, cli; lock.HEARTBEAT_S = 0.2; cli.main()"
+    code = (
+        "from lenspipe import cli; from lenspipe.run import lock; "
+        "lock.HEARTBEAT_S = 0.2; cli.main()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code, "run", str(survey)],
         stdout=subprocess.DEVNULL,

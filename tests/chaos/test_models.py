@@ -16,12 +16,12 @@ import pytest
 from lenspipe import job
 from lenspipe.config import load_survey
 from lenspipe.errors import InputError
-from lenspipe.events import Events
-from lenspipe.job_opening import Job
 from lenspipe.metrics import RunMetrics
-from lenspipe.planning import Plan
-from lenspipe.progress import SilentProgress
-from lenspipe.slots import Slots
+from lenspipe.processes.slots import Slots
+from lenspipe.run.opening import Job
+from lenspipe.stages.planning import Plan
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import SilentProgress
 from tests.toy_models import make_member
 from tests.toy_survey import make_survey
 

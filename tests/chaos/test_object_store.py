@@ -27,11 +27,11 @@ from lenspipe import cutouts
 from lenspipe.catalogue.candidates import array_of, open_candidates
 from lenspipe.cli import app
 from lenspipe.contracts import CutoutBatch, InputSpec
-from lenspipe.cutouts.list_files import listed, listed_below
-from lenspipe.remote import OutageError
+from lenspipe.cutouts.files.list_files import listed, listed_below
+from lenspipe.run.verify import verify
 from lenspipe.run_directory import RunDirectory
-from lenspipe.storage import Store
-from lenspipe.verify import verify
+from lenspipe.storage.remote import OutageError
+from lenspipe.storage.store import Store
 from tests.chaos.s3_jobs import RESTS, Jobs, jobs
 from tests.chaos.s3_server import Fault, Kind, Request, Server, serving
 from tests.chaos.s3_survey import (

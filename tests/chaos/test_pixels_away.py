@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from lenspipe.config import load_survey
-from lenspipe.events import Events
 from lenspipe.job import run_survey
 from lenspipe.metrics import RunMetrics
-from lenspipe.progress import SilentProgress
+from lenspipe.run.verify import verify
 from lenspipe.run_directory import RunDirectory, Stage
-from lenspipe.verify import verify
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import SilentProgress
 from tests.toy_survey import make_survey
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]

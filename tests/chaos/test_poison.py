@@ -12,16 +12,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lenspipe import scoring
 from lenspipe.config import load_survey
-from lenspipe.events import Events
 from lenspipe.job import run_survey
 from lenspipe.metrics import RunMetrics
-from lenspipe.planning import read_rows
-from lenspipe.progress import SilentProgress
+from lenspipe.run.verify import verify
 from lenspipe.run_directory import RunDirectory, ShardRecord
-from lenspipe.scoring import PlanRows, Scorer, ScoreSettings
-from lenspipe.verify import verify
+from lenspipe.stages import scoring
+from lenspipe.stages.planning import read_rows
+from lenspipe.stages.scoring import PlanRows, Scorer, ScoreSettings
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import SilentProgress
 from tests.toy_survey import make_survey
 
 pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]

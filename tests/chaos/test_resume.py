@@ -21,10 +21,10 @@ from lenspipe import __version__
 from lenspipe.check import CheckedSurvey, check_survey
 from lenspipe.config import load_survey
 from lenspipe.errors import ResumeRefusedError
-from lenspipe.identity import LAYOUT, check_same_run, fingerprint
-from lenspipe.job_opening import write_state
 from lenspipe.models.card import Feature
-from lenspipe.resume_rules import RULES, rule_for
+from lenspipe.run.identity import LAYOUT, check_same_run, fingerprint
+from lenspipe.run.opening import write_state
+from lenspipe.run.resume_rules import RULES, rule_for
 from lenspipe.run_directory import RunDirectory
 from lenspipe.select.files import find_files
 from tests.toy_models import make_member, make_photometry

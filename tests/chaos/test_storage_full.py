@@ -14,13 +14,13 @@ import pytest
 
 from lenspipe.config import load_survey
 from lenspipe.errors import StoppedError
-from lenspipe.events import Events
 from lenspipe.job import run_survey
 from lenspipe.metrics import RunMetrics
-from lenspipe.patience import ATTEMPTS
-from lenspipe.progress import SilentProgress
 from lenspipe.run_directory import LOCK, METRICS, RUN
-from lenspipe.storage import Store
+from lenspipe.storage.patience import ATTEMPTS
+from lenspipe.storage.store import Store
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import SilentProgress
 from tests.chaos.results import assert_same
 from tests.chaos.small_disk import FULL, Disk, Ended, Job, can_mount, run_on_small_disk
 from tests.toy_survey import make_survey
@@ -124,7 +124,7 @@ def test_a_quota_that_is_spent_is_waited_for_by_whatever_the_driver_writes(
     events = Events(RunMetrics("toy"), SilentProgress())
     quota = _Quota(refusals)
     with monkeypatch.context() as full:
-        full.setattr("lenspipe.patience.time.sleep", lambda _seconds: None)
+        full.setattr("lenspipe.storage.patience.time.sleep", lambda _seconds: None)
         quota.put_into(full)
         if refusals < ATTEMPTS:
             run_survey(load_survey(survey), events)

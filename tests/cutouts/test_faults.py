@@ -15,8 +15,8 @@ from lenspipe import cutouts
 from lenspipe.cutouts import faults
 from lenspipe.cutouts.base import Reader
 from lenspipe.cutouts.planned import open_planned
-from lenspipe.outage import OF_THE_STORAGE
-from lenspipe.refusals import is_refusal
+from lenspipe.storage.outage import OF_THE_STORAGE
+from lenspipe.storage.refusals import is_refusal
 from tests.chaos.test_damaged_pixels import BANDS, KINDS, SPEC, N, files_of, open_kind
 
 KIND_NAMES = ["coadd", "stamps", "hdf5", "zarr_checked"]

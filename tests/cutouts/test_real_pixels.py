@@ -19,10 +19,10 @@ from lenspipe import cutouts
 from lenspipe.contracts import Flag, InputSpec
 from lenspipe.cutouts.base import Reader
 from lenspipe.cutouts.faults import UnreadableError
-from lenspipe.cutouts.fitsfile import open_fits
-from lenspipe.cutouts.skywcs import sky_wcs
-from lenspipe.cutouts.stamps import Options as StampOptions
-from lenspipe.cutouts.stamps import list_stamps
+from lenspipe.cutouts.fits.fitsfile import open_fits
+from lenspipe.cutouts.fits.skywcs import sky_wcs
+from lenspipe.cutouts.formats.stamps import Options as StampOptions
+from lenspipe.cutouts.formats.stamps import list_stamps
 from lenspipe.errors import InputError
 
 pytestmark = pytest.mark.data

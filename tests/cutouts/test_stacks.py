@@ -21,15 +21,15 @@ from lenspipe import cutouts
 from lenspipe.bench.sparse import CountedFiles
 from lenspipe.contracts import CutoutBatch, InputSpec, Reason
 from lenspipe.cutouts.base import Reader
-from lenspipe.cutouts.chunked import Chunked
+from lenspipe.cutouts.chunks.chunked import Chunked
+from lenspipe.cutouts.chunks.hdf5chunks import LeftToLibraryError, chunked
+from lenspipe.cutouts.chunks.sparse import REMOTE_REQUEST_BYTES
+from lenspipe.cutouts.chunks.zarrchunks import Shards
+from lenspipe.cutouts.chunks.zarrchunks import chunked as chunked_zarr
 from lenspipe.cutouts.faults import MissingPixelsError, UnreadableError
+from lenspipe.cutouts.files.ranges import LocalFiles
 from lenspipe.cutouts.geometry import as_slice
-from lenspipe.cutouts.hdf5chunks import LeftToLibraryError, chunked
-from lenspipe.cutouts.ranges import LocalFiles
-from lenspipe.cutouts.sparse import REMOTE_REQUEST_BYTES
 from lenspipe.cutouts.stacks import id_text, stated_bands
-from lenspipe.cutouts.zarrchunks import Shards
-from lenspipe.cutouts.zarrchunks import chunked as chunked_zarr
 from lenspipe.errors import InputError
 
 N, BANDS = 60, ("g", "r", "i")

@@ -13,12 +13,12 @@ import zarr
 
 from lenspipe.catalogue.candidates import array_of
 from lenspipe.config import load_survey
-from lenspipe.events import Events
 from lenspipe.job import run_survey
 from lenspipe.metrics import RunMetrics
-from lenspipe.progress import SilentProgress
+from lenspipe.run.verify import verify
 from lenspipe.run_directory import RunDirectory
-from lenspipe.verify import verify
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import SilentProgress
 from training.demo import describe
 from training.simulate.sky import SCALES, make_sky
 

@@ -24,16 +24,16 @@ from lenspipe.catalogue.candidates import IMAGES, array_of, open_candidates
 from lenspipe.catalogue.funnel import Funnel, funnel
 from lenspipe.config import load_survey, parse_survey
 from lenspipe.contracts import Flag, Reason, member_column
-from lenspipe.cutouts.stamps import Options as StampOptions
-from lenspipe.cutouts.stamps import list_stamps
-from lenspipe.events import Events
-from lenspipe.job_opening import check_and_open
+from lenspipe.cutouts.formats.stamps import Options as StampOptions
+from lenspipe.cutouts.formats.stamps import list_stamps
 from lenspipe.metrics import RunMetrics
 from lenspipe.models.ensemble import describe_ensemble
-from lenspipe.progress import make_progress
+from lenspipe.run.opening import check_and_open
+from lenspipe.run.verify import verify
 from lenspipe.run_directory import THRESHOLD, RunDirectory, Stage
-from lenspipe.score_cutouts import score_cutouts
-from lenspipe.verify import verify
+from lenspipe.score.score_cutouts import score_cutouts
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import make_progress
 from tests.toy_models import expected_logits, make_ensemble, make_weights
 
 pytestmark = pytest.mark.data

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from lenspipe.config import load_survey
-from lenspipe.events import Events
 from lenspipe.job import run_survey
 from lenspipe.metrics import RunMetrics
-from lenspipe.progress import SilentProgress
+from lenspipe.run.verify import verify
 from lenspipe.run_directory import RunDirectory
-from lenspipe.verify import verify
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import SilentProgress
 from tests.chaos.job_process import PATIENCE_S, JobProcess
 from tests.toy_survey import make_survey
 

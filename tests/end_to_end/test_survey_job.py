@@ -24,12 +24,12 @@ import yaml
 from lenspipe.catalogue.funnel import Funnel
 from lenspipe.config import load_survey
 from lenspipe.errors import FailureLimitError, InputError, ResumeRefusedError
-from lenspipe.events import Events
 from lenspipe.job import run_survey
 from lenspipe.metrics import RunMetrics
-from lenspipe.progress import make_progress
+from lenspipe.run.verify import verify
 from lenspipe.run_directory import RunDirectory, ShardRecord
-from lenspipe.verify import verify
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import make_progress
 from tests.toy_models import POISON, make_member
 from tests.toy_survey import make_survey
 

@@ -19,7 +19,7 @@ from lenspipe.config import Sources
 from lenspipe.errors import InputError, StoppedError
 from lenspipe.select import parquet_file
 from lenspipe.select.sources import SourcePart, View, list_parts, open_view, read_part
-from lenspipe.storage import is_storage_fault
+from lenspipe.storage.store import is_storage_fault
 
 COLUMNS = ("object_id", "ra", "dec", "mag", "kind")
 OUTAGES = [

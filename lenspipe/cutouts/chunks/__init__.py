@@ -1,0 +1,1 @@
+"""Chunked arrays (HDF5, Zarr): where their bytes are, which to read, how they are unpacked."""

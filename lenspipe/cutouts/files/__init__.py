@@ -1,0 +1,1 @@
+"""Files of pixels: names, listings, bytes by offset, on local disks and object stores."""

@@ -1,0 +1,179 @@
+"""Paths and name templates of cutout files: globs on any file system, names from columns."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from glob import escape, glob
+from typing import Any
+
+from lenspipe.config import is_url, resolve
+from lenspipe.errors import InputError
+from lenspipe.storage.remote import url_to_fs
+
+_GLOB = re.compile(r"[*?\[]")
+
+
+def expand(pattern: str, base: str) -> tuple[str, ...]:
+    """The files that a path or glob names, sorted; a path without wildcards stands for itself."""
+    full = resolve(pattern, base)
+    return (full,) if not _GLOB.search(full) else find(full)
+
+
+def find(pattern: str) -> tuple[str, ...]:
+    """All files that match an absolute glob or URL glob, sorted by name."""
+    if not is_url(pattern):  # one scan of each folder, where fsspec asks of every file what it is
+        found = glob(pattern, recursive=True, include_hidden=True)  # noqa: PTH207 - no hidden files there
+        return tuple(sorted(found))
+    fs, path = url_to_fs(pattern)
+    return tuple(fs.unstrip_protocol(name) for name in sorted(str(name) for name in fs.glob(path)))
+
+
+def constant_folder(pattern: str) -> str:
+    """The folder of a path, or as much of it as stands before a wildcard or a field."""
+    first = re.search(r"[*?\[{]", pattern)
+    return (pattern[: first.start()] if first else pattern).rpartition("/")[0]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One coadd tile. name: what `{tile}` stood for, with its folder where tiles have several;
+    files: band -> path; folder and stem: what sibling files (masks) are named after."""
+
+    name: str
+    files: Mapping[str, str]
+    folder: str
+    stem: str
+
+
+def tile_pattern(template: str, field: str) -> re.Pattern[str]:
+    """What the end of a path must look like: `{tile}` stands for one or more characters of one
+    name, `*` for any; the compressed form of a file (`.fz`, `.gz` after its name) matches too."""
+    pieces = re.split(r"(\{[^}]*\}|\*)", template)
+    if "{tile}" not in pieces:
+        raise InputError(field, "a name with {tile} in it", repr(template))
+    text, named = "", False
+    for piece in pieces:
+        if piece == "{tile}":
+            text += "(?P=tile)" if named else "(?P<tile>[^/]+)"
+            named = True
+        elif piece == "*":
+            text += "[^/]*"
+        elif piece.startswith("{"):
+            raise InputError(field, "no field but {tile}", piece)
+        else:
+            text += re.escape(piece)
+    return re.compile(rf"{text}(?:\.fz|\.gz)?")
+
+
+def tiles_of(
+    paths: Sequence[str], templates: Mapping[str, str], field: str = "cutouts.bands"
+) -> tuple[Tile, ...]:
+    """Files sorted into tiles, in the order of names. Files that no template fits are left out.
+
+    InputError where two files fit the same band of the same tile.
+    """
+    patterns = {band: tile_pattern(text, f"{field}.{band}") for band, text in templates.items()}
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for path in paths:
+        for band, pattern in patterns.items():
+            match = _match(pattern, path, templates[band].count("/"))
+            if match is None:
+                continue
+            files = found.setdefault(match, {})
+            if files.setdefault(band, path) != path:
+                raise InputError(
+                    f"{field}.{band}", "one file per tile", f"{files[band]} and {path}"
+                )
+    several = len({folder for folder, _ in found}) > 1
+    return tuple(
+        Tile(f"{folder}/{stem}" if several else stem, files, folder, stem)
+        for (folder, stem), files in sorted(found.items())
+    )
+
+
+def _match(pattern: re.Pattern[str], path: str, folders: int) -> tuple[str, str] | None:
+    """(folder, stem) where the last `folders + 1` parts of the path fit the pattern."""
+    parts = path.rsplit("/", folders + 1)
+    if len(parts) < folders + 1:
+        return None
+    folder = parts[0] if len(parts) == folders + 2 else ""
+    match = pattern.fullmatch("/".join(parts[1:] if len(parts) == folders + 2 else parts))
+    return None if match is None else (folder, match["tile"])
+
+
+class UnsafeNameError(ValueError):
+    """A catalogue value that would lead a file name out of its folder."""
+
+
+class NameTemplate:
+    """A path template such as `stamps/{name}_{band}.fits`, filled from catalogue columns.
+
+    Fields are plain column names, with a format (`{object_id:06d}`) where wanted.
+    """
+
+    def __init__(self, template: str, field: str) -> None:
+        self.template = template
+        try:
+            self._parts = list(string.Formatter().parse(template))
+        except ValueError as error:
+            raise InputError(field, "a template such as {name}_{band}.fits", error) from None
+        for _, name, spec, conversion in self._parts:
+            if name is not None and not name.isidentifier():
+                raise InputError(field, "column names in braces", repr(name))
+            if conversion or "{" in (spec or ""):
+                raise InputError(field, "no conversion and no nested format", repr(template))
+        self.fields = frozenset(name for _, name, _, _ in self._parts if name)
+
+    @property
+    def folder(self) -> str:
+        """The folder that all names share."""
+        return constant_folder(self.template)
+
+    def is_integer(self, field: str) -> bool:
+        """Whether the template formats a field as a whole number (`{object_id:06d}`)."""
+        return any(name == field and (spec or "").endswith("d") for _, name, spec, _ in self._parts)
+
+    def fill(self, values: Mapping[str, Any]) -> str:
+        """The name for one row. UnsafeNameError where a value holds a path; ValueError where a
+        format does not fit its value."""
+        text = []
+        for literal, name, spec, _ in self._parts:
+            text.append(literal)
+            if name is not None:
+                value = format(values[name], spec or "")
+                text.append(value if name == "band" else safe_part(name, value))
+        return "".join(text)
+
+    def glob(self, fixed: Mapping[str, str]) -> str:
+        """A glob for all names, with some fields filled."""
+        return "".join(
+            escape(literal)
+            + ("" if name is None else escape(fixed[name]) if name in fixed else "*")
+            for literal, name, _, _ in self._parts
+        )
+
+    def pattern(self, fixed: Mapping[str, str]) -> re.Pattern[str]:
+        """What finds the fields of a name again; a field that is not fixed holds no `/`."""
+        text, named = "", set()
+        for literal, name, _, _ in self._parts:
+            text += re.escape(literal)
+            if name is None:
+                continue
+            if name in fixed:
+                text += re.escape(fixed[name])
+            elif name in named:
+                text += f"(?P={name})"
+            else:
+                text += f"(?P<{name}>[^/]+)"
+                named.add(name)
+        return re.compile(text)
+
+
+def safe_part(name: str, value: str) -> str:
+    """`value`, if it can stand in a file name. UnsafeNameError otherwise."""
+    if not value or value.startswith(".") or ".." in value or re.search(r"[/\\\x00]", value):
+        raise UnsafeNameError(f"column {name}: {value[:80]!r} cannot stand in a file name")
+    return value

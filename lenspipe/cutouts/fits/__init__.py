@@ -1,0 +1,1 @@
+"""FITS as the readers use it: headers and pixels without a full parse, tiles, world coordinates."""

@@ -1,0 +1,1 @@
+"""A run directory over time: opened, locked, committed to, resumed, told of, proved."""

@@ -1,0 +1,146 @@
+"""A run directory taken up for writing: checked, locked, new or the same run again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from lenspipe.check import CheckedSurvey, check_survey
+from lenspipe.config import Survey
+from lenspipe.contracts import Reason
+from lenspipe.errors import StoppedError
+from lenspipe.run.identity import LAYOUT, check_same_run, versions
+from lenspipe.run.ledger import Ledger
+from lenspipe.run.lock import RunLock
+from lenspipe.run_directory import ERASING, METRICS, PLAN_RECORD, RUN, RunDirectory
+from lenspipe.storage.remote import OutageError
+from lenspipe.storage.store import Store
+from lenspipe.telling.events import Events
+
+# Reasons of a failure that another attempt may not meet again.
+RETRIED = frozenset(
+    {Reason.NOT_FOUND, Reason.UNREADABLE, Reason.WORKER_ERROR, Reason.WORKER_DIED, Reason.TIMED_OUT}
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run under way: what was checked, and where its commits go."""
+
+    checked: CheckedSurvey
+    ledger: Ledger
+
+    @property
+    def run(self) -> RunDirectory:
+        """The run directory."""
+        return self.ledger.run
+
+    @property
+    def events(self) -> Events:
+        """Who is told."""
+        return self.ledger.events
+
+
+@contextmanager
+def check_and_open(
+    survey: Survey, events: Events, fresh: bool = False, retry_failed: bool = False
+) -> Iterator[Job]:
+    """A survey that can work, its run directory locked: a new run, or one taken up again."""
+    events.note("checking the survey: files, columns, bands, models")
+    try:
+        checked = check_survey(survey)
+    except OutageError as error:
+        raise StoppedError(f"{error}; the same command resumes") from error
+    events.run_started(survey.name, checked.output)
+    run = RunDirectory(checked.output)
+    lock = RunLock(Store(run.url))  # not the run's own, which asks the lock before it writes
+    lock.acquire(events.message)
+    run.store.before_change = lock.check
+    try:
+        if fresh or (run.read_json(RUN) or {}).get("state") == ERASING:
+            run.erase()
+        changed = check_same_run(
+            run, checked.identity(), other_pixels=retry_failed, pixels=checked.pixels
+        )
+        if changed is not None:
+            again = _take_up_again(run, events) if retry_failed else 0
+            orphans = run.clean()
+            events.message(
+                f"resuming {run.url}: {len(orphans)} uncommitted files removed, "
+                f"{again} shards taken up again"
+            )
+            for line in changed:
+                events.message(f"resuming with another {line}")
+        write_state(run, checked, "running")
+        try:
+            yield Job(checked, Ledger(run, lock, events))
+        finally:
+            with suppress(Exception):  # what ended the run is to be told, not this
+                run.store.write(METRICS, events.metrics.text())
+    finally:
+        lock.release()
+
+
+def _take_up_again(run: RunDirectory, events: Events) -> int:
+    """Take back commits with failures that may have passed; returns how many.
+
+    Those of stage `select` only before the plan is made: the scores stand for its rows. Commits
+    that cannot be read any more are made again in either stage.
+    """
+    for name in run.mend():
+        events.message(f"{name} was broken or lost: its rows are done again")
+    for name in run.forget_lost():
+        events.message(f"{name} was lost: its rows are done again")
+    again = run.forget("score", RETRIED)
+    if not run.store.exists(PLAN_RECORD):
+        return again + run.forget("select", RETRIED)
+    lost = sum(
+        count
+        for record in run.commits("select")
+        for reason, count in record.reasons.items()
+        if reason in RETRIED
+    )
+    if lost:
+        events.message(
+            f"{lost} rows of the catalogue failed in stage select and stay so, since the plan is "
+            "made without them: --fresh begins anew"
+        )
+    return again
+
+
+def write_state(run: RunDirectory, checked: CheckedSurvey, state: str) -> None:
+    """Write `run.json`: what the run is, and how far."""
+    before = run.read_json(RUN) or {}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    run.write_json(
+        RUN,
+        {
+            "state": state,
+            "created": before.get("created", now),
+            "updated": now,
+            "layout": LAYOUT,
+            **checked.identity(),
+            "ensemble": {
+                "name": checked.ensemble.name,
+                "members": list(checked.ensemble.member_names),
+            },
+            "versions": versions(),
+            **{key: before[key] for key in ("provider",) if key in before},
+        },
+    )
+
+
+def tell_provider(job: Job, provider: str) -> None:
+    """Keep in `run.json` what the networks run on; that a resume goes on with another is told."""
+    state = job.run.read_json(RUN) or {}
+    before = state.get("provider")
+    if before == provider:
+        return
+    if before is not None:
+        job.events.message(
+            f"resuming with another provider: {before} before, {provider} now; scores of the two "
+            "differ in their last digits"
+        )
+    job.run.write_json(RUN, {**state, "provider": provider})

@@ -1,0 +1,66 @@
+"""How far a run is, read from its files; the run need not be alive or near."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lenspipe.errors import InputError, LenspipeError
+from lenspipe.run.lock import is_alive, read_holder
+from lenspipe.run_directory import ERASING, RUN, RunDirectory, Stage
+from lenspipe.stages.planning import read_plan
+
+
+def open_run(url: str) -> tuple[RunDirectory, dict[str, Any]]:
+    """A run directory and the content of its run.json; InputError where no run was begun.
+
+    Nothing is written.
+    """
+    try:
+        run = RunDirectory(url)
+        identity = run.read_json(RUN)
+    except LenspipeError:
+        raise
+    except Exception as error:  # each store's library has exceptions of its own
+        raise InputError("run", f"a run directory (with {RUN})", f"{url}: {error}") from error
+    if identity is None:
+        raise InputError("run", f"a run directory (with {RUN})", url)
+    if identity.get("state") == ERASING:
+        raise InputError("run", "a whole run", f"{url}, half erased: lenspipe run goes on with it")
+    return run, identity
+
+
+def describe_status(url: str) -> list[tuple[str, str]]:
+    """(field, text) lines; InputError where no run was begun."""
+    run, identity = open_run(url)
+    plan = read_plan(run)
+    lines = [
+        ("survey", str(identity["survey"]["name"])),
+        ("state", _state(run, str(identity["state"]))),
+        ("select", _progress(run, "select", identity["inputs"]["rows"])),
+    ]
+    if plan is not None:
+        lines.append(("score", _progress(run, "score", plan.rows)))
+    lines.append(("updated", str(identity["updated"])))
+    return lines
+
+
+def _state(run: RunDirectory, state: str) -> str:
+    holder = read_holder(run.store)
+    if holder is None:
+        return "interrupted: run the same command to go on" if state == "running" else state
+    where = f"process {holder.get('pid')} on {holder.get('host')}"
+    age = time.time() - float(holder.get("heartbeat", 0.0))
+    if is_alive(holder):
+        return f"running: {where}, last sign {age:.0f} s ago"
+    return f"dead: {where} left it; run the same command to go on"
+
+
+def _progress(run: RunDirectory, stage: Stage, total: int) -> str:
+    done = failed = commits = 0
+    for record in run.commits(stage):
+        done += record.stop - record.start
+        failed += record.rows_failed
+        commits += 1
+    share = f" ({done / total:.1%})" if total else ""
+    return f"{done:,} of {total:,} rows{share} in {commits} commits, {failed:,} failed"

@@ -1,0 +1,144 @@
+"""Whether what a run published is what its commits give: funnel, catalogue, candidates."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import zarr
+from jaxtyping import Bool
+
+from lenspipe.catalogue.candidates import (
+    EXPLANATION,
+    IMAGES,
+    Rule,
+    array_of,
+    choose,
+    open_candidates,
+)
+from lenspipe.catalogue.funnel import funnel
+from lenspipe.catalogue.hats import PROPERTIES, read_properties
+from lenspipe.errors import CorruptRunError
+from lenspipe.run.verify_rows import same_rows
+from lenspipe.run_directory import CANDIDATES, CATALOGUE, FUNNEL, RunDirectory
+
+_DATASET = f"{CATALOGUE}/dataset"
+_PARTITIONS = f"{CATALOGUE}/partition_info.csv"
+_PARTITION = re.compile(r"/Norder=(\d+)/Dir=\d+/Npix=(\d+)\.parquet$")
+
+
+def check_funnel(run: RunDirectory, cuts: Iterable[str]) -> Iterator[str]:
+    """funnel.json counts what the commit records count; the candidates are looked at elsewhere."""
+    told = _read_funnel(run)
+    counted = funnel(run, cuts=cuts).model_dump(mode="json", exclude={"candidates"})
+    for field in sorted({*counted, *told} - {"candidates"}):
+        if told.get(field) != counted.get(field):
+            yield (
+                f"{FUNNEL}: {field}: {told.get(field)}, the commit records give "
+                f"{counted.get(field)}"
+            )
+
+
+def check_catalogue(run: RunDirectory, score_parts: Sequence[str]) -> Iterator[str]:
+    """The HATS catalogue is there, whole, and holds the rows of the score parts."""
+    properties = read_properties(run)
+    if not score_parts or properties is None:
+        if score_parts:
+            yield f"{CATALOGUE}/{PROPERTIES}: not there"
+        elif run.store.names(CATALOGUE):
+            yield f"{CATALOGUE}: there, but nothing was scored"
+        return
+    files = {
+        (int(match[1]), int(match[2])): name
+        for name in run.store.names(_DATASET)
+        if (match := _PARTITION.search(name))
+    }
+    listed = set(_listed_partitions(run))
+    for order, pixel in sorted(listed ^ set(files)):
+        yield f"{_DATASET}: order {order}, pixel {pixel}: not both in {_PARTITIONS} and a file"
+    if not files:
+        return
+    held = sum(_parquet_rows(run, name) for name in files.values())
+    if int(properties["hats_nrows"]) != held:
+        yield f"{CATALOGUE}/{PROPERTIES}: hats_nrows {properties['hats_nrows']}, found {held}"
+    summed = _parquet_rows(run, f"{_DATASET}/_metadata")
+    if summed != held:
+        yield f"{_DATASET}/_metadata: {summed} rows, found {held}"
+    if not same_rows(run, score_parts, list(files.values())):
+        yield f"{_DATASET}: its rows are not those of scores/"
+
+
+def check_candidates(run: RunDirectory, score_parts: Sequence[str]) -> Iterator[str]:
+    """candidates.zarr holds the best of the scores by its own rule, and can be read throughout."""
+    group = open_candidates(run)
+    if group is None and score_parts:
+        yield f"{CANDIDATES}: not there"
+    elif not score_parts and run.store.names(CANDIDATES):
+        yield f"{CANDIDATES}: there, but nothing was scored"
+    total = 0
+    if group is not None and score_parts:
+        total = int(str(group.attrs["candidates"]))
+        yield from _check_choice(run, score_parts, group, total)
+    told = _read_funnel(run).get("candidates")
+    if told != total:
+        yield f"{FUNNEL}: candidates: {told}, {CANDIDATES} says {total}"
+
+
+def _check_choice(
+    run: RunDirectory, score_parts: Sequence[str], group: zarr.Group, total: int
+) -> Iterator[str]:
+    chosen = choose(run, score_parts, Rule.model_validate(group.attrs["rule"]))
+    if chosen is None:
+        return
+    if total != chosen.total:
+        yield f"{CANDIDATES}: says {total} candidates, the scores give {chosen.total}"
+    for name in chosen.table.column_names:
+        if np.asarray(array_of(group, name)[:]).tolist() != chosen.table[name].to_pylist():
+            yield f"{CANDIDATES}/{name}: not that of the best among the scores"
+    yield from _check_pixels(group, chosen.table.num_rows)
+
+
+def _check_pixels(group: zarr.Group, n: int) -> Iterator[str]:
+    """Every chunk decodes, and no candidate that has a stamp is without a pixel."""
+    images = group[IMAGES]
+    names = sorted(images.array_keys()) if isinstance(images, zarr.Group) else []
+    seen = np.zeros(n, bool)
+    for name in names:
+        seen |= _with_pixels(array_of(group, f"{IMAGES}/{name}"), n)
+    if EXPLANATION in group:
+        _with_pixels(array_of(group, EXPLANATION), n)
+    lost = int(np.count_nonzero(np.asarray(array_of(group, "has_stamp")[:]) & ~seen))
+    if lost:
+        yield f"{CANDIDATES}/{IMAGES}: no pixels of {lost} candidates that are said to have them"
+
+
+def _with_pixels(array: zarr.Array[Any], n: int) -> Bool[np.ndarray, " n"]:
+    found = np.zeros(n, bool)
+    for start in range(0, n, array.chunks[0]):
+        pixels = np.asarray(array[start : start + array.chunks[0]])
+        rows = slice(start, start + len(pixels))
+        found[rows] = np.isfinite(pixels).reshape(len(pixels), -1).any(axis=1)
+    return found
+
+
+def _read_funnel(run: RunDirectory) -> dict[str, Any]:
+    content: object = run.read_json(FUNNEL)
+    if not isinstance(content, dict):
+        there = "not there" if content is None else f"expected an object, found {content!r:.60}"
+        raise CorruptRunError(f"{FUNNEL}: {there}")
+    return content
+
+
+def _listed_partitions(run: RunDirectory) -> Iterator[tuple[int, int]]:
+    lines = run.store.read(_PARTITIONS).decode().splitlines()
+    for row in csv.DictReader(lines):
+        yield int(row["Norder"]), int(row["Npix"])
+
+
+def _parquet_rows(run: RunDirectory, name: str) -> int:
+    with run.store.open(name) as file:
+        return int(pq.read_metadata(file).num_rows)

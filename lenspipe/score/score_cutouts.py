@@ -1,0 +1,394 @@
+"""`lenspipe score`: an ensemble on a file or folder of cutouts, with no survey around it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from jaxtyping import Bool
+
+from lenspipe import __version__, cutouts
+from lenspipe.config import Columns, is_url, resolve
+from lenspipe.contracts import failure_schema, score_schema
+from lenspipe.cutouts.base import Locator, Reader
+from lenspipe.errors import InputError
+from lenspipe.healpix import healpix_29
+from lenspipe.models.card import Threshold
+from lenspipe.models.ensemble import Ensemble, describe_ensemble, load_ensemble
+from lenspipe.models.footprint import cpu_batch_size
+from lenspipe.models.providers import ProviderName, choose
+from lenspipe.preflight import check_output
+from lenspipe.redaction import redact
+from lenspipe.run_directory import without_credentials
+from lenspipe.score.groups import GroupTable, count_groups, group_values
+from lenspipe.score.layout import CATALOGUE_ROW, CutoutLayout, find_layout
+from lenspipe.score.listing import list_cutouts
+from lenspipe.score.order import InOrder, chunk_rows, with_locality
+from lenspipe.score.report import RowScores, ScoreReport, render_report, row_scores
+from lenspipe.stages.scoring import ShardPixels, score_rows
+from lenspipe.storage.store import Store
+
+WRITE_ROWS = 65536  # rows of a row group of what is written
+
+
+@dataclass
+class ScoreSummary:
+    """What came out. above: threshold -> rows that score higher."""
+
+    ensemble: str
+    out: str
+    failures_out: str
+    provider: str
+    rows: int = 0
+    scored: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    above: dict[Threshold, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    groups: GroupTable | None = None
+    report_out: str | None = None
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The same for a terminal: (name, text)."""
+        reasons = ", ".join(f"{reason} {count}" for reason, count in self.failed.most_common())
+        thresholds = [
+            (
+                f"above {threshold.score:.3f}",
+                f"{count}  (FPR {threshold.fpr:g} on {threshold.n_negatives} negatives)",
+            )
+            for threshold, count in self.above.items()
+        ]
+        return [
+            ("ensemble", f"{self.ensemble} on {self.provider}"),
+            ("cutouts", str(self.rows)),
+            ("scored", f"{self.scored} in {self.seconds:.1f} s"),
+            *thresholds,
+            ("failed", f"{sum(self.failed.values())}  {reasons}".rstrip()),
+            ("scores", self.out),
+            ("failures", self.failures_out),
+            *([("report", self.report_out)] if self.report_out else []),
+        ]
+
+
+def score_cutouts(
+    ensemble: str,
+    cutouts_path: str | Path,
+    out: str | Path,
+    *,
+    catalogue: str | Path | None = None,
+    layout: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    provider: ProviderName = "auto",
+    threads: int = 1,
+    batch_size: int | None = None,
+    group: Sequence[str] = (),
+    report: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> ScoreSummary:
+    """Score every row of a catalogue, or every cutout where there is none, into a Parquet file.
+
+    ensemble: a name in the zoo or a path. cutouts_path, layout, options: see `find_layout`.
+    catalogue: CSV or Parquet; default the layout's, else one row per cutout found. columns: `id`,
+    `ra`, `dec` over the layout's. group: columns of the catalogue by whose values results are
+    counted. report: write a page with pictures too, `NAME.report.html`. progress: called with rows
+    done and rows in all. Beside `out`, `NAME.failures.parquet` holds the rows without a score, each
+    with its reason.
+    """
+    began = time.perf_counter()
+    folder, name, failures_name = _names(out)
+    found = find_layout(cutouts_path, layout, options)
+    named = Columns(**{**found.columns.model_dump(), **(columns or {})})
+    described = describe_ensemble(ensemble)
+    reader = cutouts.open_reader(found.options, found.base)
+    reader.check(described.inputs)
+    sources = read_sources(catalogue or found.catalogue, named, found, reader)
+    values = group_values(sources, group) if group else []
+    if batch_size is None and choose(provider) == "cpu":
+        batch_size = cpu_batch_size([member.path for member in described.members])
+    loaded = load_ensemble(
+        ensemble,
+        provider=provider,
+        threads=threads,
+        batch_size=batch_size,
+        described=described,
+    )
+    listed = (catalogue or found.catalogue) is None
+    locator = reader if listed and isinstance(reader, Locator) else None
+    batch = max(member.batch_size for member in loaded.members)
+    rows_at_once = chunk_rows(found.options.reader, loaded.provider, batch)
+    # Stamps are files of their own: no order of theirs is better than another.
+    reordered = not listed and found.options.reader != "stamps"
+    to_read = with_locality(sources, reader) if reordered else sources
+    numbers = to_read[CATALOGUE_ROW].to_numpy()
+    repeated = _repeated(sources["object_id"])[numbers]
+    summary = ScoreSummary(
+        ensemble=loaded.name,
+        out=str(out),
+        failures_out=f"{folder}/{failures_name}",
+        provider=loaded.provider,
+        above=dict.fromkeys(loaded.description.spec.thresholds, 0),
+    )
+    with ExitStack() as stack:
+        tables = _Tables(stack, Store(folder), name, failures_name, sources, loaded)
+        in_order = InOrder() if (np.diff(numbers) < 0).any() else None
+        for pixels in _read_ahead(reader, to_read, loaded, locator, repeated, rows_at_once):
+            scores, failures = score_rows(loaded, pixels)
+            if in_order is None:
+                tables.write(scores, failures)
+            else:
+                in_order.add(pixels, scores, failures)
+            _count(summary, scores, failures)
+            if progress is not None:
+                progress(summary.rows, sources.num_rows)
+        if in_order is not None:
+            tables.write(*in_order.tables())
+        tables.flush()
+    summary.seconds = time.perf_counter() - began
+    if group or report:
+        by_row = _read_back(Store(folder), name, failures_name, sources)
+        thresholds = loaded.description.spec.thresholds
+        if group:
+            summary.groups = count_groups(group, values, by_row.score, thresholds)
+        if report:
+            told = _report(summary, loaded, cutouts_path)
+            page = render_report(told, sources, by_row, reader, loaded.inputs)
+            report_name = f"{name.removesuffix('.parquet')}.report.html"
+            Store(folder).write(report_name, page.encode())
+            summary.report_out = f"{folder}/{report_name}"
+    return summary
+
+
+def _read_back(store: Store, name: str, failures_name: str, sources: pa.Table) -> RowScores:
+    """What was written, row by row of the catalogue."""
+    with store.open(name) as file:
+        scores = pq.read_table(file, columns=["object_id", "score", "probability"])
+    with store.open(failures_name) as file:
+        failures = pq.read_table(file, columns=["object_id", "reason"])
+    first = np.flatnonzero(~_repeated(sources["object_id"]))
+    return row_scores(sources, first, scores, failures)
+
+
+def _report(summary: ScoreSummary, ensemble: Ensemble, cutouts_path: str | Path) -> ScoreReport:
+    spec = ensemble.description.spec
+    return ScoreReport(
+        name=redact(Path(cutouts_path).absolute().name),
+        ensemble=ensemble.name,
+        facts=[
+            ("ensemble", ensemble.name),
+            ("members", ", ".join(ensemble.member_names)),
+            ("model hash", ensemble.model_hash),
+            ("provider", ensemble.provider),
+            ("lenspipe", __version__),
+            ("cutouts", redact(str(cutouts_path))),
+            ("scores", redact(summary.out)),
+            ("failures", redact(summary.failures_out)),
+        ],
+        thresholds=spec.thresholds,
+        calibration=spec.calibration,
+        failed=summary.failed.most_common(),
+        groups=summary.groups,
+    )
+
+
+def read_sources(
+    catalogue: str | Path | None, columns: Columns, layout: CutoutLayout, reader: Reader
+) -> pa.Table:
+    """The rows to score: object_id, ra, dec, healpix_29, `catalogue_row` and all other columns.
+
+    A position that is not known is null: so are all where there is no catalogue and the reader
+    tells them with the pixels. InputError where a column that is needed is missing.
+    """
+    if catalogue is None:
+        later = isinstance(reader, Locator)
+        table, columns = list_cutouts(layout.options, layout.base, not later), Columns()
+    else:
+        table = read_catalogue(catalogue)
+    table = _with(table, CATALOGUE_ROW, pa.array(np.arange(table.num_rows)))
+    table = _with_identity(table, columns)
+    missing = sorted(reader.columns - set(table.column_names))
+    if missing:
+        raise InputError("catalogue", f"column {missing[0]}, which the reader needs", "none")
+    return table
+
+
+def read_catalogue(path: str | Path) -> pa.Table:
+    """A CSV (comma-separated, with a header) or Parquet file as a table."""
+    text = str(path)
+    try:
+        if text.endswith((".parquet", ".parq", ".pq")):
+            return pq.read_table(text)
+        if text.endswith((".csv", ".csv.gz")):
+            return pacsv.read_csv(text)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"catalogue {path}", "a readable CSV or Parquet file", error) from error
+    raise InputError(f"catalogue {path}", "a name that ends in .csv or .parquet", text)
+
+
+def _with_identity(table: pa.Table, columns: Columns) -> pa.Table:
+    """The table with object_id, ra, dec and healpix_29."""
+    if columns.id not in table.column_names:
+        raise InputError("columns.id", f"one of {', '.join(table.column_names)}", repr(columns.id))
+    identity = table[columns.id].combine_chunks()
+    if pa.types.is_large_string(identity.type) or pa.types.is_string_view(identity.type):
+        identity = pc.cast(identity, pa.string())
+    if not (pa.types.is_integer(identity.type) or pa.types.is_string(identity.type)):
+        raise InputError("columns.id", "a column of integers or text", identity.type)
+    if identity.null_count:
+        raise InputError("columns.id", "an id in every row", f"{identity.null_count} without")
+    ra = _position(table, columns.ra, "ra")
+    dec = _position(table, columns.dec, "dec")
+    return _with_position(_with(table, "object_id", identity), ra, dec)
+
+
+def _position(table: pa.Table, name: str, default: str) -> np.ndarray:
+    """A column of degrees, NaN where there is none; only a column under its default may lack."""
+    if name not in table.column_names:
+        if name != default:
+            raise InputError(f"columns.{default}", "a column of the catalogue", repr(name))
+        return np.full(table.num_rows, np.nan)
+    try:
+        column = pc.cast(table[name], pa.float64())
+    except pa.ArrowInvalid as error:
+        raise InputError(f"columns.{default}", "a column of degrees", error) from error
+    return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
+
+
+def _with_position(table: pa.Table, ra: np.ndarray, dec: np.ndarray) -> pa.Table:
+    known = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90.0)
+    index = np.zeros(len(ra), np.int64)
+    index[known] = healpix_29(ra[known], dec[known])
+    table = _with(table, "ra", pa.array(ra, mask=~known))
+    table = _with(table, "dec", pa.array(dec, mask=~known))
+    return _with(table, "healpix_29", pa.array(index, mask=~known))
+
+
+def _with(table: pa.Table, name: str, column: Any) -> pa.Table:
+    if name in table.column_names:
+        return table.set_column(table.column_names.index(name), name, column)
+    return table.append_column(name, column)
+
+
+def _read_ahead(
+    reader: Reader,
+    sources: pa.Table,
+    ensemble: Ensemble,
+    locator: Locator | None,
+    repeated: Bool[np.ndarray, " n"],
+    chunk: int,
+) -> Iterator[ShardPixels]:
+    """Pixels of the rows, a chunk at a time; the next chunk is read while one is scored.
+
+    locator: the reader where it is to tell the positions as well. repeated: rows
+    that are not to be read. chunk: how many rows are read at once.
+    """
+
+    def read(start: int) -> ShardPixels:
+        began = time.perf_counter()
+        rows = sources.slice(start, chunk)
+        double = repeated[start : start + chunk]
+        wanted = rows.filter(pa.array(~double))
+        if locator is not None:
+            batch, found = locator.read_located(wanted, ensemble.inputs)
+            positions = np.full((rows.num_rows, 2), np.nan)
+            positions[~double] = found
+            rows = _with_position(rows, positions[:, 0], positions[:, 1])
+        else:
+            batch = reader.read(wanted, ensemble.inputs)
+        return ShardPixels(rows, double, batch, time.perf_counter() - began)
+
+    starts = range(0, sources.num_rows, chunk)
+    with ThreadPoolExecutor(1, "cutouts") as reading:
+        ahead = [reading.submit(read, start) for start in starts[:1]]
+        for following in [*starts[1:], None]:
+            if not ahead:
+                return
+            pixels = ahead.pop().result()
+            if following is not None:
+                ahead.append(reading.submit(read, following))
+            yield pixels
+
+
+def _repeated(identity: pa.ChunkedArray) -> Bool[np.ndarray, " n"]:
+    """Rows whose id an earlier row has: they are failures, never scored twice."""
+    codes = pc.dictionary_encode(identity).combine_chunks().indices.to_numpy()
+    repeated = np.ones(len(codes), bool)
+    repeated[np.unique(codes, return_index=True)[1]] = False
+    return repeated
+
+
+def _names(out: str | Path) -> tuple[str, str, str]:
+    """Folder, name of the scores, name of the failures."""
+    folder, _, name = resolve(str(out), str(Path.cwd())).rpartition("/")
+    stem = name.removesuffix(".parquet")
+    if stem == name or not stem:
+        raise InputError("--out", "a name that ends in .parquet", out)
+    if not is_url(folder) and Path(folder, name).is_dir():
+        raise InputError("--out", "a file", f"the folder {folder}/{name}")
+    check_output(folder, "--out")
+    return folder, name, f"{stem}.failures.parquet"
+
+
+def _count(summary: ScoreSummary, scores: pa.Table, failures: pa.Table) -> None:
+    summary.rows += scores.num_rows + failures.num_rows
+    summary.scored += scores.num_rows
+    summary.failed.update(failures["reason"].to_pylist())
+    values = scores["score"].to_numpy()
+    for threshold in summary.above:
+        summary.above[threshold] += int((values > threshold.score).sum())
+
+
+class _Tables:
+    """The two files that are written; both appear whole at the end, or neither.
+
+    Chunks are gathered to row groups of a size that readers like.
+    """
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        store: Store,
+        name: str,
+        failures_name: str,
+        sources: pa.Table,
+        ensemble: Ensemble,
+    ) -> None:
+        kind = sources.schema.field("object_id").type
+        self._scores = _writer(stack, store, name, score_schema(kind, ensemble.member_names))
+        self._failures = _writer(stack, store, failures_name, failure_schema(kind))
+
+        self._waiting: list[tuple[pa.Table, pa.Table]] = []
+        self._rows = 0
+
+    def write(self, scores: pa.Table, failures: pa.Table) -> None:
+        """Append the rows of one chunk."""
+        self._waiting.append((scores, without_credentials(failures)))
+        self._rows += scores.num_rows + failures.num_rows
+        if self._rows >= WRITE_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        for writer, tables in zip(
+            (self._scores, self._failures), zip(*self._waiting, strict=True), strict=False
+        ):
+            writer.write_table(pa.concat_tables(tables))
+        self._waiting, self._rows = [], 0
+
+
+def _writer(stack: ExitStack, store: Store, name: str, schema: pa.Schema) -> pq.ParquetWriter:
+    path = stack.enter_context(store.writing(name))
+    writer: pq.ParquetWriter = stack.enter_context(
+        pq.ParquetWriter(path, schema, compression="zstd")
+    )
+    return writer

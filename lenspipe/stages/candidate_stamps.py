@@ -1,0 +1,81 @@
+"""The pixels of the candidates, read again, with maps of what spoke for a lens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+from jaxtyping import Float32
+
+from lenspipe.catalogue.candidates import StampBatch
+from lenspipe.cutouts.planned import open_planned
+from lenspipe.errors import CorruptRunError
+from lenspipe.models.ensemble import Ensemble
+from lenspipe.models.explain import occlusion_map, square_masks
+from lenspipe.run_directory import PLAN_RECORD, RunDirectory
+from lenspipe.stages.planning import DUPLICATE, read_plan
+from lenspipe.stages.scoring import ScoreSettings, open_ensemble
+
+BATCH_ROWS = 512
+# A patch of about the size of an arc.
+PATCH_FRACTION = 0.17
+
+
+@dataclass(frozen=True)
+class CandidateStamps:
+    """Reads the stamps of ranked candidates; the best `explain` of them get an occlusion map."""
+
+    run: RunDirectory
+    settings: ScoreSettings
+    explain: int = 100
+
+    def __call__(self, table: pa.Table) -> Iterator[StampBatch]:
+        """table: candidates with `object_id`, the best first. Yields (ids, images, maps)."""
+        if not table.num_rows:
+            return
+        sources = self._sources(table["object_id"])
+        best = set(table["object_id"].to_pylist()[: self.explain])
+        reader = open_planned(self.settings.cutouts, self.settings.base)
+        ensemble = self._ensemble() if best else None
+        for start in range(0, sources.num_rows, BATCH_ROWS):
+            part = sources.slice(start, BATCH_ROWS)
+            batch = reader.read(part, self.settings.inputs)
+            ids = np.asarray(part["object_id"].to_pylist(), dtype=object)[batch.rows]
+            wanted = np.array([object_id in best for object_id in ids], bool)
+            maps = self._maps(ensemble, batch.images, wanted) if ensemble else None
+            yield ids, batch.images, maps
+
+    def _sources(self, ids: pa.ChunkedArray) -> pa.Table:
+        """The candidates' rows of the plan, in the order of their pixels."""
+        plan = read_plan(self.run)  # a listing of an object store may lag behind
+        if plan is None:
+            raise CorruptRunError(f"{PLAN_RECORD}: lost")
+        dataset = pads.dataset(
+            [self.run.store.path(file.name) for file in plan.files],
+            filesystem=self.run.store.arrow_filesystem(),
+            format="parquet",
+        )
+        wanted = pc.field("object_id").isin(ids.combine_chunks()) & ~pc.field(DUPLICATE)
+        return dataset.to_table(filter=wanted)
+
+    def _ensemble(self) -> Ensemble:
+        # The driver's node need not have the scorers' device.
+        return open_ensemble(replace(self.settings, provider="cpu"))
+
+    def _maps(
+        self, ensemble: Ensemble, images: Mapping[str, np.ndarray], wanted: np.ndarray
+    ) -> Float32[np.ndarray, "n y x"]:
+        spec = self.settings.inputs[0]
+        maps = np.full((len(wanted), spec.size_pixels, spec.size_pixels), np.nan, np.float32)
+        if wanted.any():
+            patch = max(1, round(spec.size_pixels * PATCH_FRACTION))
+            masks = square_masks(spec.size_pixels, patch, patch)
+            chosen = {name: pixels[wanted] for name, pixels in images.items()}
+            maps[wanted] = occlusion_map(
+                lambda pixels: ensemble.score(pixels, full=True).score, chosen, masks, spec.name
+            )
+        return maps

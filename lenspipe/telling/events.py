@@ -1,0 +1,79 @@
+"""What happens in a run, told once to the metrics and once to the progress display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lenspipe.metrics import RunMetrics
+from lenspipe.run_directory import ShardRecord, Stage
+from lenspipe.telling.progress import Progress
+
+
+@dataclass(frozen=True)
+class Events:
+    """The listeners of one run."""
+
+    metrics: RunMetrics
+    progress: Progress
+
+    def stage_started(self, stage: Stage, rows: int, shards: int) -> None:
+        """A stage of so many rows and shards begins."""
+        self.metrics.planned(stage, shards, rows)
+        self.metrics.started(stage)
+
+    def resumed(self, stage: Stage, records: Sequence[ShardRecord]) -> None:
+        """Shards of the stage were committed by an earlier attempt."""
+        self.metrics.resumed(stage, records)
+
+    def stage_resumed(self, stage: Stage, rows: int, done: int) -> None:
+        """All that an earlier attempt committed was told: `done` of so many rows."""
+        self.progress.stage_started(stage, rows, done)
+
+    def committed(self, record: ShardRecord) -> None:
+        """A shard was committed."""
+        self.metrics.committed(record)
+        self.progress.committed(record)
+        if record.halvings:
+            self.message(
+                f"a scorer's device ran out of memory: batches halved {record.halvings} times"
+            )
+
+    def retried(self, stage: Stage, detail: str) -> None:
+        """A shard is tried again."""
+        self.metrics.retried(stage)
+        self.progress.retried(stage, detail)
+
+    def split(self, stage: Stage, detail: str) -> None:
+        """A shard that failed every time is divided."""
+        self.metrics.split(stage)
+        self.progress.split(stage, detail)
+
+    def actor_restarted(self) -> None:
+        """An actor died and was replaced."""
+        self.metrics.actor_restarted()
+
+    def queue(self, stage: Stage, depth: int, running: int) -> None:
+        """So many shards wait for a worker, and so many are with one."""
+        self.metrics.queue(stage, depth, running)
+
+    def stage_finished(self, stage: Stage) -> None:
+        """A stage's last shard was committed."""
+        self.metrics.finished(stage)
+        self.progress.stage_finished(stage)
+
+    def run_started(self, name: str, output: str) -> None:
+        """A run begins, or is taken up again."""
+        self.progress.run_started(name, output)
+
+    def run_finished(self, state: str, counts: Mapping[str, int]) -> None:
+        """The run ended; counts: sources by what became of them."""
+        self.progress.run_finished(state, counts)
+
+    def note(self, text: str) -> None:
+        """What goes on in a phase that has no rows to count."""
+        self.progress.note(text)
+
+    def message(self, text: str) -> None:
+        """Something that a person should read."""
+        self.progress.message(text)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lenspipe.cutouts.files.paths import (
+    NameTemplate,
+    UnsafeNameError,
+    expand,
+    tiles_of,
+)
+from lenspipe.errors import InputError
+
+
+def test_tiles_take_their_names_from_the_templates() -> None:
+    paths = ["d/a_b_g.fits", "d/a_b_r.fits.fz", "d/c_g.fits.gz", "d/notes.txt", "d/c_g.fits.bak"]
+    tiles = tiles_of(paths, {"g": "{tile}_g.fits", "r": "{tile}_r.fits"})
+    assert [(t.name, dict(t.files)) for t in tiles] == [
+        ("a_b", {"g": "d/a_b_g.fits", "r": "d/a_b_r.fits.fz"}),
+        ("c", {"g": "d/c_g.fits.gz"}),
+    ]
+
+
+def test_a_star_in_a_template_and_one_file_for_all_bands() -> None:
+    tiles = tiles_of(["d/t1-v3.fits"], {"g": "{tile}-v*.fits", "r": "{tile}-v*.fits"})
+    assert [(t.name, dict(t.files)) for t in tiles] == [
+        ("t1", {"g": "d/t1-v3.fits", "r": "d/t1-v3.fits"})
+    ]
+
+
+def test_templates_with_folders_and_tiles_of_one_name_in_several() -> None:
+    paths = ["s/1/g.fits", "s/2/g.fits", "s/2/r.fits"]
+    by_folder = tiles_of(paths, {"g": "{tile}/g.fits", "r": "{tile}/r.fits"})
+    assert [(t.name, len(t.files)) for t in by_folder] == [("1", 1), ("2", 2)]
+    flat = tiles_of(["s/1/t_g.fits", "s/2/t_g.fits"], {"g": "{tile}_g.fits"})
+    assert [t.name for t in flat] == ["s/1/t", "s/2/t"]
+    twice = tiles_of(["s/a/a_g.fits", "s/a/b_g.fits"], {"g": "{tile}/{tile}_g.fits"})
+    assert [t.name for t in twice] == ["a"]
+
+
+def test_two_files_for_one_band_of_a_tile_are_refused() -> None:
+    with pytest.raises(InputError, match=r"cutouts\.bands\.g: expected one file per tile"):
+        tiles_of(["d/t_g.fits", "d/t_g.fits.fz"], {"g": "{tile}_g.fits"})
+
+
+@pytest.mark.parametrize("template", ["g.fits", "{tile}_{band}.fits"])
+def test_templates_without_tile_or_with_other_fields_are_refused(template: str) -> None:
+    with pytest.raises(InputError, match=r"cutouts\.bands\.g"):
+        tiles_of([], {"g": template})
+
+
+def test_a_path_stands_for_itself_and_a_glob_for_its_files(tmp_path: Path) -> None:
+    for name in ("b.fits", "a.fits", "c.txt"):
+        (tmp_path / name).touch()
+    assert expand("none.fits", str(tmp_path)) == (f"{tmp_path}/none.fits",)
+    assert [Path(p).name for p in expand("*.fits", str(tmp_path))] == ["a.fits", "b.fits"]
+
+
+def test_names_are_filled_from_columns_with_formats() -> None:
+    template = NameTemplate("d/{field}/{object_id:06d}_{band}.fits", "cutouts.path")
+    assert template.fields == {"field", "object_id", "band"}
+    assert template.is_integer("object_id")
+    assert not template.is_integer("field")
+    name = template.fill({"field": "w1", "object_id": 42, "band": "G/g"})
+    assert name == "d/w1/000042_G/g.fits"
+
+
+@pytest.mark.parametrize(
+    "value", ["../up", "a/b", "a\\b", "..", ".", ".hidden", "", "a\0b", "a..b"]
+)
+def test_values_that_lead_out_of_the_folder_are_refused(value: str) -> None:
+    with pytest.raises(UnsafeNameError, match="column name"):
+        NameTemplate("d/{name}.fits", "cutouts.path").fill({"name": value})
+
+
+@pytest.mark.parametrize("template", ["{a.b}", "{a[0]}", "{}", "{0}", "{a!r}", "{a:{b}}", "{a"])
+def test_templates_that_reach_beyond_column_names_are_refused(template: str) -> None:
+    with pytest.raises(InputError, match=r"cutouts\.path"):
+        NameTemplate(template, "cutouts.path")
+
+
+def test_fields_are_found_again_in_a_name() -> None:
+    template = NameTemplate("d[1]/{name}_{band}_{name}.fits", "cutouts.path")
+    match = template.pattern({"band": "g"}).fullmatch("d[1]/a_b_g_a_b.fits")
+    assert match is not None
+    assert match["name"] == "a_b"
+    assert template.pattern({"band": "g"}).fullmatch("d[1]/a_g_b.fits") is None
+    assert template.glob({"band": "g"}) == "d[[]1]/*_g_*.fits"

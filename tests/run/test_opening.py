@@ -1,0 +1,128 @@
+"""Taking a run up again: what --retry-failed takes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from lenspipe.config import load_survey
+from lenspipe.errors import CorruptRunError
+from lenspipe.metrics import RunMetrics
+from lenspipe.run.opening import check_and_open, tell_provider
+from lenspipe.run.shard_record import ShardRecord
+from lenspipe.run_directory import RunDirectory
+from lenspipe.stages.planning import make_plan
+from lenspipe.telling.events import Events
+from lenspipe.telling.progress import SilentProgress
+from tests.toy_survey import make_survey
+
+
+class _Listener(SilentProgress):
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.told.append(text)
+
+
+def _record(start: int, reasons: dict[str, int]) -> ShardRecord:
+    failed = sum(reasons.values())
+    return ShardRecord(
+        stage="select",
+        start=start,
+        stop=start + 10,
+        rows_in=10,
+        rows_out=0,
+        rows_failed=failed,
+        removed={"network": 10 - failed},
+        reasons=reasons,
+    )
+
+
+def _open(survey: Path, retry_failed: bool = False) -> list[str]:
+    listener = _Listener()
+    events = Events(RunMetrics("toy"), listener)
+    with check_and_open(load_survey(survey), events, retry_failed=retry_failed):
+        pass
+    return listener.told
+
+
+@pytest.fixture
+def survey(tmp_path: Path) -> Path:
+    """A run of which parts of the catalogue failed: one for good, one for a reason that passes."""
+    survey = make_survey(tmp_path, rows=30)
+    _open(survey)
+    run = RunDirectory(str(tmp_path / "run"))
+    run.commit(_record(0, {}), _record(10, {"unreadable": 10}), _record(20, {"bad_metadata": 1}))
+    return survey
+
+
+def _starts(survey: Path) -> list[int]:
+    return [r.start for r in RunDirectory(str(survey.parent / "run")).records("select")]
+
+
+def test_failed_parts_of_the_catalogue_are_taken_up_before_the_plan(survey: Path) -> None:
+    _open(survey)
+    assert _starts(survey) == [0, 10, 20]
+    told = _open(survey, retry_failed=True)
+    assert _starts(survey) == [0, 20]
+    assert "1 shards taken up again" in told[0]
+
+
+def test_after_the_plan_they_stay_and_that_is_told(survey: Path) -> None:
+    make_plan(RunDirectory(str(survey.parent / "run")), [], 10, 1)
+    told = _open(survey, retry_failed=True)
+    assert _starts(survey) == [0, 10, 20]
+    assert told[0].startswith("10 rows of the catalogue failed in stage select and stay so")
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_commit_that_cannot_be_read_is_made_again_by_a_retry(survey: Path, lost: bool) -> None:
+    run = RunDirectory(str(survey.parent / "run"))
+    run.commit(_record(30, {}))
+    name = "shards/select-00000000.jsonl"
+    if lost:
+        run.store.delete(name)
+    else:
+        run.store.write(name, run.store.read(name).replace(b"10", b"11", 1))
+    with pytest.raises(CorruptRunError, match=rf"^{name}: .*lenspipe run --retry-failed"):
+        _open(survey)
+    told = _open(survey, retry_failed=True)
+    assert told[0] == f"{name} was broken or lost: its rows are done again"
+    assert _starts(survey) == [30]
+    _open(survey)
+
+
+def test_a_commit_whose_file_is_gone_is_made_again_by_a_retry(survey: Path) -> None:
+    run = RunDirectory(str(survey.parent / "run"))
+    kept, lost = (
+        run.write_part("failures", start, start + 1, pa.table({"detail": ["x"]}))
+        for start in (30, 40)
+    )
+    for start, part in ((30, kept), (40, lost)):
+        run.commit(
+            _record(start, {"bad_metadata": 1}).model_copy(update={"parts": {"failures": part}})
+        )
+    run.store.delete(lost.name)
+    told = _open(survey, retry_failed=True)
+    assert told[0] == f"{lost.name} was lost: its rows are done again"
+    assert _starts(survey) == [0, 20, 30]
+    assert run.store.names("failures") == [kept.name]
+
+
+def test_a_resume_on_another_provider_is_told_once(tmp_path: Path) -> None:
+    survey = load_survey(make_survey(tmp_path, rows=20))
+
+    def told(provider: str) -> list[str]:
+        listener = _Listener()
+        with check_and_open(survey, Events(RunMetrics("toy"), listener)) as job:
+            tell_provider(job, provider)
+            assert (job.run.read_json("run.json") or {})["provider"] == provider
+        return [line for line in listener.told if "provider" in line]
+
+    assert told("cpu") == told("cpu") == []
+    [line] = told("cuda")
+    assert line.startswith("resuming with another provider: cpu before, cuda now")
+    assert told("cuda") == []

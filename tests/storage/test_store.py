@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import os
+import pickle
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from lenspipe.storage.store import Store, is_storage_fault
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """The same code on a disk and on an object store."""
+    if request.param == "local":
+        return Store(str(tmp_path / "run"))
+    fsspec.filesystem("memory").store.clear()
+    return Store(f"memory://{tmp_path.name}/run")
+
+
+def test_what_is_written_is_read(store: Store) -> None:
+    store.write("a/b.bin", b"one")
+    store.write("a/b.bin", b"two")
+    assert store.read("a/b.bin") == b"two"
+    assert store.size("a/b.bin") == 3
+    assert store.names() == ["a/b.bin"]
+    assert pickle.loads(pickle.dumps(store)).read("a/b.bin") == b"two"  # noqa: S301  # our own
+
+
+def test_a_large_file_becomes_visible_when_it_is_whole(store: Store) -> None:
+    with store.writing("big") as path:
+        path.write_bytes(b"half")
+        assert not store.exists("big")
+        path.write_bytes(b"whole")
+    assert store.read("big") == b"whole"
+
+
+def test_a_failed_write_leaves_nothing(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.writing("big") as path:
+        path.write_bytes(b"half")
+        raise RuntimeError
+    assert not store.exists("big")
+    assert store.names() == []
+
+
+def test_create_takes_a_name_once(store: Store) -> None:
+    assert store.create("lock", b"mine")
+    assert not store.create("lock", b"yours")
+    assert store.read("lock") == b"mine"
+
+
+def test_swap_replaces_what_was_seen_and_nothing_newer(store: Store) -> None:
+    store.write("lock", b"theirs")
+    content, tag = store.tagged("lock")
+    assert content == b"theirs"
+    assert store.swap("lock", b"mine", tag)
+    assert not store.swap("lock", b"late", tag)
+    assert store.read("lock") == b"mine"
+    assert not store.swap("none", b"mine", tag)
+    with pytest.raises(FileNotFoundError):
+        store.tagged("none")
+
+
+def test_a_create_whose_reply_was_lost_is_known_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(f"memory://{tmp_path.name}/lost")
+    put = store.fs.pipe_file
+
+    def reply_lost(path: str, data: bytes, mode: str) -> None:
+        if not store.fs.exists(path):
+            put(path, data)
+        raise FileExistsError(path)  # what the second try of the same request meets
+
+    monkeypatch.setattr(store.fs, "pipe_file", reply_lost)
+    assert store.create("lock", b"mine")
+    assert not store.create("lock", b"another's")
+
+
+@pytest.mark.parametrize("write", ["write", "writing", "create"])
+def test_a_file_is_on_the_disk_before_it_is_visible_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    synced: list[tuple[str, bool]] = []
+    target = tmp_path / "a" / "b"
+
+    def fsync(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        synced.append((kind, target.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store = Store(str(tmp_path))
+    if write == "writing":
+        with store.writing("a/b") as path:
+            path.write_bytes(b"x")
+    else:
+        getattr(store, write)("a/b", b"x")
+    assert synced == [("file", False), ("folder", True)]
+
+
+def test_a_create_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        Store(str(tmp_path)).create("lock", b"mine")
+    assert os.listdir(tmp_path) == []  # noqa: PTH208  # hidden files too
+
+
+def test_deleting_what_is_not_there_is_no_error(store: Store) -> None:
+    store.delete("nothing")
+    store.delete_folder("nothing")
+    assert store.names("nothing") == []
+
+
+def test_files_of_a_killed_writer_are_not_seen_and_are_removed(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write("select/whole", b"1")
+    (tmp_path / "select" / ".tmp-0123-part").write_bytes(b"half")
+    assert store.names() == ["select/whole"]
+    assert store.delete_unfinished() == 1
+    assert os.listdir(tmp_path / "select") == ["whole"]  # noqa: PTH208  # hidden files too
+
+
+def test_a_folder_of_a_killed_writer_is_not_seen_and_is_removed(store: Store) -> None:
+    store.write("catalogue/whole", b"1")
+    store.write("mine.tmp-notes/whole", b"1")
+    for name in ("dataset/part", "dataset/_metadata"):
+        store.write(f"catalogue.tmp-0123456789ab/{name}", b"half")
+    kept = ["catalogue/whole", "mine.tmp-notes/whole"]
+    assert store.names() == kept
+    assert store.delete_unfinished() == 1
+    assert sorted(path[len(store.root) + 1 :] for path in store.fs.find(store.root)) == kept
+    assert not store.fs.exists(store.path("catalogue.tmp-0123456789ab"))
+
+
+def test_what_an_object_store_refuses_is_a_fault_of_storage() -> None:
+    class EndpointConnectionError(Exception):
+        """As botocore has it: no OSError."""
+
+    EndpointConnectionError.__module__ = "botocore.exceptions"
+    assert is_storage_fault(EndpointConnectionError())
+    assert is_storage_fault(PermissionError())
+    assert not is_storage_fault(ValueError())
+
+
+def test_a_store_asks_before_each_change_and_changes_nothing_where_it_is_refused(
+    tmp_path: Path,
+) -> None:
+    """As a run's driver does, whose lock another process took."""
+
+    class LostError(Exception):
+        pass
+
+    def refuse() -> None:
+        raise LostError
+
+    store = Store(str(tmp_path))
+    store.write("a", b"1")
+    store.before_change = refuse
+    for change in (
+        lambda: store.write("a", b"2"),
+        lambda: store.create("b", b"2"),
+        lambda: store.delete("a"),
+        lambda: store.delete_folder(""),
+        store.delete_unfinished,
+    ):
+        with suppress(LostError):
+            change()
+    with pytest.raises(LostError), store.writing("c") as path:
+        path.write_bytes(b"2")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"1"}
+    assert store.read("a") == b"1"
+    pickle.loads(pickle.dumps(store)).write("a", b"2")  # noqa: S301  # our own bytes
+    assert store.read("a") == b"2"  # workers write parts, which count by the driver's word alone
