@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,13 +16,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from lenspipe.bench.stage import opened
 from lenspipe.catalogue.candidates import Rule, StampBatch
 from lenspipe.config import Sources
 from lenspipe.contracts import POSITION_FIELDS, Reason, score_schema, selected_schema
 from lenspipe.healpix import healpix_29
 from lenspipe.metrics import RunMetrics
-from lenspipe.run.ledger import Ledger
-from lenspipe.run.lock import RunLock
 from lenspipe.run.shard_record import ShardRecord
 from lenspipe.run_directory import RUN, RunDirectory
 from lenspipe.runtime import PoolOptions
@@ -32,7 +30,7 @@ from lenspipe.select.sources import list_parts
 from lenspipe.stages.planning import Plan, read_rows
 from lenspipe.stages.publish import PublishInfo, PublishSettings, publish
 from lenspipe.stages.scoring import PlanRows
-from lenspipe.stages.selecting import Quarantine, SelectorFactory, lay_out
+from lenspipe.stages.selecting import lay_out, stage_spec
 from lenspipe.stages.stage import StageSpec, run_stage
 from lenspipe.telling.events import Events
 from lenspipe.telling.progress import JsonProgress
@@ -123,14 +121,8 @@ def select_catalogue(run: RunDirectory, file: Path, workers: int) -> None:
     parts = list_parts(Sources(path=str(file)), ".")
     plan = plan_catalogue(Sources(path=str(file)), {"all": "i_kron_mag > -99"}, None, None, ".")
     begin(run, sum(part.rows for part in parts))
-    spec = StageSpec(
-        stage="select",
-        worker=SelectorFactory(run.url, plan),
-        quarantine=Quarantine(run, plan),
-        options=PoolOptions(workers=workers),
-    )
-    with opened(run) as ledger:
-        run_stage(ledger, spec, lay_out(parts))
+    with opened(run, _events()) as ledger:
+        run_stage(ledger, stage_spec(run, plan, PoolOptions(workers)), lay_out(parts))
 
 
 def score_plan(run: RunDirectory, plan: Plan, workers: int) -> None:
@@ -141,7 +133,7 @@ def score_plan(run: RunDirectory, plan: Plan, workers: int) -> None:
         quarantine=_never,
         options=PoolOptions(workers=workers, depth=2),
     )
-    with opened(run) as ledger:
+    with opened(run, _events()) as ledger:
         run_stage(ledger, spec, [PlanRows(*shard) for shard in plan.shards])
 
 
@@ -149,15 +141,9 @@ def _never(work: PlanRows, reason: Reason, detail: str) -> ShardRecord:
     raise RuntimeError(f"a simulated shard failed: {work}: {reason}: {detail}")
 
 
-@contextmanager
-def opened(run: RunDirectory) -> Iterator[Ledger]:
-    """The run taken up for writing, with the metrics and the event lines of a survey."""
-    lock = RunLock(run.store)
-    lock.acquire()
-    try:
-        yield Ledger(run, lock, Events(RunMetrics("simulated"), JsonProgress(io.StringIO())))
-    finally:
-        lock.release()
+def _events() -> Events:
+    """The metrics and the event lines of a survey."""
+    return Events(RunMetrics("simulated"), JsonProgress(io.StringIO()))
 
 
 def publish_run(run: RunDirectory) -> PublishInfo:

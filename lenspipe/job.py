@@ -60,12 +60,7 @@ def run_survey(
 def select(job: Job, workers: int) -> None:
     """Stages 1 and 2 of the pre-filter over the catalogue's parts; no pixel is read."""
     settled = settle_threshold(job)
-    spec = StageSpec(
-        stage="select",
-        worker=selecting.SelectorFactory(job.run.url, settled),
-        quarantine=selecting.Quarantine(job.run, settled),
-        options=_pool(job, workers),
-    )
+    spec = selecting.stage_spec(job.run, settled, _pool(job, workers))
     run_stage(job.ledger, spec, selecting.lay_out(job.checked.parts))
 
 
@@ -102,7 +97,7 @@ def score(job: Job, plan: Plan, slots: Slots) -> bool:
     settings = job.checked.score_settings(job.run.url, slots.provider, slots.threads)
     spec = StageSpec(
         stage="score",
-        worker=scoring.ScorerFactory(settings),
+        worker=scoring.ScorerFactory(settings, reads=not slots.readers),
         quarantine=scoring.Quarantine(job.run),
         options=_pool(job, slots.scorers, slots.cpus, slots.gpus, slots.depth),
         feed=scoring.PixelReading(settings) if slots.readers else None,

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tests.run.test_commit_log import LaggingStore
 
 from lenspipe.errors import CorruptRunError
 from lenspipe.run_directory import RunDirectory, ShardRecord
+from tests.run.test_commit_log import LaggingStore
 
 
 def record(run: RunDirectory, start: int, stop: int) -> ShardRecord:

@@ -23,17 +23,14 @@ import pyarrow.parquet as pq
 import zarr
 
 from lenspipe.bench.readers import BANDS, FORMATS, SCALE_ARCSEC, Stored
+from lenspipe.bench.stage import Stopwatch
 from lenspipe.config import Survey, parse_survey
 from lenspipe.contracts import InputSpec
 from lenspipe.job import plan_shards, score, select
-from lenspipe.metrics import RunMetrics
 from lenspipe.models.ensemble_file import describe_ensemble
 from lenspipe.processes.slots import Slots, plan_slots
-from lenspipe.run.opening import Job, check_and_open
-from lenspipe.run_directory import Stage
+from lenspipe.run.opening import check_and_open
 from lenspipe.runtime import connect
-from lenspipe.telling.events import Events
-from lenspipe.telling.progress import SilentProgress
 
 OTHERS = ("coadd", "stamps", "hdf5")
 _CHUNK_ROWS = 64
@@ -138,30 +135,14 @@ def _write_cutouts(path: Path, spec: InputSpec, rows: int) -> None:
         array[start:stop] = rng.normal(0.0, 0.1, (stop - start, *spec.shape)).astype(np.float32)
 
 
-class _Stopwatch(Events):
-    """Notes when the first shard is handed out and when the last is committed."""
-
-    began = 0.0
-
-    def queue(self, stage: Stage, depth: int, running: int) -> None:
-        """The first call of a stage comes when its actors are ready."""
-        super().queue(stage, depth, running)
-        if stage == "score" and not self.began:
-            object.__setattr__(self, "began", time.perf_counter())
-
-
 def stage_seconds(survey: Survey, slots: Slots) -> float:
     """Stage `score` of a run of its own, from the first shard handed out to the last committed."""
-    events = _Stopwatch(RunMetrics(survey.name), SilentProgress())
-    with check_and_open(survey, events) as job:
-        return _score_seconds(job, slots, events)
-
-
-def _score_seconds(job: Job, slots: Slots, events: _Stopwatch) -> float:
-    select(job, workers=1)
-    plan = plan_shards(job, slots)
-    score(job, plan, slots)
-    return time.perf_counter() - events.began
+    watch = Stopwatch("score")
+    with check_and_open(survey, watch.events()) as job:
+        select(job, workers=1)
+        plan = plan_shards(job, slots)
+        score(job, plan, slots)
+        return watch.seconds()
 
 
 def _bare_seconds(ensemble: str, pixels: np.ndarray, slots: Slots) -> float:

@@ -1,19 +1,19 @@
 """`select_vs_duckdb`: stage `select`, cuts and network, against a bare DuckDB query with the same
 cuts and threads; `select_cuts_vs_duckdb`: the same without the network.
 
-Both read the same Parquet file and write the survivors as Parquet. The stage does more for it:
-missing values, counts per cut, the photometry network, HEALPix indices, files that are synced to
-the disk, commit records.
+Both read the same Parquet file and write the survivors as Parquet. The stage is that of a run, in
+Ray's actors, as many as DuckDB has threads; its clock begins when they are ready. It does more for
+it: missing values, counts per cut, the photometry network, HEALPix indices, files that are synced
+to the disk, commit records. The query writes of each survivor what the stage reads of it: id and
+position, and with the network its features. `select_vs_duckdb_positions` is the stage with the
+network over a query that leaves the features out.
 """
 
 from __future__ import annotations
 
 import cProfile
-import resource
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from pstats import Stats
 from statistics import median
@@ -25,15 +25,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lenspipe import config
+from lenspipe.bench.stage import Stopwatch, opened
 from lenspipe.healpix import healpix_29
 from lenspipe.run_directory import RunDirectory
+from lenspipe.runtime import PoolOptions, connect
 from lenspipe.select import stage
 from lenspipe.select.cuts import CompiledCuts
+from lenspipe.select.measured import RESERVED
 from lenspipe.select.photometry import PhotometryNetwork
 from lenspipe.select.plan import SelectPlan, plan_catalogue
 from lenspipe.select.sources import SourcePart, list_parts
 from lenspipe.select.threshold import settle_threshold
-from lenspipe.stages.selecting import Selector, lay_out
+from lenspipe.stages.selecting import Selector, lay_out, stage_spec
+from lenspipe.stages.stage import run_stage
 
 # 1.3% of the random galaxies pass, as 0.8% of Pan-STARRS' sources pass its cuts: what few survivors
 # leave to be read decides the ratio.
@@ -56,19 +60,10 @@ _STEPS: dict[str, Callable[..., object]] = {
 NETWORK = "ps1-photometry"
 _CUTS_ONLY = {
     "select_vs_duckdb": "select_cuts_vs_duckdb",
-    "select_vs_duckdb_cpu": "select_cuts_vs_duckdb_cpu",
     "select_rows_per_s": "select_cuts_rows_per_s",
     "hours_for_3e9_rows": "select_cuts_hours_for_3e9_rows",
 }
 SURVEY_ROWS = 3e9  # Pan-STARRS 3π, the yardstick
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one pass took: seconds by the clock, and of all processor cores."""
-
-    wall_s: float
-    cpu_s: float
 
 
 def measure(
@@ -77,34 +72,35 @@ def measure(
     """Median over alternating rounds of DuckDB's seconds over ours, and the rates behind it.
 
     network: a photometry network on columns g_mag … i_mag, *_mag_err; without one, cuts only.
-    `select_vs_duckdb_cpu` is the same ratio of processor time, which other work on the machine
-    disturbs less.
     """
     with (
         TemporaryDirectory(prefix="lenspipe-bench-") as folder,
         duckdb.connect(config={"threads": threads}) as connection,
+        connect(cpus=threads),
     ):
         file = Path(folder, "catalogue.parquet")
         write_catalogue(file, rows)
         plan, parts = plan_for(file, network)
-        ours: list[Cost] = []
-        bare: list[Cost] = []
+        ours: list[float] = []
+        bare: list[float] = []
+        positions: list[float] = []
         for turn in range(rounds + 1):
             run = Path(folder, f"run{turn}")
-            costs = (
-                cost(lambda run=run: run_stage(run, plan, parts, threads)),  # type: ignore[misc]
-                cost(lambda: _duckdb(connection, file, Path(folder, "bare.parquet"))),
-            )
-            if turn:  # the first round warms caches and opens sessions
-                ours.append(costs[0])
-                bare.append(costs[1])
-    rate = rows / median(cost.wall_s for cost in ours)
-    pairs = list(zip(bare, ours, strict=True))
+            seconds = stage_seconds(run, plan, parts, threads)
+            queried = [
+                query_seconds(connection, file, Path(folder, "bare.parquet"), columns)
+                for columns in ((*RESERVED, *plan.network_columns), RESERVED)
+            ]
+            if turn:  # the first round warms caches
+                ours.append(seconds)
+                bare.append(queried[0])
+                positions.append(queried[1])
+    rate = rows / median(ours)
     return {
-        "select_vs_duckdb": median(b.wall_s / o.wall_s for b, o in pairs),
-        "select_vs_duckdb_cpu": median(b.cpu_s / o.cpu_s for b, o in pairs),
+        "select_vs_duckdb": median(b / o for b, o in zip(bare, ours, strict=True)),
+        "select_vs_duckdb_positions": median(p / o for p, o in zip(positions, ours, strict=True)),
         "select_rows_per_s": rate,
-        "duckdb_rows_per_s": rows / median(cost.wall_s for cost in bare),
+        "duckdb_rows_per_s": rows / median(bare),
         "hours_for_3e9_rows": SURVEY_ROWS / rate / 3600,
     }
 
@@ -128,7 +124,7 @@ def profile(rows: int = 2_000_000, network: str | None = None) -> dict[str, floa
         file = Path(folder, "catalogue.parquet")
         write_catalogue(file, rows)
         plan, parts = plan_for(file, network)
-        run_stage(Path(folder, "warm"), plan, parts, 1)
+        run_in_process(Path(folder, "warm"), plan, parts)
         profiler = cProfile.Profile(time.process_time, builtins=False)  # a clock read costs 1 µs
         selector = Selector(RunDirectory(str(Path(folder, "run"))), plan)
         for work in lay_out(parts):
@@ -155,26 +151,23 @@ def write_catalogue(path: Path, rows: int, seed: int = 0) -> None:
             writer.write_table(_galaxies(rng, start, min(rows - start, _GROUP_ROWS)))
 
 
-def run_stage(folder: Path, plan: SelectPlan, parts: tuple[SourcePart, ...], threads: int) -> None:
-    """The stage as a run does it, with threads in place of Ray's actors: every part is selected,
-    its files written and synced, and its record committed."""
+def stage_seconds(
+    folder: Path, plan: SelectPlan, parts: tuple[SourcePart, ...], workers: int
+) -> float:
+    """The stage as a run does it, from the first part handed out to the last commit."""
+    run, watch = RunDirectory(str(folder)), Stopwatch("select")
+    with opened(run, watch.events()) as ledger:
+        run_stage(ledger, stage_spec(run, plan, PoolOptions(workers)), lay_out(parts))
+        return watch.seconds()
+
+
+def run_in_process(folder: Path, plan: SelectPlan, parts: tuple[SourcePart, ...]) -> None:
+    """The stage's work without Ray: every part is selected, its files written and synced, and its
+    record committed."""
     run = RunDirectory(str(folder))
     selector = Selector(run, plan)
-    with ThreadPoolExecutor(threads) as pool:
-        for record in pool.map(selector, lay_out(parts)):
-            run.commit(record)
-
-
-def cost(work: Callable[[], None]) -> Cost:
-    """What a call took."""
-    wall, cpu = time.perf_counter(), _cpu_s()
-    work()
-    return Cost(time.perf_counter() - wall, _cpu_s() - cpu)
-
-
-def _cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    for work in lay_out(parts):
+        run.commit(selector(work))
 
 
 def _galaxies(rng: np.random.Generator, start: int, rows: int) -> pa.Table:
@@ -205,10 +198,14 @@ def plan_for(file: Path, network: str | None) -> tuple[SelectPlan, tuple[SourceP
     return settle_threshold(plan, parts), parts
 
 
-def _duckdb(connection: duckdb.DuckDBPyConnection, file: Path, out: Path) -> None:
+def query_seconds(
+    connection: duckdb.DuckDBPyConnection, file: Path, out: Path, columns: Sequence[str]
+) -> float:
     """The query alone. DuckDB keeps no order here: it writes survivors as they come."""
     where = " AND ".join(f"({cut})" for cut in CUTS.values())
+    began = time.perf_counter()
     connection.execute(
-        f"COPY (SELECT object_id, ra, dec FROM read_parquet('{file}') WHERE {where}) "  # noqa: S608  # constants
+        f"COPY (SELECT {', '.join(columns)} FROM read_parquet('{file}') WHERE {where}) "  # noqa: S608  # constants
         f"TO '{out}' (FORMAT parquet, COMPRESSION zstd)"
     )
+    return time.perf_counter() - began

@@ -155,6 +155,24 @@ class _Comparison(Condition):
 
 
 @dataclass(frozen=True)
+class _Within(Condition):
+    """Whether a number lies between two constants, ends included: it is computed once."""
+
+    number: Number
+    lower: _Constant
+    upper: _Constant
+    kind: str
+
+    def truth(self, batch: Batch) -> Truth:
+        kind = _FLOATS[self.kind]
+        found = self.number.values(batch)
+        numbers = _as(found, kind)
+        true = numbers >= kind(self.lower.number)
+        true &= numbers <= kind(self.upper.number)
+        return Truth(true if found.known is None else true & found.known, found.known)
+
+
+@dataclass(frozen=True)
 class _Missing(Condition):
     """Whether a column was not measured (`IS NULL`), or was."""
 
@@ -226,17 +244,29 @@ class _Translator:
         if node["type"] in _COMPARISONS:
             return self._comparison(node["type"], parts[0], parts[1], parts)
         if node["type"] == "COMPARE_BETWEEN":
-            value, lower, upper = parts
-            low = self._comparison("COMPARE_GREATERTHANOREQUALTO", value, lower, parts)
-            return _All((low, self._comparison("COMPARE_LESSTHANOREQUALTO", value, upper, parts)))
+            return self._between(parts)
         raise _NotPlainError
+
+    def _between(self, parts: Sequence[Node]) -> Condition:
+        value, lower, upper = parts
+        low = self._comparison("COMPARE_GREATERTHANOREQUALTO", value, lower, parts)
+        high = self._comparison("COMPARE_LESSTHANOREQUALTO", value, upper, parts)
+        if (
+            low.kind is not None
+            and isinstance(low.right, _Constant)
+            and isinstance(high.right, _Constant)
+        ):
+            return _Within(low.left, low.right, high.right, low.kind)
+        return _All((low, high))
 
     def _logic(self, kind: str, parts: list[Condition]) -> Condition:
         if kind == "CONJUNCTION_AND":
             return _All(tuple(parts))
         return _Not(_All(tuple(_Not(part) for part in parts)))  # De Morgan holds in Kleene's logic
 
-    def _comparison(self, name: str, left: Node, right: Node, meeting: Sequence[Node]) -> Condition:
+    def _comparison(
+        self, name: str, left: Node, right: Node, meeting: Sequence[Node]
+    ) -> _Comparison:
         types = [self.type_of(node) for node in meeting]
         if any(kind in _FLOATS for kind in types):
             kind = "DOUBLE" if "DOUBLE" in types else "FLOAT"

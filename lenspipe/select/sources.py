@@ -241,7 +241,7 @@ def _read_slice(
     with opened(piece.file) as file:
         inside = set(file.schema_arrow.names)
         wanted = sorted({column for column in stored.values() if column in inside})
-        at_once = take is None or use_threads or config.is_url(piece.file.path)
+        at_once = use_threads or config.is_url(piece.file.path)
         tables = [
             _read_columns(file, piece, groups, names, take, use_threads)
             for names in ([wanted] if at_once or not wanted else [[name] for name in wanted])
@@ -268,8 +268,8 @@ def _read_columns(
 ) -> pa.Table:
     """Columns of row groups of a slice, of all rows or of those to take.
 
-    Where few rows are taken, a column at a time costs a fifth less than all: what is decoded stays
-    in the processor's cache until it is dropped.
+    On a local disk a column at a time costs a tenth less than all, where few rows are taken a
+    fifth: what is decoded stays in the processor's cache.
     """
     numbers = [piece.first_group + k for k in groups]
     table = file.read_row_groups(numbers, columns=list(names), use_threads=use_threads)

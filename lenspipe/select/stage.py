@@ -7,6 +7,7 @@ failed (it survived the cuts but has no id, no usable position, or no score).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,6 +32,7 @@ __all__ = [
     "SelectPlan",
     "SelectResult",
     "plan_select",
+    "prepare",
     "select_part",
     "survivor_scores",
 ]
@@ -71,6 +73,18 @@ def select_part(part: SourcePart, plan: SelectPlan) -> SelectResult:
     return SelectResult(
         _selected(selected, scores if kept is None else scores[kept], plan), failures, counts
     )
+
+
+def prepare(plan: SelectPlan) -> None:
+    """Open network and reader, and rehearse on a part without rows: what Python imports on the way
+    takes longer than a real part does.
+
+    InputError where the network is none. Whatever else fails is told by the part that meets it,
+    which is tried again.
+    """
+    _network(plan)
+    with suppress(Exception):
+        select_part(SourcePart(0, ()), plan)
 
 
 def survivor_scores(part: SourcePart, plan: SelectPlan) -> Float32[np.ndarray, " n"]:
@@ -145,14 +159,14 @@ def _what_is_wrong(has_id: bool, ra: float, dec: float) -> str:
 
 
 def _scores(table: pa.Table, plan: SelectPlan) -> Float32[np.ndarray, " n"]:
-    network = _tools(plan).network
+    network = _network(plan)
     return network.score(table) if network else np.full(table.num_rows, np.nan, np.float32)
 
 
 def _selected(table: pa.Table, scores: Float32[np.ndarray, " n"], plan: SelectPlan) -> pa.Table:
     """Survivors as `select/part-*.parquet` holds them; ra within 0..360 deg."""
     ra, dec = _wrapped(_degrees(table, "ra")), _degrees(table, "dec")
-    reader = _tools(plan).reader
+    reader = _reader(plan)
     none = np.full(table.num_rows, -1, np.int64)
     columns = {
         "object_id": table.column("object_id"),
@@ -197,16 +211,13 @@ def _failures(
     )
 
 
-@dataclass(frozen=True)
-class _Tools:
-    network: PhotometryNetwork | None
-    reader: Reader | None
+@lru_cache(maxsize=2)
+def _network(plan: SelectPlan) -> PhotometryNetwork | None:
+    """The photometry network, opened once per process and plan."""
+    return PhotometryNetwork.load(plan.network, plan.threads) if plan.network else None
 
 
 @lru_cache(maxsize=2)
-def _tools(plan: SelectPlan) -> _Tools:
-    """What is costly to open, once per process and plan."""
-    return _Tools(
-        PhotometryNetwork.load(plan.network, plan.threads) if plan.network else None,
-        open_planned(plan.reader, plan.base) if plan.reader else None,
-    )
+def _reader(plan: SelectPlan) -> Reader | None:
+    """The reader that knows where pixels lie, opened once per process and plan."""
+    return open_planned(plan.reader, plan.base) if plan.reader else None

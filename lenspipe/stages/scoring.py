@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,14 +89,25 @@ class PixelReading:
 
     settings: ScoreSettings
 
+    def prepare(self) -> None:
+        """Open the reader, and rehearse on no rows: what Python imports on the way takes longer
+        than a real shard does. What fails is told by the shard that meets it, which is tried again.
+        """
+        with suppress(Exception):
+            rows = read_rows(RunDirectory(self.settings.run_url), (0, 1)).slice(0, 0)
+            self._reader().read(rows, self.settings.inputs)
+
     def __call__(self, work: PlanRows) -> ShardPixels:
         """Rows of the plan with their pixels; a row that cannot be read is a failure in it."""
         began = time.perf_counter()
         rows = read_rows(RunDirectory(self.settings.run_url), work.interval)
         repeated = rows[DUPLICATE].to_numpy()
-        reader = open_once(self.settings.cutouts, self.settings.base)
-        batch = reader.read(rows.filter(pc.invert(rows[DUPLICATE])), self.settings.inputs)
+        wanted = rows.filter(pc.invert(rows[DUPLICATE]))
+        batch = self._reader().read(wanted, self.settings.inputs)
         return ShardPixels(rows, repeated, batch, time.perf_counter() - began)
+
+    def _reader(self) -> Reader:
+        return open_once(self.settings.cutouts, self.settings.base)
 
 
 _OPENED: dict[tuple[str, str], Reader] = {}
@@ -113,13 +125,17 @@ def open_once(options: ReaderOptions, base: str) -> Reader:
 
 @dataclass(frozen=True)
 class ScorerFactory:
-    """Builds a `Scorer` inside an actor."""
+    """Builds a `Scorer` inside an actor. reads: whether it reads pixels for itself."""
 
     settings: ScoreSettings
+    reads: bool = True
 
     def __call__(self) -> Scorer:
-        """Open the ensemble; ProviderError where the device is not the one asked for."""
-        return Scorer(self.settings)
+        """Open ensemble and reader; ProviderError where the device is not the one asked for."""
+        scorer = Scorer(self.settings)
+        if self.reads:
+            scorer.read.prepare()
+        return scorer
 
 
 class Scorer:
@@ -127,7 +143,7 @@ class Scorer:
 
     def __init__(self, settings: ScoreSettings) -> None:
         self._run = RunDirectory(settings.run_url)
-        self._read = PixelReading(settings)
+        self.read = PixelReading(settings)
         self._ensemble = open_ensemble(settings)
         self._inference = threading.Lock()
         self._halvings = 0
@@ -137,7 +153,7 @@ class Scorer:
 
         Returns the shard's record, which counts only once the driver has committed it.
         """
-        pixels = pixels or self._read(work)
+        pixels = pixels or self.read(work)
         waiting = time.perf_counter()
         with self._inference:
             began = time.perf_counter()

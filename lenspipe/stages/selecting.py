@@ -12,8 +12,10 @@ import pyarrow as pa
 from lenspipe.contracts import Reason
 from lenspipe.intervals import Interval
 from lenspipe.run_directory import RunDirectory, ShardRecord
+from lenspipe.runtime import PoolOptions
 from lenspipe.select.sources import SourcePart, group_slices
-from lenspipe.select.stage import SelectCounts, SelectPlan, select_part
+from lenspipe.select.stage import SelectCounts, SelectPlan, prepare, select_part
+from lenspipe.stages.stage import StageSpec
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class SelectorFactory:
     plan: SelectPlan
 
     def __call__(self) -> Selector:
-        """The callable that the pool applies."""
+        """The callable that the pool applies; InputError where the network cannot be opened."""
+        prepare(self.plan)
         return Selector(RunDirectory(self.run_url), self.plan)
 
 
@@ -118,6 +121,13 @@ class Quarantine:
             reasons={str(reason): rows},
             parts={"failures": self.run.write_part("failures", *work.interval, table)},
         )
+
+
+def stage_spec(
+    run: RunDirectory, plan: SelectPlan, options: PoolOptions
+) -> StageSpec[CatalogueRows]:
+    """The stage as `run_stage` does it."""
+    return StageSpec("select", SelectorFactory(run.url, plan), Quarantine(run, plan), options)
 
 
 def removed(counts: SelectCounts) -> dict[str, int]:

@@ -96,7 +96,7 @@ def test_the_row_fails_alone(
 ) -> None:
     poison = undisturbed["object_id"][len(undisturbed) // 2].as_py()
     monkeypatch.setattr(
-        scoring, "ScorerFactory", lambda settings: PoisonedScorer(settings, poison, deed)
+        scoring, "ScorerFactory", lambda settings, **_: PoisonedScorer(settings, poison, deed)
     )
     directory = run(make(tmp_path))
     failures = directory.read_folder("failures", ["select", "score"])

@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from tests.stages.test_planning import selected
 
 from lenspipe.catalogue.candidates import Rule, StampBatch
 from lenspipe.contracts import InputSpec, failure_schema, score_schema
@@ -22,6 +21,7 @@ from lenspipe.run.verify import verify
 from lenspipe.run_directory import PLAN_RECORD, RUN, RunDirectory
 from lenspipe.stages.planning import make_plan, read_plan, read_rows
 from lenspipe.stages.publish import PublishSettings, publish
+from tests.stages.test_planning import selected
 
 SPEC = InputSpec("image", ("g", "r"), 4, 0.25, 25.0)
 SETTINGS = PublishSettings("toy", Rule(top=4, keep=3), (SPEC,), ("red",), partition_rows=4)

@@ -16,10 +16,10 @@ FILE_ROWS = 1_000_000
 SELECT = """
 import resource, sys
 from pathlib import Path
-from lenspipe.bench.select import plan_for, run_stage
+from lenspipe.bench.select import plan_for, run_in_process
 plan, parts = plan_for(Path(sys.argv[1]), None)
 assert sum(part.rows for part in parts) == int(sys.argv[3])
-run_stage(Path(sys.argv[2]), plan, parts, threads=1)
+run_in_process(Path(sys.argv[2]), plan, parts)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
