@@ -7,7 +7,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 DATA := ../shared/data
 
-.PHONY: setup setup-dev demo test test-chaos test-slow lint bench models clean
+.PHONY: setup setup-dev demo test test-chaos test-slow test-openvino lint bench models clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -42,6 +42,12 @@ test-chaos: setup-dev
 
 test-slow: setup-dev
 	$(VENV)/bin/python -m pytest -m slow
+
+# The other build of ONNX Runtime lies in a folder of its own, found before the first.
+test-openvino: setup-dev
+	test -d $(VENV)/openvino/onnxruntime || $(PIP) --no-deps --target $(VENV)/openvino onnxruntime-openvino
+	PYTHONPATH=$(VENV)/openvino $(VENV)/bin/python -c "import onnxruntime as o; assert 'OpenVINOExecutionProvider' in o.get_available_providers()"
+	PYTHONPATH=$(VENV)/openvino $(VENV)/bin/python -m pytest tests/models/test_openvino.py
 
 bench: setup
 	$(VENV)/bin/lenspipe bench

@@ -35,6 +35,7 @@ import zarr
 
 from lenspipe.bench.job import stage_seconds, write_survey
 from lenspipe.config import Survey
+from lenspipe.contracts import ProviderName
 from lenspipe.errors import ProviderError
 from lenspipe.models import cuda
 from lenspipe.models.card import read_card
@@ -42,7 +43,6 @@ from lenspipe.models.encode import encode, image_inputs
 from lenspipe.models.ensemble import describe_ensemble, load_ensemble
 from lenspipe.models.providers import (
     RUNTIME_NAMES,
-    ProviderName,
     ProviderOptions,
     cuda_devices,
     default_batch_size,

@@ -31,11 +31,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bologna_files import PARTS, SIZE, write_part
+from lenspipe.contracts import ProviderName
 from lenspipe.cutouts import open_reader
 from lenspipe.models import normalise, providers
 from lenspipe.models.ensemble_file import describe_ensemble
 from lenspipe.models.footprint import cpu_batch_size
-from lenspipe.models.providers import ProviderOptions
+from lenspipe.models.providers import ProviderOptions, parse_provider
 from lenspipe.score.layout import find_layout
 from lenspipe.score.listing import list_cutouts
 from lenspipe.score.score_cutouts import ScoreSummary, score_cutouts
@@ -111,20 +112,19 @@ def require_scored(summary: ScoreSummary, rows: int) -> None:
         raise RuntimeError(f"{summary.out}: {summary.scored} of {rows} rows were scored")
 
 
-def measure(model: Path, public: Path, part: str, threads: int, rounds: int) -> dict[str, Any]:
+def measure(
+    model: Path, public: Path, part: str, threads: int, rounds: int, provider: ProviderName
+) -> dict[str, Any]:
     """Rates of one network: the command, the bare session, and what the steps take alone."""
     layout = LAYOUTS / f"bologna_{part}.yaml"
     out = model.with_suffix(".parquet")
 
     def command() -> Any:
         return score_cutouts(
-            str(model), public, out, layout=layout, provider="cpu", threads=threads
+            str(model), public, out, layout=layout, provider=provider, threads=threads
         )
 
     rows_at_once = cpu_batch_size([model])
-    session = providers.open_session(
-        model.read_bytes(), "cpu", threads, 0, ProviderOptions(), f"model {model}"
-    )
     inputs = describe_ensemble(str(model)).inputs
     found = find_layout(public, layout)
     listing, listing_cpu, sources = timed(lambda: list_cutouts(found.options, found.base, False))
@@ -134,6 +134,10 @@ def measure(model: Path, public: Path, part: str, threads: int, rounds: int) -> 
     scaling, scaling_cpu, scaled = timed(lambda: normalise.apply("zscale", {}, pixels, np))
     rows = len(pixels)
     rows_at_once = min(rows_at_once, rows)
+    options = ProviderOptions(batch_rows=rows_at_once)
+    session = providers.open_session(
+        model.read_bytes(), provider, threads, 0, options, f"model {model}"
+    )
     starts = range(0, rows // rows_at_once * rows_at_once, rows_at_once)
     parts = [scaled[start : start + rows_at_once] for start in starts]
 
@@ -176,18 +180,24 @@ def measure(model: Path, public: Path, part: str, threads: int, rounds: int) -> 
     }
 
 
-def whole_command(model: Path, public: Path, part: str, threads: int) -> float:
+def whole_command(
+    model: Path, public: Path, part: str, threads: int, provider: ProviderName
+) -> float:
     """Seconds of `lenspipe score` in a process of its own, Python's start and imports included."""
     out = model.with_suffix(".command.parquet")
     arguments = ["score", str(model), str(public), "--out", str(out), "--no-report"]
-    arguments += ["--layout", str(LAYOUTS / f"bologna_{part}.yaml"), "--provider", "cpu"]
+    arguments += ["--layout", str(LAYOUTS / f"bologna_{part}.yaml"), "--provider", provider]
     command = [sys.executable, "-m", "lenspipe", *arguments, "--threads", str(threads)]
     return timed(lambda: subprocess.run(command, check=True, capture_output=True))[0]
 
 
 def run(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Everything, as one JSON object; progress goes to the standard error."""
-    found: dict[str, Any] = {"objects": options.objects, "threads": options.threads}
+    found: dict[str, Any] = {
+        "objects": options.objects,
+        "threads": options.threads,
+        "provider": options.provider,
+    }
     for part in options.parts:
         folder = work / f"{part}-{options.objects}"
         public = folder / "Public"
@@ -198,9 +208,13 @@ def run(work: Path, options: argparse.Namespace) -> dict[str, Any]:
             model = work / f"{name}-{part}.onnx"
             if not model.exists():
                 export(name, part, model)
-            rows[name] = measure(model, public, part, options.threads, options.rounds)
+            rows[name] = measure(
+                model, public, part, options.threads, options.rounds, options.provider
+            )
             if options.command:
-                rows[name]["command_s"] = whole_command(model, public, part, options.threads)
+                rows[name]["command_s"] = whole_command(
+                    model, public, part, options.threads, options.provider
+                )
             print(part, name, json.dumps(_rounded(rows[name])), file=sys.stderr, flush=True)
         found[part] = {
             "networks": rows,
@@ -242,6 +256,7 @@ def main() -> None:
         choices=list(LEXACTUM_ON_2_CORES),
         default=list(LEXACTUM_ON_2_CORES),
     )
+    parser.add_argument("--provider", type=parse_provider, default="cpu")
     parser.add_argument("--command", action="store_true", help="time a process of its own too")
     parser.add_argument("--work", type=Path, help="folder that keeps files and networks")
     options = parser.parse_args()

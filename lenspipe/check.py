@@ -10,11 +10,11 @@ from typing import Any
 from lenspipe import cutouts
 from lenspipe.catalogue.candidates import Rule
 from lenspipe.config import Survey, resolve
+from lenspipe.contracts import ProviderName
 from lenspipe.cutouts.base import BandInfo, Inspector
 from lenspipe.cutouts.files.listing import Listing
 from lenspipe.models.card import file_sha256
 from lenspipe.models.ensemble_file import EnsembleDescription, describe_ensemble
-from lenspipe.models.providers import ProviderName
 from lenspipe.preflight import check_address, check_apart, check_output, free_bytes, local_slots
 from lenspipe.processes.slots import Slots
 from lenspipe.redaction import redact

@@ -93,7 +93,9 @@ def score(
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of the reader's options.")
     ] = None,
-    provider: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt.")] = "auto",
+    provider: Annotated[
+        str, typer.Option(help="auto, cpu, openvino, openvino_bf16, cuda or tensorrt.")
+    ] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads; default: all cores.")] = None,
     group: Annotated[
         list[str] | None, typer.Option(help="Catalogue column to count results by; repeatable.")

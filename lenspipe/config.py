@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic import model_validator as after_model
 
 from lenspipe import cutouts
+from lenspipe.contracts import ProviderName
 from lenspipe.cutouts.base import (
     Block,
     Count,
@@ -96,7 +97,7 @@ class Runtime(Block):
     driver that `metrics_port` listens on.
     """
 
-    provider: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    provider: ProviderName = "auto"
     shard_rows: Count = 8192
     batch_size: Count | None = None
     scorers: Count | None = None

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Int64, UInt32
+
+# Execution providers of ONNX Runtime, and the arithmetic that they are asked for.
+ProviderName = Literal["auto", "cpu", "openvino", "openvino_bf16", "cuda", "tensorrt"]
 
 
 class Flag(IntFlag):

@@ -49,7 +49,7 @@ def test_the_example_of_the_design_is_read() -> None:
         (
             "runtime.provider",
             "tpu",
-            "runtime.provider: expected one of auto, cpu, cuda or",
+            "runtime.provider: expected one of auto, cpu, openvino",
         ),
         ("photometry.keep", {}, "photometry.keep: expected exactly one of score_above, fraction"),
         ("candidates", {"fpr": 0.1, "top": 3}, "candidates: expected exactly one of fpr"),

@@ -22,7 +22,7 @@ class Stopwatch(RunMetrics):
         self._stage = stage
         self._began: float | None = None
 
-    def queue(self, stage: Stage, depth: int, running: int) -> None:
+    def queue(self, stage: Stage, depth: int, running: int | None = None) -> None:
         """The first call of a stage comes when its workers are ready."""
         super().queue(stage, depth, running)
         if stage == self._stage and self._began is None:

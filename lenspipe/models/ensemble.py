@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from lenspipe import blenders
-from lenspipe.contracts import InputSpec
+from lenspipe.contracts import InputSpec, ProviderName
 from lenspipe.errors import InputError, MemberError
 from lenspipe.models.calibrate import calibrate
 from lenspipe.models.card import Threshold
@@ -21,11 +21,11 @@ from lenspipe.models.ensemble_file import (
     describe_ensemble,
 )
 from lenspipe.models.providers import (
-    ProviderName,
     ProviderOptions,
     choose,
     default_batch_size,
     memory_share,
+    on_gpu,
 )
 from lenspipe.models.session import Member, default_options
 
@@ -190,7 +190,7 @@ def load_ensemble(
     rows = batch_size or default_batch_size(chosen)
     description = described or describe_ensemble(name_or_path, base)
     given = options or default_options()
-    if chosen != "cpu" and given.memory_bytes is None:
+    if on_gpu(chosen) and given.memory_bytes is None:
         each = memory_share(gpu_share, len(description.members), device_id)
         given = replace(given, memory_bytes=each)
     members = tuple(

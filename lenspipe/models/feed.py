@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import onnxruntime
 
-from lenspipe.models import cuda
+from lenspipe.models import cuda, providers
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -55,9 +55,9 @@ def make_feed(
     """The feed for a provider."""
     options = onnxruntime.RunOptions()
     options.log_severity_level = 4  # every failure is raised; it need not be printed too
-    if provider == "cpu":
-        return HostFeed(session, output, specs, options)
-    return DeviceFeed(session, output, specs, options, "cuda", device_id)
+    if providers.on_gpu(provider):
+        return DeviceFeed(session, output, specs, options, "cuda", device_id)
+    return HostFeed(session, output, specs, options)
 
 
 class HostFeed:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import ctypes
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
+import onnx
 import onnxruntime
 
+from lenspipe.contracts import ProviderName
 from lenspipe.errors import InputError, ProviderError
 from lenspipe.models import cuda
 
-ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]
 RUNTIME_NAMES = {
     "cpu": "CPUExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "openvino_bf16": "OpenVINOExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-
+# Arithmetic of OpenVINO's networks: bfloat16 has 8 bits, and units of its own on newer CPUs.
+_OPENVINO_PRECISION = {"openvino": "f32", "openvino_bf16": "bf16"}
 
 # What a process takes of a device before the first tensor: context, kernels, cuDNN, cuBLAS.
 CONTEXT_BYTES = 600 * 1024**2
@@ -31,12 +37,19 @@ class ProviderOptions:
     tf32: CUDA may round products to 10 bits; off, so that CPU and GPU agree to float32.
     engine_cache: folder where TensorRT keeps the engines that it built (minutes each).
     memory_bytes: most that one session may take of the device; None: all that is there.
+    batch_rows: rows of every batch, for OpenVINO, which compiles a network for one shape.
     """
 
     fp16: bool = False
     tf32: bool = False
     engine_cache: str | None = None
     memory_bytes: int | None = None
+    batch_rows: int | None = None
+
+
+def on_gpu(provider: str) -> bool:
+    """Whether a provider that was chosen computes on a device with a memory of its own."""
+    return provider in {"cuda", "tensorrt"}
 
 
 def memory_share(share: float, sessions: int, device_id: int = 0) -> int | None:
@@ -71,7 +84,7 @@ def parse_provider(text: str) -> ProviderName:
 
 def default_batch_size(provider: str) -> int:
     """Rows of a batch where nobody says: a short last batch wastes little, or a GPU is full."""
-    return 64 if provider == "cpu" else 512
+    return 512 if on_gpu(provider) else 64
 
 
 def choose(provider: ProviderName) -> str:
@@ -98,16 +111,20 @@ def open_session(
     start: both of its fall-backs are switched off and the result is looked at.
     """
     _require(provider)
+    settings = _session_options(threads)
+    if provider in _OPENVINO_PRECISION and options.batch_rows is not None:
+        for name in _batch_names(model):
+            settings.add_free_dimension_override_by_name(name, options.batch_rows)
     try:
         session = onnxruntime.InferenceSession(
             model,
-            sess_options=_session_options(threads),
-            providers=_provider_list(provider, device_id, options),
+            sess_options=settings,
+            providers=_provider_list(provider, device_id, options, threads),
             enable_fallback=False,
         )
     # ONNX Runtime's exceptions have no common base but Exception.
     except Exception as error:
-        if provider == "cpu":
+        if not on_gpu(provider):
             raise InputError(field, "a graph that ONNX Runtime runs", error) from error
         raise ProviderError(f"provider {provider}: {field}: {error}") from error
     session.disable_fallback()
@@ -128,12 +145,19 @@ def _require(provider: str) -> None:
         raise ProviderError(
             f"provider {provider}: this onnxruntime {onnxruntime.__version__} has only {available}"
         )
-    if provider == "cpu":
+    if not on_gpu(provider):
         return
     if cuda_devices() == 0:
         raise ProviderError(f"provider {provider}: no CUDA device is visible to this process")
     # CUDA and cuDNN that pip installed are found only when they are loaded beforehand.
     onnxruntime.preload_dlls()
+
+
+def _batch_names(model: bytes) -> set[str]:
+    """What the graph calls the first axis of its inputs, where its length is left open."""
+    graph = onnx.load_model_from_string(model).graph
+    axes = (value.type.tensor_type.shape.dim for value in graph.input)
+    return {shape[0].dim_param for shape in axes if shape and shape[0].dim_param}
 
 
 def _session_options(threads: int) -> onnxruntime.SessionOptions:
@@ -146,11 +170,15 @@ def _session_options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def _provider_list(provider: str, device_id: int, options: ProviderOptions) -> list[Any]:
+def _provider_list(
+    provider: str, device_id: int, options: ProviderOptions, threads: int = 1
+) -> list[Any]:
     """Providers in order of preference, with their options; later ones take single operators."""
     cpu: list[Any] = [RUNTIME_NAMES["cpu"]]
     if provider == "cpu":
         return cpu
+    if provider in _OPENVINO_PRECISION:
+        return [(RUNTIME_NAMES[provider], _openvino_options(provider, threads)), *cpu]
     given = {"device_id": str(device_id), "use_tf32": str(int(options.tf32))}
     if options.memory_bytes is not None:
         # Doubling the arena, the default, would overshoot a small share.
@@ -166,3 +194,13 @@ def _provider_list(provider: str, device_id: int, options: ProviderOptions) -> l
         tensorrt["trt_engine_cache_enable"] = "True"
         tensorrt["trt_engine_cache_path"] = options.engine_cache
     return [(RUNTIME_NAMES["tensorrt"], tensorrt), on_cuda, *cpu]
+
+
+def _openvino_options(provider: str, threads: int) -> Mapping[str, str]:
+    """One stream: the batches of a process come one after another."""
+    device = {
+        "INFERENCE_PRECISION_HINT": _OPENVINO_PRECISION[provider],
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    return {"device_type": "CPU", "load_config": json.dumps({"CPU": device})}

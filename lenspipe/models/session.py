@@ -13,14 +13,14 @@ import numpy as np
 import onnxruntime
 from jaxtyping import Bool, Float32
 
-from lenspipe.contracts import InputSpec
+from lenspipe.contracts import InputSpec, ProviderName
 from lenspipe.errors import InputError, MemberError, ProviderError
 from lenspipe.models import cuda, engine_cache, normalise, providers
 from lenspipe.models.card import ModelCard, read_model
 from lenspipe.models.encode import RUNTIME_TYPES, encode, image_inputs, input_dtype
 from lenspipe.models.engine_cache import EngineKey, Engines
 from lenspipe.models.feed import Feed, ahead, make_feed
-from lenspipe.models.providers import ProviderName, ProviderOptions
+from lenspipe.models.providers import ProviderOptions
 
 FEATURES = "features"  # key under which `predict` takes a photometry network's input
 # What ONNX Runtime's allocator, CUDA, cuDNN, cuBLAS and TensorRT say when memory is short. They
@@ -93,7 +93,7 @@ class Member:
         content, card = read_model(path)
         check_normalisation(card, str(path))
         chosen = providers.choose(provider)
-        given = options or default_options()
+        given = replace(options or default_options(), batch_rows=batch_size)
         sha256 = hashlib.sha256(content).hexdigest()
 
         def opened(with_options: ProviderOptions) -> Member:

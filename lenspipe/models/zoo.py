@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lenspipe.contracts import InputSpec
+from lenspipe.contracts import InputSpec, ProviderName
 from lenspipe.models.card import read_card
 from lenspipe.models.ensemble import load_ensemble
 from lenspipe.models.ensemble_file import describe_ensemble
 from lenspipe.models.locate import find, folder, names
-from lenspipe.models.providers import ProviderName
 from lenspipe.models.self_test import ROWS, difference
 from lenspipe.models.session import Member
 

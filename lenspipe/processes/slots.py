@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lenspipe.config import Runtime
+from lenspipe.contracts import ProviderName
 from lenspipe.errors import InputError
-from lenspipe.models.providers import ProviderName
+from lenspipe.models.providers import on_gpu
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,16 @@ def plan_slots(machine: Machine, runtime: Runtime) -> Slots:
     provider = runtime.provider
     if provider == "auto":
         provider = "cuda" if gpus > 0 else "cpu"
-    on_gpu = provider != "cpu"
-    if on_gpu and gpus <= 0:
-        raise InputError("runtime.provider", "cpu, as the cluster has no GPU", provider)
+    wants_gpu = on_gpu(provider)
+    if wants_gpu and gpus <= 0:
+        raise InputError("runtime.provider", "cpu or openvino, as the cluster has no GPU", provider)
     per_scorer = runtime.cpus_per_scorer
     fitting = int((cpus - runtime.readers) / per_scorer + 1e-9)
-    if on_gpu:
+    if wants_gpu:
         fitting = min(fitting, scorers_on(gpus, runtime.gpus_per_scorer))
     scorers = runtime.scorers or fitting
     if scorers < 1 or scorers > fitting:
-        gpu_part = f", {gpus:g} GPUs" if on_gpu else ""
+        gpu_part = f", {gpus:g} GPUs" if wants_gpu else ""
         raise InputError(
             "runtime.scorers",
             f"scorers of {per_scorer:g} CPUs and {runtime.readers} readers that fit into "
@@ -66,7 +67,7 @@ def plan_slots(machine: Machine, runtime: Runtime) -> Slots:
     return Slots(
         scorers=scorers,
         cpus=per_scorer,
-        gpus=runtime.gpus_per_scorer if on_gpu else 0.0,
+        gpus=runtime.gpus_per_scorer if wants_gpu else 0.0,
         readers=runtime.readers,
         depth=1 + max(runtime.read_ahead, -(-runtime.readers // scorers)),
         provider=provider,

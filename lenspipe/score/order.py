@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from jaxtyping import Int64
 
 from lenspipe.cutouts.base import Reader
+from lenspipe.models.providers import on_gpu
 from lenspipe.score.layout import CATALOGUE_ROW
 from lenspipe.stages.scoring import ShardPixels
 
@@ -21,7 +22,7 @@ def chunk_rows(reader: str, provider: str, batch_size: int) -> int:
 
     reader: its name; provider: the one in use; batch_size: the largest of a member.
     """
-    if reader == "stamps" and provider == "cpu":
+    if reader == "stamps" and not on_gpu(provider):
         return STAMP_ROWS
     return max(LEAST_ROWS, _BATCHES * batch_size)
 

@@ -20,14 +20,14 @@ from jaxtyping import Bool
 
 from lenspipe import __version__, cutouts
 from lenspipe.config import Columns, is_url, resolve
-from lenspipe.contracts import failure_schema, score_schema
+from lenspipe.contracts import ProviderName, failure_schema, score_schema
 from lenspipe.cutouts.base import Locator, Reader
 from lenspipe.errors import InputError
 from lenspipe.healpix import healpix_29
 from lenspipe.models.card import Threshold
 from lenspipe.models.ensemble import Ensemble, describe_ensemble, load_ensemble
 from lenspipe.models.footprint import cpu_batch_size
-from lenspipe.models.providers import ProviderName, choose
+from lenspipe.models.providers import choose, on_gpu
 from lenspipe.preflight import check_output
 from lenspipe.redaction import redact
 from lenspipe.run_directory import without_credentials
@@ -114,7 +114,7 @@ def score_cutouts(
     reader.check(described.inputs)
     sources = read_sources(catalogue or found.catalogue, named, found, reader)
     values = group_values(sources, group) if group else []
-    if batch_size is None and choose(provider) == "cpu":
+    if batch_size is None and not on_gpu(choose(provider)):
         batch_size = cpu_batch_size([member.path for member in described.members])
     loaded = load_ensemble(
         ensemble,

@@ -18,6 +18,7 @@ from lenspipe.contracts import (
     CutoutBatch,
     Failure,
     InputSpec,
+    ProviderName,
     Reason,
     failure_schema,
     member_column,
@@ -28,7 +29,6 @@ from lenspipe.cutouts.planned import open_planned
 from lenspipe.errors import InputError
 from lenspipe.intervals import Interval, halves
 from lenspipe.models.ensemble import Ensemble, load_ensemble
-from lenspipe.models.providers import ProviderName
 from lenspipe.run_directory import RunDirectory, ShardRecord
 from lenspipe.stages.planning import DUPLICATE, read_rows
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from time import sleep
 from typing import TypeVar
 
 from lenspipe.errors import LenspipeError, StoppedError
@@ -44,7 +44,7 @@ def patiently(
                 raise gave_up(refusals, line) from error
             rest = rest_s(refusals)
             told(f"storage refused, the run rests {rest:g} s: {line}")
-            time.sleep(rest)
+            sleep(rest)
 
 
 def gave_up(refusals: int, line: str) -> StoppedError:

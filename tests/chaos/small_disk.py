@@ -25,7 +25,7 @@ BALLAST = "ballast"
 FULL = "No space left on device"
 # Waits of a tenth: what the run does between them is the same.
 RUN = (
-    "from lenspipe.storage.store import patience; "
+    "from lenspipe.storage import patience; "
     "patience.rest_s = lambda refusals: {rest_s} * refusals; "
     "from lenspipe.cli import main; main()"
 )

@@ -124,7 +124,7 @@ def test_a_quota_that_is_spent_is_waited_for_by_whatever_the_driver_writes(
     events = Events(RunMetrics("toy"), SilentProgress())
     quota = _Quota(refusals)
     with monkeypatch.context() as full:
-        full.setattr("lenspipe.storage.patience.time.sleep", lambda _seconds: None)
+        full.setattr("lenspipe.storage.patience.sleep", lambda _seconds: None)
         quota.put_into(full)
         if refusals < ATTEMPTS:
             run_survey(load_survey(survey), events)

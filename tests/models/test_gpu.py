@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from lenspipe.contracts import ProviderName
 from lenspipe.errors import ProviderError
 from lenspipe.models import providers
 from lenspipe.models.card import ImageInput, read_card, write_card
@@ -41,14 +42,14 @@ def _has_tensorrt() -> bool:
 
 
 @pytest.fixture(params=["cuda", "tensorrt"])
-def provider(request: pytest.FixtureRequest) -> providers.ProviderName:
-    chosen: providers.ProviderName = request.param
+def provider(request: pytest.FixtureRequest) -> ProviderName:
+    chosen: ProviderName = request.param
     _needs(chosen)
     return chosen
 
 
 @pytest.mark.parametrize("rows", [1, 8, 13])
-def test_gpu_and_cpu_agree(tmp_path: Path, provider: providers.ProviderName, rows: int) -> None:
+def test_gpu_and_cpu_agree(tmp_path: Path, provider: ProviderName, rows: int) -> None:
     """Float32 on both (TF32 off), sums in another order: 1e-4 for logits of order one."""
     toy_models.make_member(tmp_path / "toy.onnx", bias=0.5)
     images = np.random.default_rng(0).normal(size=(rows, *SHAPE)).astype(np.float32)
@@ -88,9 +89,7 @@ def test_tensorrt_without_its_libraries_is_refused(tmp_path: Path) -> None:
         Member.load(tmp_path / "toy.onnx", "tensorrt")
 
 
-def test_uploads_come_from_page_locked_memory(
-    tmp_path: Path, provider: providers.ProviderName
-) -> None:
+def test_uploads_come_from_page_locked_memory(tmp_path: Path, provider: ProviderName) -> None:
     toy_models.make_member(tmp_path / "toy.onnx")
     member = Member.load(tmp_path / "toy.onnx", provider, batch_size=8)
     assert isinstance(member._feed, DeviceFeed)
@@ -103,7 +102,7 @@ def test_uploads_come_from_page_locked_memory(
 )
 def test_small_types_are_cast_on_the_device(
     tmp_path: Path,
-    provider: providers.ProviderName,
+    provider: ProviderName,
     dtype: str,
     quantum: float | None,
     tolerance: float,
@@ -122,9 +121,7 @@ def test_small_types_are_cast_on_the_device(
     np.testing.assert_allclose(found, wanted, atol=tolerance)
 
 
-def test_half_precision_agrees_with_the_cpu(
-    tmp_path: Path, provider: providers.ProviderName
-) -> None:
+def test_half_precision_agrees_with_the_cpu(tmp_path: Path, provider: ProviderName) -> None:
     """A shipped member in float16 on both; its sums run in another order and precision."""
     source, out = find("ps1-resnet"), tmp_path / "half.onnx"
     stamps = example_stamps(read_card(source), 32)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lenspipe.contracts import ProviderName
 from lenspipe.errors import InputError, MemberError, ProviderError
 from lenspipe.models import normalise, providers
 from lenspipe.models.card import (
@@ -282,9 +283,7 @@ def test_an_operator_that_no_one_knows_is_refused(path: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_a_provider_that_is_not_there_is_an_error(
-    path: Path, provider: providers.ProviderName
-) -> None:
+def test_a_provider_that_is_not_there_is_an_error(path: Path, provider: ProviderName) -> None:
     if providers.RUNTIME_NAMES[provider] in onnxruntime.get_available_providers():
         pytest.skip(f"this onnxruntime has {provider}")
     with pytest.raises(ProviderError, match=provider):

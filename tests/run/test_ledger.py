@@ -138,7 +138,7 @@ def test_a_committed_file_that_is_gone_is_not_waited_for(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rests: list[float] = []
-    monkeypatch.setattr("lenspipe.storage.patience.time.sleep", rests.append)
+    monkeypatch.setattr("lenspipe.storage.patience.sleep", rests.append)
     part = ledger.run.write_part("scores", 0, 1, pa.table({"x": [1]}))
     ledger.commit(record(0).model_copy(update={"parts": {"scores": part}}))
     with pytest.raises(StoppedError, match="the same command resumes"):

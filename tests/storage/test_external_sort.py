@@ -91,7 +91,7 @@ class _Limited(io.FileIO):
 def test_scratch_that_is_full_is_told_with_its_folder_and_what_sets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lenspipe.storage.patience.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("lenspipe.storage.patience.sleep", lambda _seconds: None)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     told: list[str] = []
 

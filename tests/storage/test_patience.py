@@ -11,7 +11,7 @@ from lenspipe.storage.patience import patiently
 
 def test_a_commit_waits_for_storage_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     rests: list[float] = []
-    monkeypatch.setattr("lenspipe.storage.patience.time.sleep", rests.append)
+    monkeypatch.setattr("lenspipe.storage.patience.sleep", rests.append)
 
     def call() -> str:
         if len(rests) < 3:
@@ -23,7 +23,7 @@ def test_a_commit_waits_for_storage_that_comes_back(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_commit_that_storage_never_takes_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lenspipe.storage.patience.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("lenspipe.storage.patience.sleep", lambda _seconds: None)
 
     def full() -> None:
         raise OSError(28, "no space left")
@@ -40,7 +40,7 @@ def test_a_commit_that_storage_never_takes_stops_the_run(monkeypatch: pytest.Mon
 def test_a_rest_is_told_with_what_would_help(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lenspipe.storage.patience.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("lenspipe.storage.patience.sleep", lambda _seconds: None)
     told: list[str] = []
 
     def full() -> None:
