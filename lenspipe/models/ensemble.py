@@ -34,6 +34,7 @@ __all__ = [
     "EnsembleDescription",
     "EnsembleScores",
     "EnsembleSpec",
+    "Prepared",
     "describe_ensemble",
     "load_ensemble",
 ]
@@ -54,6 +55,14 @@ class EnsembleScores:
     score: Float32[np.ndarray, " n"]
     probability: Float32[np.ndarray, " n"]
     failed: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Images, and for each member that looks at every row what its graph takes of them."""
+
+    images: Images
+    normalised: tuple[Images | None, ...]
 
 
 class Ensemble:
@@ -102,21 +111,38 @@ class Ensemble:
         """The listed threshold of that false-positive rate; InputError lists those there are."""
         return self.description.threshold(fpr)
 
-    def score(self, images: Images, *, full: bool = False) -> EnsembleScores:
-        """Score rows of `images`: name in `inputs` -> (n, band, y, x) float32.
+    def prepare(self, images: Images) -> Prepared:
+        """What can be done for `score` beside another batch's inference, in any thread: pixels
+        normalised for the members that look at every row."""
+        self._rows(images)
+        first_alone = self.cascade is not None
+        return Prepared(
+            images,
+            tuple(
+                None
+                if first_alone and not self._is_first(column)
+                else member.normalised(self._own(column, images))
+                for column, member in enumerate(self.members)
+            ),
+        )
+
+    def score(self, images: Images | Prepared, *, full: bool = False) -> EnsembleScores:
+        """Score rows of `images`: name in `inputs` -> (n, band, y, x) float32; or of what `prepare`
+        made of them.
 
         full: ask every member for every row, as if there were no cascade.
 
         A row on which a member raises is isolated and reported; MemberError only where a member
         raises on any input at all.
         """
-        rows = self._rows(images)
+        prepared = images if isinstance(images, Prepared) else self.prepare(images)
+        rows = self._rows(prepared.images)
         cascade = None if full else self.cascade
         logits = np.full((rows, len(self.members)), np.nan, np.float32)
         failed: dict[int, str] = {}
         asked = np.ones(rows, bool)
         for column in self._order():
-            logits[asked, column] = self._ask(column, images, asked, failed)
+            logits[asked, column] = self._ask(column, prepared, asked, failed)
             if self._is_first(column):
                 asked = _passed(logits[:, column], cascade)
         score = self._blend(logits, asked, cascade)
@@ -138,19 +164,23 @@ class Ensemble:
         return self.cascade is not None and self.cascade.first == self.member_names[column]
 
     def _ask(
-        self, column: int, images: Images, asked: Bool[np.ndarray, " n"], failed: dict[int, str]
+        self, column: int, prepared: Prepared, asked: Bool[np.ndarray, " n"], failed: dict[int, str]
     ) -> Float32[np.ndarray, " k"]:
         """Logits of one member for the rows that are asked, compacted into full batches."""
-        mapping = self.description.members[column].inputs
-        every = bool(asked.all())
-        wanted = {
-            own: images[shared] if every else images[shared][asked]
-            for own, shared in mapping.items()
-        }
-        logits, raised = predict_isolated(self.members[column], wanted)
+        member, normalised = self.members[column], prepared.normalised[column]
+        if normalised is None:
+            normalised = member.normalised(_rows_of(self._own(column, prepared.images), asked))
+        else:
+            normalised = _rows_of(normalised, asked)
+        logits, raised = predict_isolated(member, normalised)
         positions = np.flatnonzero(asked)
         failed.update({int(positions[row]): text for row, text in raised.items()})
         return logits
+
+    def _own(self, column: int, images: Images) -> Images:
+        """The images that a member takes, under its own names."""
+        mapping = self.description.members[column].inputs
+        return {own: images[shared] for own, shared in mapping.items()}
 
     def _blend(
         self,
@@ -203,6 +233,12 @@ def load_ensemble(
     return Ensemble(description, members)
 
 
+def _rows_of(images: Images, asked: Bool[np.ndarray, " n"]) -> Images:
+    if asked.all():
+        return images
+    return {name: pixels[asked] for name, pixels in images.items()}
+
+
 def cascaded_score(
     first: Float32[np.ndarray, " n"],
     blended: Float32[np.ndarray, " n"],
@@ -223,7 +259,10 @@ def cascaded_score(
 def predict_isolated(
     member: Member, images: Images
 ) -> tuple[Float32[np.ndarray, " n"], dict[int, str]]:
-    """Logits, and row -> message for rows on which the member raises by themselves (NaN there)."""
+    """Logits, and row -> message for rows on which the member raises by themselves (NaN there).
+
+    images: as `Member.normalised` gives them.
+    """
     rows = member.rows(images)
     logits = np.full(rows, np.nan, np.float32)
     failed: dict[int, str] = {}
@@ -251,7 +290,7 @@ def _isolate(
     """Score one span; where the member raises, halve it until the rows at fault are alone."""
     part = {name: pixels[start:stop] for name, pixels in images.items()}
     try:
-        logits[start:stop] = member.predict(part)
+        logits[start:stop] = member.infer(part)
         return
     except MemberError as error:
         if not failed:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from lenspipe.cutouts.base import Locator, Reader
 from lenspipe.errors import InputError
 from lenspipe.healpix import healpix_29
 from lenspipe.models.card import Threshold
-from lenspipe.models.ensemble import Ensemble, describe_ensemble, load_ensemble
+from lenspipe.models.ensemble import Ensemble, Prepared, describe_ensemble, load_ensemble
 from lenspipe.models.footprint import cpu_batch_size
 from lenspipe.models.providers import choose, on_gpu
 from lenspipe.preflight import check_output
@@ -44,7 +44,8 @@ WRITE_ROWS = 65536  # rows of a row group of what is written
 
 @dataclass
 class ScoreSummary:
-    """What came out. above: threshold -> rows that score higher."""
+    """What came out. above: threshold -> rows that score higher. opening_seconds: of `seconds`,
+    until the models were open and the cutouts listed."""
 
     ensemble: str
     out: str
@@ -55,6 +56,7 @@ class ScoreSummary:
     failed: Counter[str] = field(default_factory=Counter)
     above: dict[Threshold, int] = field(default_factory=dict)
     seconds: float = 0.0
+    opening_seconds: float = 0.0
     groups: GroupTable | None = None
     report_out: str | None = None
 
@@ -138,12 +140,14 @@ def score_cutouts(
         failures_out=f"{folder}/{failures_name}",
         provider=loaded.provider,
         above=dict.fromkeys(loaded.description.spec.thresholds, 0),
+        opening_seconds=time.perf_counter() - began,
     )
     with ExitStack() as stack:
         tables = _Tables(stack, Store(folder), name, failures_name, sources, loaded)
         in_order = InOrder() if (np.diff(numbers) < 0).any() else None
-        for pixels in _read_ahead(reader, to_read, loaded, locator, repeated, rows_at_once):
-            scores, failures = score_rows(loaded, pixels)
+        read = _ChunkReading(reader, to_read, loaded, locator, repeated, rows_at_once)
+        for pixels, prepared in _read_ahead(read, threads):
+            scores, failures = score_rows(loaded, pixels, prepared)
             if in_order is None:
                 tables.write(scores, failures)
             else:
@@ -279,44 +283,53 @@ def _with(table: pa.Table, name: str, column: Any) -> pa.Table:
     return table.append_column(name, column)
 
 
-def _read_ahead(
-    reader: Reader,
-    sources: pa.Table,
-    ensemble: Ensemble,
-    locator: Locator | None,
-    repeated: Bool[np.ndarray, " n"],
-    chunk: int,
-) -> Iterator[ShardPixels]:
-    """Pixels of the rows, a chunk at a time; the next chunk is read while one is scored.
+@dataclass(frozen=True)
+class _ChunkReading:
+    """Reads `chunk` rows from a start on and normalises them; safe in several threads.
 
-    locator: the reader where it is to tell the positions as well. repeated: rows
-    that are not to be read. chunk: how many rows are read at once.
+    locator: the reader where it is to tell the positions as well. repeated: rows that are not to
+    be read.
     """
 
-    def read(start: int) -> ShardPixels:
+    reader: Reader
+    sources: pa.Table
+    ensemble: Ensemble
+    locator: Locator | None
+    repeated: Bool[np.ndarray, " n"]
+    chunk: int
+
+    @property
+    def starts(self) -> range:
+        """The first row of every chunk."""
+        return range(0, self.sources.num_rows, self.chunk)
+
+    def __call__(self, start: int) -> tuple[ShardPixels, Prepared]:
+        """Pixels of the chunk, and what the ensemble takes of them."""
         began = time.perf_counter()
-        rows = sources.slice(start, chunk)
-        double = repeated[start : start + chunk]
+        rows = self.sources.slice(start, self.chunk)
+        double = self.repeated[start : start + self.chunk]
         wanted = rows.filter(pa.array(~double))
-        if locator is not None:
-            batch, found = locator.read_located(wanted, ensemble.inputs)
+        if self.locator is not None:
+            batch, found = self.locator.read_located(wanted, self.ensemble.inputs)
             positions = np.full((rows.num_rows, 2), np.nan)
             positions[~double] = found
             rows = _with_position(rows, positions[:, 0], positions[:, 1])
         else:
-            batch = reader.read(wanted, ensemble.inputs)
-        return ShardPixels(rows, double, batch, time.perf_counter() - began)
+            batch = self.reader.read(wanted, self.ensemble.inputs)
+        pixels = ShardPixels(rows, double, batch, time.perf_counter() - began)
+        return pixels, self.ensemble.prepare(batch.images)
 
-    starts = range(0, sources.num_rows, chunk)
-    with ThreadPoolExecutor(1, "cutouts") as reading:
-        ahead = [reading.submit(read, start) for start in starts[:1]]
-        for following in [*starts[1:], None]:
-            if not ahead:
-                return
-            pixels = ahead.pop().result()
-            if following is not None:
-                ahead.append(reading.submit(read, following))
-            yield pixels
+
+def _read_ahead(read: _ChunkReading, threads: int) -> Iterator[tuple[ShardPixels, Prepared]]:
+    """The chunks in their order; the next ones are read while one is scored."""
+    with ThreadPoolExecutor(threads, "cutouts") as reading:
+        ahead: deque[Future[tuple[ShardPixels, Prepared]]] = deque()
+        for start in read.starts:
+            ahead.append(reading.submit(read, start))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _repeated(identity: pa.ChunkedArray) -> Bool[np.ndarray, " n"]:

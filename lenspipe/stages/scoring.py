@@ -28,7 +28,7 @@ from lenspipe.cutouts.base import Reader, ReaderOptions
 from lenspipe.cutouts.planned import open_planned
 from lenspipe.errors import InputError
 from lenspipe.intervals import Interval, halves
-from lenspipe.models.ensemble import Ensemble, load_ensemble
+from lenspipe.models.ensemble import Ensemble, Prepared, load_ensemble
 from lenspipe.run_directory import RunDirectory, ShardRecord
 from lenspipe.stages.planning import DUPLICATE, read_rows
 
@@ -154,10 +154,11 @@ class Scorer:
         Returns the shard's record, which counts only once the driver has committed it.
         """
         pixels = pixels or self.read(work)
+        prepared = self._ensemble.prepare(pixels.batch.images)
         waiting = time.perf_counter()
         with self._inference:
             began = time.perf_counter()
-            scores, failures = score_rows(self._ensemble, pixels)
+            scores, failures = score_rows(self._ensemble, pixels, prepared)
             scored = time.perf_counter()
             halvings = self._ensemble.halvings - self._halvings
             self._halvings += halvings
@@ -210,11 +211,16 @@ def open_ensemble(settings: ScoreSettings) -> Ensemble:
     return ensemble
 
 
-def score_rows(ensemble: Ensemble, pixels: ShardPixels) -> tuple[pa.Table, pa.Table]:
-    """Score a shard's pixels: (scores, failures), every row of the shard in one of the two."""
+def score_rows(
+    ensemble: Ensemble, pixels: ShardPixels, prepared: Prepared | None = None
+) -> tuple[pa.Table, pa.Table]:
+    """Score a shard's pixels: (scores, failures), every row of the shard in one of the two.
+
+    prepared: what `Ensemble.prepare` made of them, where that was done beforehand.
+    """
     wanted = np.flatnonzero(~pixels.repeated)  # row of the batch -> row of the shard
     batch = pixels.batch
-    found = ensemble.score(batch.images)
+    found = ensemble.score(prepared or batch.images)
     failures = [
         Failure(int(row), Reason.DUPLICATE_ID, "another row has this id and was taken")
         for row in np.flatnonzero(pixels.repeated)

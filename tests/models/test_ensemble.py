@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from lenspipe.contracts import InputSpec
 from lenspipe.errors import InputError, MemberError
-from lenspipe.models.card import Calibration, Threshold
+from lenspipe.models import normalise
+from lenspipe.models.card import Calibration, Normalisation, Threshold
 from lenspipe.models.ensemble import (
     Ensemble,
     cascaded_score,
@@ -324,3 +325,37 @@ def test_a_photometry_network_is_no_member(tmp_path: Path) -> None:
     toy_models.make_photometry(tmp_path / "p.onnx", features=features, weights=[1.0])
     with pytest.raises(InputError, match="networks that take images"):
         describe_ensemble(str(tmp_path / "p.onnx"))
+
+
+def test_what_was_prepared_scores_as_it_is(tmp_path: Path, cascade: Path) -> None:
+    """A member whose pixels are normalised outside of its graph, beside one whose are not; members
+    that a cascade asks later are left for later."""
+    zscale = Normalisation(name="zscale", in_graph=False)
+    toy_models.make_member(tmp_path / "a.onnx", normalisation=zscale, seed=1)
+    toy_models.make_member(tmp_path / "b.onnx", seed=2)
+    spec = {"members": ["a.onnx", "b.onnx"], "blender": {"kind": "mean"}}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump({"name": "two", **spec}))
+    images = pixels(150, seed=3)
+    images[70, 1, 2, 3] = np.nan
+    ensemble = load(tmp_path / "two.yaml", batch_size=16)
+    prepared = ensemble.prepare({"image": images})
+    first, second = prepared.normalised
+    assert first is not None
+    assert second is not None
+    assert second["image"] is images  # nothing to be done, nothing copied
+    assert np.isnan(first["image"][70]).all()
+    rest = np.delete(np.arange(len(images)), 70)
+    wanted = normalise.apply("zscale", {}, images[rest], np)
+    np.testing.assert_array_equal(first["image"][rest], wanted)
+    found = ensemble.score(prepared)
+    assert_close(found.members, ensemble.score({"image": images}).members)
+    assert_close(found.members[rest, 0], toy_models.expected_logits(wanted, _weights(1)))
+    later = load(cascade)
+    assert [made is None for made in later.prepare({"image": images}).normalised].count(False) == 1
+    assert_close(
+        later.score(later.prepare({"image": images})).score, later.score({"image": images}).score
+    )
+
+
+def _weights(seed: int) -> np.ndarray:
+    return toy_models.make_weights(SHAPE, seed)

@@ -172,7 +172,13 @@ def test_the_benchmark_counts_no_rows_without_a_score() -> None:
 def test_the_benchmark_runs(tmp_path: Path) -> None:
     """A network is exported, scored by function and by command, and beside its bare session."""
     options = argparse.Namespace(
-        objects=40, rounds=1, threads=1, parts=["ground"], networks=["lensflow"], command=True
+        objects=40,
+        rounds=1,
+        threads=1,
+        parts=["ground"],
+        networks=["lensflow"],
+        command=True,
+        provider="cpu",
     )
     found = lexactum.run(tmp_path, options)["ground"]
     network = found["networks"]["lensflow"]
