@@ -199,14 +199,20 @@ def models_verify(
 @app.command()
 def bench(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-    rows: Annotated[int, typer.Option(help="Catalogue rows of the select bench.")] = 2_000_000,
+    rows: Annotated[int, typer.Option(help="Catalogue rows of the select bench.")] = 8_000_000,
     cutouts: Annotated[int, typer.Option(help="Cutouts of the score bench.")] = 8192,
     rounds: Annotated[int, typer.Option(help="Rounds; the median is told.")] = 3,
+    provider: Annotated[
+        str, typer.Option(help="Of the score bench: cpu, openvino or openvino_bf16.")
+    ] = "cpu",
 ) -> None:
     """Measure this machine: the job against the bare tools, as ratios."""
     from lenspipe.bench import run_benches
+    from lenspipe.models.providers import parse_provider
 
-    found = run_benches(rows=rows, cutouts=cutouts, rounds=rounds)
+    found = run_benches(
+        rows=rows, cutouts=cutouts, rounds=rounds, provider=parse_provider(provider)
+    )
     if as_json:
         typer.echo(json.dumps(found))
         return

@@ -8,14 +8,22 @@ from typing import Any
 
 import onnxruntime
 
+from lenspipe.contracts import ProviderName
 
-def run_benches(rows: int, cutouts: int, rounds: int, ensemble: str = "ps1-gri") -> dict[str, Any]:
+
+def run_benches(
+    rows: int,
+    cutouts: int,
+    rounds: int,
+    ensemble: str = "ps1-gri",
+    provider: ProviderName = "cpu",
+) -> dict[str, Any]:
     """All measurements as `ratios`, `rates` and `machine`."""
     from lenspipe.bench import job, readers, select
 
     cores = len(os.sched_getaffinity(0))
     found = {
-        **job.measure(ensemble, cutouts, rounds),
+        **job.measure(ensemble, cutouts, rounds, provider=provider),
         **readers.measure(max(cutouts // 8, 8), rounds=rounds),
         **select.measure_both(rows, rounds, threads=cores),
     }
@@ -26,6 +34,7 @@ def run_benches(rows: int, cutouts: int, rounds: int, ensemble: str = "ps1-gri")
         "machine": {
             "cores": cores,
             "processor": platform.processor() or platform.machine(),
+            "provider": provider,
             "providers": onnxruntime.get_available_providers(),
             "rows": rows,
             "cutouts": cutouts,

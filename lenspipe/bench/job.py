@@ -17,7 +17,6 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
@@ -25,9 +24,10 @@ import zarr
 from lenspipe.bench.readers import BANDS, FORMATS, SCALE_ARCSEC, Stored
 from lenspipe.bench.stage import Stopwatch
 from lenspipe.config import Survey, parse_survey
-from lenspipe.contracts import InputSpec
+from lenspipe.contracts import InputSpec, ProviderName
 from lenspipe.job import plan_shards, score, select
 from lenspipe.models.ensemble_file import describe_ensemble
+from lenspipe.models.providers import ProviderOptions, open_session
 from lenspipe.processes.slots import Slots, plan_slots
 from lenspipe.run.opening import check_and_open
 from lenspipe.runtime import connect
@@ -42,6 +42,7 @@ def measure(
     cutouts: int = 8192,
     rounds: int = 3,
     others: Collection[str] = OTHERS,
+    provider: ProviderName = "cpu",
 ) -> dict[str, float]:
     """Median over rounds of the stage's rate over the bare sessions', and the rates (cutouts/s).
 
@@ -49,7 +50,7 @@ def measure(
     form of stamp than they are written in.
     """
     with TemporaryDirectory(prefix="lenspipe-bench-") as folder:
-        survey = write_survey(Path(folder), ensemble, cutouts)
+        survey = write_survey(Path(folder), ensemble, cutouts, provider)
         pixels = np.asarray(zarr.open_group(Path(folder, "cutouts.zarr"), mode="r")["images"])
         surveys = {"": (survey, cutouts)}
         spec = describe_ensemble(ensemble).inputs[0]
@@ -90,7 +91,9 @@ def _survey_of(stored: Stored, like: Survey) -> Survey:
     return parse_survey({**content, "cutouts": stored.all_options()}, base=str(stored.folder))
 
 
-def write_survey(folder: Path, ensemble: str, cutouts: int) -> Survey:
+def write_survey(
+    folder: Path, ensemble: str, cutouts: int, provider: ProviderName = "cpu"
+) -> Survey:
     """A survey of random stamps in the form that the ensemble takes, all of them selected."""
     spec = describe_ensemble(ensemble).inputs[0]
     _write_catalogue(folder / "catalogue.parquet", cutouts)
@@ -109,7 +112,7 @@ def write_survey(folder: Path, ensemble: str, cutouts: int) -> Survey:
         },
         "ensemble": ensemble,
         "candidates": {"top": 100},
-        "runtime": {"provider": "cpu", "batch_size": _BATCH},
+        "runtime": {"provider": provider, "batch_size": _BATCH},
     }
     return parse_survey(content, base=str(folder))
 
@@ -148,7 +151,7 @@ def stage_seconds(survey: Survey, slots: Slots) -> float:
 def _bare_seconds(ensemble: str, pixels: np.ndarray, slots: Slots) -> float:
     paths = [member.path for member in describe_ensemble(ensemble).members]
     share = np.array_split(pixels, slots.scorers)
-    workers = [_bare_worker(paths, part, slots.threads) for part in share]
+    workers = [_bare_worker(paths, part, slots) for part in share]
     began = time.perf_counter()
     with ThreadPoolExecutor(len(workers)) as pool:
         for done in [pool.submit(worker) for worker in workers]:
@@ -156,18 +159,20 @@ def _bare_seconds(ensemble: str, pixels: np.ndarray, slots: Slots) -> float:
     return time.perf_counter() - began
 
 
-def _bare_worker(paths: Sequence[Path], pixels: np.ndarray, threads: int) -> Callable[[], None]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+def _bare_worker(paths: Sequence[Path], pixels: np.ndarray, slots: Slots) -> Callable[[], None]:
+    """The last batch is as long as the others, and begins earlier where rows run out."""
+    rows = min(_BATCH, len(pixels))
+    options = ProviderOptions(batch_rows=rows)
     sessions = [
-        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        open_session(path.read_bytes(), slots.provider, slots.threads, 0, options, path.name)
         for path in paths
     ]
     names = [session.get_inputs()[0].name for session in sessions]
 
     def run() -> None:
-        for start in range(0, len(pixels), _BATCH):
-            batch = pixels[start : start + _BATCH]
+        for start in range(0, len(pixels), rows):
+            first = min(start, len(pixels) - rows)
+            batch = pixels[first : first + rows]
             for session, name in zip(sessions, names, strict=True):
                 session.run(None, {name: batch})
 

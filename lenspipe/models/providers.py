@@ -197,10 +197,13 @@ def _provider_list(
 
 
 def _openvino_options(provider: str, threads: int) -> Mapping[str, str]:
-    """One stream: the batches of a process come one after another."""
+    """One stream: the batches of a process come one after another. No pinning: the threads of all
+    scorers would be pinned to the same cores, and halve the rate of two.
+    """
     device = {
         "INFERENCE_PRECISION_HINT": _OPENVINO_PRECISION[provider],
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,
     }
     return {"device_type": "CPU", "load_config": json.dumps({"CPU": device})}

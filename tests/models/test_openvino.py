@@ -32,6 +32,7 @@ def test_what_openvino_is_told(name: str, hint: str) -> None:
     assert (first, cpu) == ("OpenVINOExecutionProvider", "CPUExecutionProvider")
     device = json.loads(told["load_config"])["CPU"]
     assert (device["INFERENCE_PRECISION_HINT"], device["INFERENCE_NUM_THREADS"]) == (hint, 3)
+    assert device["ENABLE_CPU_PINNING"] is False  # two scorers would meet on the same cores
 
 
 def test_it_is_no_device_with_a_memory_of_its_own() -> None:
