@@ -7,7 +7,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 DATA := ../shared/data
 
-.PHONY: setup setup-dev demo test test-chaos test-slow test-openvino lint bench models clean
+.PHONY: setup setup-dev demo test test-chaos test-slow test-openvino fuzz lint bench models clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -48,6 +48,15 @@ test-openvino: setup-dev
 	test -d $(VENV)/openvino/onnxruntime || $(PIP) --no-deps --target $(VENV)/openvino onnxruntime-openvino
 	PYTHONPATH=$(VENV)/openvino $(VENV)/bin/python -c "import onnxruntime as o; assert 'OpenVINOExecutionProvider' in o.get_available_providers()"
 	PYTHONPATH=$(VENV)/openvino $(VENV)/bin/python -m pytest tests/models/test_openvino.py
+
+# Coverage-guided fuzzing, FUZZ_S seconds of each harness; ends at the first fault, with its input.
+FUZZ_S ?= 60
+FUZZ := PYTHONPATH=$(VENV)/fuzz:. $(VENV)/bin/python -m tests.fuzz
+fuzz: setup-dev
+	test -d $(VENV)/fuzz/atheris || $(PIP) --no-deps --target $(VENV)/fuzz atheris
+	$(FUZZ).fuzz_survey runs/fuzz/survey -timeout=20 -max_total_time=$(FUZZ_S)
+	$(FUZZ).fuzz_card runs/fuzz/card -timeout=20 -max_total_time=$(FUZZ_S)
+	$(FUZZ).fuzz_readers -timeout=20 -max_total_time=$(FUZZ_S)
 
 bench: setup
 	$(VENV)/bin/lenspipe bench

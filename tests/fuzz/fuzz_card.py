@@ -2,8 +2,8 @@
 
     python -m tests.fuzz.fuzz_card CORPUS -max_total_time=300
 
-needs atheris, which is no dependency of the package. Even inputs are the text of a card inside of a
-sound file, odd ones the file itself.
+needs atheris, which is no dependency of the package: `make fuzz` installs it. Even inputs are the
+text of a card inside of a sound file, odd ones the file itself.
 """
 
 from __future__ import annotations

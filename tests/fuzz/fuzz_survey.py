@@ -2,8 +2,9 @@
 
     python -m tests.fuzz.fuzz_survey CORPUS -max_total_time=300 -timeout=10 -max_len=65536
 
-needs atheris, which is no dependency of the package. The corpus begins with the examples of the
-documentation. An exception is a finding, and so is an input that takes longer than `-timeout`.
+needs atheris, which is no dependency of the package: `make fuzz` installs it. The corpus begins
+with the examples of the documentation. An exception is a finding, and so is an input that takes
+longer than `-timeout`.
 """
 
 from __future__ import annotations
