@@ -44,16 +44,24 @@ test-slow: setup-dev
 	$(VENV)/bin/python -m pytest -m slow
 
 # The other build of ONNX Runtime lies in a folder of its own, found before the first.
-test-openvino: setup-dev
-	test -d $(VENV)/openvino/onnxruntime || $(PIP) --no-deps --target $(VENV)/openvino onnxruntime-openvino
+$(VENV)/openvino/.ready: constraints.txt $(VENV)/.ready-dev
+	rm -rf $(VENV)/openvino
+	$(PIP) --no-deps --target $(VENV)/openvino onnxruntime-openvino
+	touch $@
+
+test-openvino: $(VENV)/openvino/.ready
 	PYTHONPATH=$(VENV)/openvino $(VENV)/bin/python -c "import onnxruntime as o; assert 'OpenVINOExecutionProvider' in o.get_available_providers()"
 	PYTHONPATH=$(VENV)/openvino $(VENV)/bin/python -m pytest tests/models/test_openvino.py
 
 # Coverage-guided fuzzing, FUZZ_S seconds of each harness; ends at the first fault, with its input.
 FUZZ_S ?= 60
 FUZZ := PYTHONPATH=$(VENV)/fuzz:. $(VENV)/bin/python -m tests.fuzz
-fuzz: setup-dev
-	test -d $(VENV)/fuzz/atheris || $(PIP) --no-deps --target $(VENV)/fuzz atheris
+$(VENV)/fuzz/.ready: constraints.txt $(VENV)/.ready-dev
+	rm -rf $(VENV)/fuzz
+	$(PIP) --no-deps --target $(VENV)/fuzz atheris
+	touch $@
+
+fuzz: $(VENV)/fuzz/.ready
 	$(FUZZ).fuzz_survey runs/fuzz/survey -timeout=20 -max_total_time=$(FUZZ_S)
 	$(FUZZ).fuzz_card runs/fuzz/card -timeout=20 -max_total_time=$(FUZZ_S)
 	$(FUZZ).fuzz_readers -timeout=20 -max_total_time=$(FUZZ_S)

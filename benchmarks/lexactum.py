@@ -154,6 +154,9 @@ def measure(
         seconds["score"].append((summary.seconds - summary.opening_seconds, cpu))
         opening.append(summary.opening_seconds)
         seconds["bare"].append(timed(bare)[:2])
+    whole = statistics.median(
+        wall + opened for (wall, _), opened in zip(seconds["score"], opening, strict=True)
+    )
     score, score_cpu = map(statistics.median, zip(*seconds["score"], strict=True))
     alone, alone_cpu = map(statistics.median, zip(*seconds["bare"], strict=True))
     low, high = LEXACTUM_ON_2_CORES[model.stem.rpartition("-")[0]][part]
@@ -163,6 +166,8 @@ def measure(
         "images_per_s": rows / score,
         "lexactum_on_2_cores": [low, high],
         "over_lexactum_indicative": rows / score / math.sqrt(low * high),
+        "with_opening_per_s": rows / whole,
+        "with_opening_over_lexactum_indicative": rows / whole / math.sqrt(low * high),
         "bare_per_s": bare_rate,
         "over_bare": rows / score / bare_rate,
         "images_per_cpu_s": rows / score_cpu,

@@ -203,7 +203,7 @@ def bench(
     cutouts: Annotated[int, typer.Option(help="Cutouts of the score bench.")] = 8192,
     rounds: Annotated[int, typer.Option(help="Rounds; the median is told.")] = 3,
     provider: Annotated[
-        str, typer.Option(help="Of the score bench: cpu, openvino or openvino_bf16.")
+        str, typer.Option(help="Of the score bench: as `runtime.provider`.")
     ] = "cpu",
 ) -> None:
     """Measure this machine: the job against the bare tools, as ratios."""

@@ -85,7 +85,7 @@ class Candidates(Block):
 
 class Runtime(Block):
     """How the run uses the machine; none of it changes a result beyond the last digits of a float,
-    so a resume may change it.
+    so a resume may change it; but for `openvino_bf16`, see `run.opening.tell_provider`.
 
     scorers: actors (default: one per GPU, or one per `cpus_per_scorer` on CPUs). readers: separate
     reader tasks (default 0: each scorer reads its next shard ahead in `read_ahead` threads).

@@ -9,6 +9,7 @@ from typing import Any
 import onnxruntime
 
 from lenspipe.contracts import ProviderName
+from lenspipe.models.providers import choose
 
 
 def run_benches(
@@ -34,7 +35,7 @@ def run_benches(
         "machine": {
             "cores": cores,
             "processor": platform.processor() or platform.machine(),
-            "provider": provider,
+            "provider": choose(provider),
             "providers": onnxruntime.get_available_providers(),
             "rows": rows,
             "cutouts": cutouts,

@@ -67,7 +67,7 @@ def measure(
                     name: rows / stage_seconds(_output(each, f"run{name}-{turn}"), slots)
                     for name, (each, rows) in surveys.items()
                 }
-                session = cutouts / _bare_seconds(ensemble, pixels, slots)
+                session = _bare_rate(ensemble, pixels, slots)
                 if turn:  # the first round warms the page cache
                     bare.append(session)
                     for name, rate in rates.items():
@@ -148,19 +148,20 @@ def stage_seconds(survey: Survey, slots: Slots) -> float:
         return watch.seconds()
 
 
-def _bare_seconds(ensemble: str, pixels: np.ndarray, slots: Slots) -> float:
+def _bare_rate(ensemble: str, pixels: np.ndarray, slots: Slots) -> float:
+    """Cutouts per second of the sessions alone."""
     paths = [member.path for member in describe_ensemble(ensemble).members]
     share = np.array_split(pixels, slots.scorers)
     workers = [_bare_worker(paths, part, slots) for part in share]
     began = time.perf_counter()
     with ThreadPoolExecutor(len(workers)) as pool:
-        for done in [pool.submit(worker) for worker in workers]:
-            done.result()
-    return time.perf_counter() - began
+        rows = sum(done.result() for done in [pool.submit(worker) for worker in workers])
+    return rows / (time.perf_counter() - began)
 
 
-def _bare_worker(paths: Sequence[Path], pixels: np.ndarray, slots: Slots) -> Callable[[], None]:
-    """The last batch is as long as the others, and begins earlier where rows run out."""
+def _bare_worker(paths: Sequence[Path], pixels: np.ndarray, slots: Slots) -> Callable[[], int]:
+    """Runs the sessions and says on how many rows: the last batch is as long as the others, and
+    begins earlier where rows run out."""
     rows = min(_BATCH, len(pixels))
     options = ProviderOptions(batch_rows=rows)
     sessions = [
@@ -169,11 +170,13 @@ def _bare_worker(paths: Sequence[Path], pixels: np.ndarray, slots: Slots) -> Cal
     ]
     names = [session.get_inputs()[0].name for session in sessions]
 
-    def run() -> None:
-        for start in range(0, len(pixels), rows):
+    def run() -> int:
+        starts = range(0, len(pixels), rows)
+        for start in starts:
             first = min(start, len(pixels) - rows)
             batch = pixels[first : first + rows]
             for session, name in zip(sessions, names, strict=True):
                 session.run(None, {name: batch})
+        return len(starts) * rows
 
     return run

@@ -6,7 +6,8 @@ Ray's actors, as many as DuckDB has threads; its clock begins when they are read
 it: missing values, counts per cut, the photometry network, HEALPix indices, files that are synced
 to the disk, commit records. The query writes of each survivor what the stage reads of it: id and
 position, and with the network its features. `select_vs_duckdb_positions` is the stage with the
-network over a query that leaves the features out.
+network over a query that leaves the features out. The sample that the network's threshold is chosen
+from, once a run, is on neither clock.
 """
 
 from __future__ import annotations

@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 Images = Mapping[str, np.ndarray]
+PREPARED_BYTES = 256 * 1024**2
+SPAN_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -113,18 +115,29 @@ class Ensemble:
 
     def prepare(self, images: Images) -> Prepared:
         """What can be done for `score` beside another batch's inference, in any thread: pixels
-        normalised for the members that look at every row."""
-        self._rows(images)
-        first_alone = self.cascade is not None
-        return Prepared(
-            images,
-            tuple(
-                None
-                if first_alone and not self._is_first(column)
-                else member.normalised(self._own(column, images))
-                for column, member in enumerate(self.members)
-            ),
-        )
+        normalised for the members that look at every row, once for all that want the same.
+
+        Nothing where that would take more than `PREPARED_BYTES`: `score` does it span by span.
+        """
+        rows = self._rows(images)
+        made: dict[str, Images] = {}
+        normalised: list[Images | None] = []
+        for column, member in enumerate(self.members):
+            own = self._own(column, images)
+            asked = member.card.normalisation
+            outside = asked is not None and not asked.in_graph
+            key = repr((asked, sorted(self.description.members[column].inputs.items())))
+            left = self.cascade is not None and not self._is_first(column)
+            size = sum(pixels.nbytes for pixels in own.values()) * (1 + len(made))
+            if rows == 0 or left or (outside and key not in made and size > PREPARED_BYTES):
+                normalised.append(None)
+            elif outside:
+                if key not in made:
+                    made[key] = member.normalised(own)
+                normalised.append(made[key])
+            else:
+                normalised.append(member.normalised(own))
+        return Prepared(images, tuple(normalised))
 
     def score(self, images: Images | Prepared, *, full: bool = False) -> EnsembleScores:
         """Score rows of `images`: name in `inputs` -> (n, band, y, x) float32; or of what `prepare`
@@ -169,10 +182,10 @@ class Ensemble:
         """Logits of one member for the rows that are asked, compacted into full batches."""
         member, normalised = self.members[column], prepared.normalised[column]
         if normalised is None:
-            normalised = member.normalised(_rows_of(self._own(column, prepared.images), asked))
+            wanted = _rows_of(self._own(column, prepared.images), asked)
+            logits, raised = _predict_in_spans(member, wanted)
         else:
-            normalised = _rows_of(normalised, asked)
-        logits, raised = predict_isolated(member, normalised)
+            logits, raised = predict_isolated(member, _rows_of(normalised, asked))
         positions = np.flatnonzero(asked)
         failed.update({int(positions[row]): text for row, text in raised.items()})
         return logits
@@ -276,6 +289,21 @@ def predict_isolated(
             stop = min(done + member.batch_size, rows)
             _isolate(member, images, done, stop, logits, failed)
             done = stop
+    return logits, failed
+
+
+def _predict_in_spans(
+    member: Member, images: Images
+) -> tuple[Float32[np.ndarray, " n"], dict[int, str]]:
+    """As `predict_isolated`, for images that are not normalised yet: a few batches at a time."""
+    rows = member.rows(images)
+    logits = np.full(rows, np.nan, np.float32)
+    failed: dict[int, str] = {}
+    span = member.batch_size * max(1, SPAN_ROWS // member.batch_size)
+    for start in range(0, rows, span):
+        part = {name: pixels[start : start + span] for name, pixels in images.items()}
+        logits[start : start + span], raised = predict_isolated(member, member.normalised(part))
+        failed.update({start + row: text for row, text in raised.items()})
     return logits, failed
 
 

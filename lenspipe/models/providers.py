@@ -124,7 +124,7 @@ def open_session(
         )
     # ONNX Runtime's exceptions have no common base but Exception.
     except Exception as error:
-        if not on_gpu(provider):
+        if provider == "cpu":
             raise InputError(field, "a graph that ONNX Runtime runs", error) from error
         raise ProviderError(f"provider {provider}: {field}: {error}") from error
     session.disable_fallback()
@@ -154,10 +154,13 @@ def _require(provider: str) -> None:
 
 
 def _batch_names(model: bytes) -> set[str]:
-    """What the graph calls the first axis of its inputs, where its length is left open."""
+    """What the graph calls the first axis of its inputs. None where it has no name in some input,
+    or means another axis too: such a graph is compiled as it is, for any length."""
     graph = onnx.load_model_from_string(model).graph
-    axes = (value.type.tensor_type.shape.dim for value in graph.input)
-    return {shape[0].dim_param for shape in axes if shape and shape[0].dim_param}
+    axes = [[axis.dim_param for axis in v.type.tensor_type.shape.dim] for v in graph.input]
+    first = {names[0] for names in axes if names}
+    others = {name for names in axes for name in names[1:]}
+    return set() if "" in first or first & others else first
 
 
 def _session_options(threads: int) -> onnxruntime.SessionOptions:

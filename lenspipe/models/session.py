@@ -32,6 +32,9 @@ OUT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 MAX_FIXED_BATCH = 65_536
+# More is no flux, in whatever unit. Networks overflow on it, and not every provider says so:
+# OpenVINO's ReLU makes 0 of the NaN, and a score of that.
+MOST_FLUX = 1e30
 # What is normalised at once outside of the graph.
 NORMALISED_ROWS = 64
 # What a short batch is padded to on the CPU: whole vectors, and few different shapes.
@@ -154,7 +157,8 @@ class Member:
     def predict(self, images: Mapping[str, np.ndarray]) -> Float32[np.ndarray, " n"]:
         """Logit per row of `images`: input name -> (n, band, y, x), or `features` -> (n, feature).
 
-        A row with a value that is not finite gives NaN. MemberError where the network raises.
+        A row with a value that is not finite, or beyond `MOST_FLUX`, gives NaN. MemberError where
+        the network raises.
         """
         return self.infer(self.normalised(images))
 
@@ -394,14 +398,15 @@ def _shortened(text: str) -> str:
 
 
 def _finite_rows(part: Mapping[str, np.ndarray]) -> Bool[np.ndarray, " k"]:
-    """Rows of which every value is finite. A sum over the row tells most at once: it is finite
-    only where all its values are; where it is not, the values themselves are looked at."""
+    """Rows of which every value is finite and at most `MOST_FLUX`. The sum of squares tells most at
+    once: it is finite only where all values are small; else they are looked at themselves."""
     finite = np.ones(len(next(iter(part.values()))), bool)
     for array in part.values():
         flat = array.reshape(len(array), math.prod(array.shape[1:]))
         with np.errstate(over="ignore", invalid="ignore"):
-            doubtful = np.flatnonzero(~np.isfinite(flat.sum(axis=1)))
-        finite[doubtful] &= np.isfinite(flat[doubtful]).all(axis=1)
+            squares = np.einsum("ij,ij->i", flat, flat)
+        doubtful = np.flatnonzero(~np.isfinite(squares))
+        finite[doubtful] &= (np.abs(flat[doubtful]) <= MOST_FLUX).all(axis=1)
     return finite
 
 

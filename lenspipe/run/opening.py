@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from lenspipe.check import CheckedSurvey, check_survey
 from lenspipe.config import Survey
 from lenspipe.contracts import Reason
-from lenspipe.errors import StoppedError
+from lenspipe.errors import ResumeRefusedError, StoppedError
 from lenspipe.run.identity import LAYOUT, check_same_run, versions
 from lenspipe.run.ledger import Ledger
 from lenspipe.run.lock import RunLock
@@ -133,11 +133,24 @@ def write_state(run: RunDirectory, checked: CheckedSurvey, state: str) -> None:
 
 
 def tell_provider(job: Job, provider: str) -> None:
-    """Keep in `run.json` what the networks run on; that a resume goes on with another is told."""
+    """Keep in `run.json` what the networks run on; that a resume goes on with another is told.
+
+    ResumeRefusedError where scores are there and one of the two rounds to bfloat16.
+    """
     state = job.run.read_json(RUN) or {}
     before = state.get("provider")
     if before == provider:
         return
+    if (
+        before is not None
+        and "openvino_bf16" in {before, provider}
+        and any(job.run.commits("score"))
+    ):
+        raise ResumeRefusedError(
+            f"run {job.run.url}: runtime.provider",
+            f"{before}, in whose precision a part is scored, or --fresh",
+            provider,
+        )
     if before is not None:
         job.events.message(
             f"resuming with another provider: {before} before, {provider} now; scores of the two "

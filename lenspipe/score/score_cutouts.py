@@ -145,8 +145,12 @@ def score_cutouts(
     with ExitStack() as stack:
         tables = _Tables(stack, Store(folder), name, failures_name, sources, loaded)
         in_order = InOrder() if (np.diff(numbers) < 0).any() else None
-        read = _ChunkReading(reader, to_read, loaded, locator, repeated, rows_at_once)
-        for pixels, prepared in _read_ahead(read, threads):
+        read = _ChunkReading(
+            reader, to_read, loaded, locator, repeated, rows_at_once, redact(str(cutouts_path))
+        )
+        # Stamps are many small files; other formats are read in large pieces.
+        readers = threads if found.options.reader == "stamps" else 1
+        for pixels, prepared in _read_ahead(read, readers):
             scores, failures = score_rows(loaded, pixels, prepared)
             if in_order is None:
                 tables.write(scores, failures)
@@ -297,6 +301,7 @@ class _ChunkReading:
     locator: Locator | None
     repeated: Bool[np.ndarray, " n"]
     chunk: int
+    place: str
 
     @property
     def starts(self) -> range:
@@ -304,7 +309,15 @@ class _ChunkReading:
         return range(0, self.sources.num_rows, self.chunk)
 
     def __call__(self, start: int) -> tuple[ShardPixels, Prepared]:
-        """Pixels of the chunk, and what the ensemble takes of them."""
+        """Pixels of the chunk, and what the ensemble takes of them; an error of the system without
+        a name is told of the cutouts, not of the file that is being written."""
+        try:
+            return self._read(start)
+        except OSError as error:
+            error.filename = error.filename or self.place
+            raise
+
+    def _read(self, start: int) -> tuple[ShardPixels, Prepared]:
         began = time.perf_counter()
         rows = self.sources.slice(start, self.chunk)
         double = self.repeated[start : start + self.chunk]

@@ -210,12 +210,13 @@ def translate(
     tree: Node,
     fields: Mapping[str, pa.Field],
     type_of: Callable[[Node], str],
-    constant: Callable[[Node, str], float],
+    constant: Callable[[Node, str], float | None],
 ) -> Condition | None:
     """A vetted tree as a condition on arrays; None where only SQL can say it.
 
     fields: the tree's name of a column -> its field in the catalogue; type_of: DuckDB's type of a
-    node; constant: DuckDB's value of a constant after a cast to a type.
+    node; constant: DuckDB's value of a constant after a cast to a type, None of
+    NULL.
     """
     try:
         return _Translator(fields, type_of, constant).condition(tree)
@@ -231,7 +232,7 @@ class _NotPlainError(Exception):
 class _Translator:
     fields: Mapping[str, pa.Field]
     type_of: Callable[[Node], str]
-    constant: Callable[[Node, str], float]
+    constant: Callable[[Node, str], float | None]
 
     def condition(self, node: Node) -> Condition:
         parts = children(node)
@@ -274,7 +275,7 @@ class _Translator:
         if right["class"] != "CONSTANT" or not set(types[1:]) <= {"INTEGER", "BIGINT"}:
             raise _NotPlainError
         column = _Column(self._column(left, pa.types.is_signed_integer))
-        return _Comparison(name, column, _Constant(int(self.constant(right, "BIGINT"))), None)
+        return _Comparison(name, column, _Constant(int(self._constant(right, "BIGINT"))), None)
 
     def _side(self, node: Node, kind: str) -> Number:
         number = self._number(node, kind)
@@ -283,12 +284,19 @@ class _Translator:
 
     def _number(self, node: Node, kind: str) -> Number:
         if node["class"] == "CONSTANT":
-            return _Constant(self.constant(node, kind))
+            return _Constant(self._constant(node, kind))
         if node["class"] == "COLUMN_REF":
             return _Column(self._column(node))
         if node["class"] == "FUNCTION":
             return self._arithmetic(node)
         raise _NotPlainError
+
+    def _constant(self, node: Node, kind: str) -> float:
+        """Its value; NULL, which makes all around it unknown, is left to DuckDB."""
+        value = self.constant(node, kind)
+        if value is None:
+            raise _NotPlainError
+        return value
 
     def _arithmetic(self, node: Node) -> Number:
         parts, kind = children(node), self.type_of(node)

@@ -269,8 +269,8 @@ class _Types:
         """Text and type, for a person."""
         return f"{self.sql(node)} ({self.of(node)})"
 
-    def constant(self, node: Node, kind: str) -> float:
-        """A constant as DuckDB casts it to a type."""
+    def constant(self, node: Node, kind: str) -> float | None:
+        """A constant as DuckDB casts it to a type; None of NULL."""
         query = f"SELECT CAST({self.sql(node)} AS {kind})"
         [[value]] = self.connection.execute(query).fetchall()
         return value  # type: ignore[no-any-return]  # DuckDB's results are untyped

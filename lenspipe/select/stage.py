@@ -7,7 +7,6 @@ failed (it survived the cuts but has no id, no usable position, or no score).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,8 +30,9 @@ __all__ = [
     "SelectCounts",
     "SelectPlan",
     "SelectResult",
+    "open_network",
     "plan_select",
-    "prepare",
+    "select_nothing",
     "select_part",
     "survivor_scores",
 ]
@@ -75,16 +75,15 @@ def select_part(part: SourcePart, plan: SelectPlan) -> SelectResult:
     )
 
 
-def prepare(plan: SelectPlan) -> None:
-    """Open network and reader, and rehearse on a part without rows: what Python imports on the way
-    takes longer than a real part does.
-
-    InputError where the network is none. Whatever else fails is told by the part that meets it,
-    which is tried again.
-    """
+def open_network(plan: SelectPlan) -> None:
+    """Open the plan's network before the first part waits for it; InputError where it is none."""
     _network(plan)
-    with suppress(Exception):
-        select_part(SourcePart(0, ()), plan)
+
+
+def select_nothing(plan: SelectPlan) -> None:
+    """All that a part does, for a part without rows: what Python imports on the way, and a reader's
+    opening, take longer than a real part does."""
+    select_part(SourcePart(0, ()), plan)
 
 
 def survivor_scores(part: SourcePart, plan: SelectPlan) -> Float32[np.ndarray, " n"]:

@@ -6,7 +6,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +28,7 @@ from lenspipe.cutouts.planned import open_planned
 from lenspipe.errors import InputError
 from lenspipe.intervals import Interval, halves
 from lenspipe.models.ensemble import Ensemble, Prepared, load_ensemble
+from lenspipe.processes.rehearsal import rehearse
 from lenspipe.run_directory import RunDirectory, ShardRecord
 from lenspipe.stages.planning import DUPLICATE, read_rows
 
@@ -89,13 +89,11 @@ class PixelReading:
 
     settings: ScoreSettings
 
-    def prepare(self) -> None:
-        """Open the reader, and rehearse on no rows: what Python imports on the way takes longer
-        than a real shard does. What fails is told by the shard that meets it, which is tried again.
-        """
-        with suppress(Exception):
-            rows = read_rows(RunDirectory(self.settings.run_url), (0, 1)).slice(0, 0)
-            self._reader().read(rows, self.settings.inputs)
+    def read_nothing(self) -> None:
+        """All that a shard does, for no rows: what Python imports on the way, and the reader's
+        opening, take longer than a real shard does."""
+        rows = read_rows(RunDirectory(self.settings.run_url), (0, 1)).slice(0, 0)
+        self._reader().read(rows, self.settings.inputs)
 
     def __call__(self, work: PlanRows) -> ShardPixels:
         """Rows of the plan with their pixels; a row that cannot be read is a failure in it."""
@@ -134,7 +132,7 @@ class ScorerFactory:
         """Open ensemble and reader; ProviderError where the device is not the one asked for."""
         scorer = Scorer(self.settings)
         if self.reads:
-            scorer.read.prepare()
+            rehearse(scorer.read.read_nothing)
         return scorer
 
 
@@ -154,6 +152,7 @@ class Scorer:
         Returns the shard's record, which counts only once the driver has committed it.
         """
         pixels = pixels or self.read(work)
+        read = time.perf_counter()
         prepared = self._ensemble.prepare(pixels.batch.images)
         waiting = time.perf_counter()
         with self._inference:
@@ -178,6 +177,7 @@ class Scorer:
             parts=parts,
             seconds={
                 "read": pixels.seconds,
+                "normalise": waiting - read,
                 "wait": began - waiting,
                 "infer": scored - began,
                 "write": time.perf_counter() - scored,

@@ -11,10 +11,17 @@ import pyarrow as pa
 
 from lenspipe.contracts import Reason
 from lenspipe.intervals import Interval
+from lenspipe.processes.rehearsal import rehearse
 from lenspipe.run_directory import RunDirectory, ShardRecord
 from lenspipe.runtime import PoolOptions
 from lenspipe.select.sources import SourcePart, group_slices
-from lenspipe.select.stage import SelectCounts, SelectPlan, prepare, select_part
+from lenspipe.select.stage import (
+    SelectCounts,
+    SelectPlan,
+    open_network,
+    select_nothing,
+    select_part,
+)
 from lenspipe.stages.stage import StageSpec
 
 
@@ -53,7 +60,8 @@ class SelectorFactory:
 
     def __call__(self) -> Selector:
         """The callable that the pool applies; InputError where the network cannot be opened."""
-        prepare(self.plan)
+        open_network(self.plan)
+        rehearse(lambda: select_nothing(self.plan))
         return Selector(RunDirectory(self.run_url), self.plan)
 
 

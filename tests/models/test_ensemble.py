@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lenspipe.contracts import InputSpec
 from lenspipe.errors import InputError, MemberError
+from lenspipe.models import ensemble as ensemble_module
 from lenspipe.models import normalise
 from lenspipe.models.card import Calibration, Normalisation, Threshold
 from lenspipe.models.ensemble import (
@@ -355,6 +356,27 @@ def test_what_was_prepared_scores_as_it_is(tmp_path: Path, cascade: Path) -> Non
     assert_close(
         later.score(later.prepare({"image": images})).score, later.score({"image": images}).score
     )
+
+
+def test_members_that_want_the_same_share_it_and_no_more_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zscale = Normalisation(name="zscale", in_graph=False)
+    for seed, name in enumerate("abc"):
+        toy_models.make_member(tmp_path / f"{name}.onnx", normalisation=zscale, seed=seed)
+    names = [f"{name}.onnx" for name in "abc"]
+    content = {"name": "three", "members": names, "blender": {"kind": "mean"}}
+    (tmp_path / "three.yaml").write_text(yaml.safe_dump(content))
+    images = {"image": pixels(37, seed=4)}
+    ensemble = load(tmp_path / "three.yaml", batch_size=8)
+    wanted = ensemble.score(images)
+    first, second, third = ensemble.prepare(images).normalised
+    assert first is second is third is not None
+    monkeypatch.setattr(ensemble_module, "PREPARED_BYTES", 1)
+    monkeypatch.setattr(ensemble_module, "SPAN_ROWS", 16)
+    prepared = ensemble.prepare(images)
+    assert prepared.normalised == (None, None, None)
+    np.testing.assert_array_equal(ensemble.score(prepared).members, wanted.members)
 
 
 def _weights(seed: int) -> np.ndarray:

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from lenspipe.errors import InputError
 from lenspipe.select.cuts import CompiledCuts, compile_cuts
 
 MISSING = (-999.0,)
@@ -33,7 +34,19 @@ _ROW = st.tuples(_FLOAT, _FLOAT, _FLOAT, _WHOLE, _WHOLE)
 
 _COLUMN = st.sampled_from(["f", "d", "ra"])
 _NUMBER = st.sampled_from(
-    ["0", "1", "1.2", "-3.5", "21.5", "3.6", "1e0", "16777217", "1.00000000000000000001", "1e300"]
+    [
+        "0",
+        "1",
+        "1.2",
+        "-3.5",
+        "21.5",
+        "3.6",
+        "1e0",
+        "16777217",
+        "1.00000000000000000001",
+        "1e300",
+        "NULL",
+    ]
 )
 _LEAF = _COLUMN | _NUMBER
 
@@ -80,7 +93,13 @@ def _table(rows: list[tuple[float | int | None, ...]]) -> pa.Table:
 @given(cut=_CUT, rows=st.lists(_ROW, min_size=1, max_size=30))
 def test_arrays_agree_with_the_database(cut: str, rows: list[tuple[float | None, ...]]) -> None:
     table = _table(rows)
-    plain = compile_cuts({"first": "n >= 0", "cut": f"{cut} OR (f > 1 AND f < 1)"}, table.schema)
+    try:
+        plain = compile_cuts(
+            {"first": "n >= 0", "cut": f"{cut} OR (f > 1 AND f < 1)"}, table.schema
+        )
+    except InputError as error:  # products of whole numbers that DuckDB has no room for
+        assume("Overflow" not in str(error))
+        raise
     assert plain.cuts[0].condition is not None
     ours, theirs = plain.apply(table, MISSING), _as_sql(plain).apply(table, MISSING)
     assert ours.kept.tolist() == theirs.kept.tolist()
@@ -96,6 +115,9 @@ def test_arrays_agree_with_the_database(cut: str, rows: list[tuple[float | None,
         ("n >= 2 AND k <> 40000000000", True),
         ("1 / (f / d) < 2", False),  # 1 / (1 / 0) is unknown in SQL, and 0 on arrays
         ("sqrt(f) > 1", False),
+        ("f <> NULL", False),  # unknown, and no number of an array is
+        ("f + NULL > 1", False),
+        ("NOT (f BETWEEN 1 AND NULL)", False),
         ("n + 1 > 2", False),  # whole numbers overflow
         ("n > 2.5", False),
         ("f IN (1, 2)", False),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import h5py
@@ -14,8 +16,9 @@ import pytest
 
 from lenspipe.bench.select import write_catalogue
 from lenspipe.contracts import InputSpec
-from lenspipe.cutouts.base import ReaderOptions
+from lenspipe.cutouts.base import ReaderOptions, ZeroPoint
 from lenspipe.cutouts.formats import hdf5
+from lenspipe.processes.rehearsal import rehearse
 from lenspipe.stages import scoring
 from lenspipe.stages.scoring import PixelReading, ScoreSettings
 
@@ -43,7 +46,14 @@ def test_the_first_part_imports_nothing_that_takes_its_time(tmp_path: Path) -> N
 
 
 def _reading(path: Path) -> PixelReading:
-    options = hdf5.Options(reader="hdf5", path=str(path), bands=("g",), row="row")
+    options = hdf5.Options(
+        reader="hdf5",
+        path=str(path),
+        bands=("g",),
+        row="row",
+        pixel_scale_arcsec=0.25,
+        zero_point=ZeroPoint(constant=25.0),
+    )
     spec = InputSpec("image", ("g",), 8, 0.25)
     return PixelReading(ScoreSettings("run", options, "", ".", inputs=(spec,)))
 
@@ -61,15 +71,25 @@ def test_the_reader_is_open_before_the_first_shard(
     with h5py.File(path, "w") as file:
         file["images"] = np.zeros((3, 1, 8, 8), np.float32)
     reading = _reading(path)
-    reading.prepare()
+    reading.read_nothing()
     assert _key(reading) in scoring._OPENED
 
 
 def test_pixels_that_are_away_stop_no_worker_from_starting(tmp_path: Path) -> None:
     """The shard that meets them tells it, and is tried again."""
     reading = _reading(tmp_path / "none" / "a.h5")
-    reading.prepare()
+    with pytest.raises(FileNotFoundError):
+        reading.read_nothing()
+    rehearse(reading.read_nothing)
     assert _key(reading) not in scoring._OPENED
+
+
+def test_what_hangs_stops_no_worker_from_starting() -> None:
+    never = threading.Event()
+    began = time.monotonic()
+    rehearse(never.wait, limit_s=0.2)
+    assert 0.2 <= time.monotonic() - began < 5.0
+    never.set()
 
 
 def _no_rows() -> pa.Table:
