@@ -243,6 +243,7 @@ class Pool(Generic[T, R]):
         events: PoolEvents | None = None,
         feed: Callable[[T], Any] | None = None,
     ) -> None:
+        _check_servers(at_once=True)  # without them Ray ends the process in its first call
         self._factory = factory
         self._options = options
         self._events = events or PoolEvents()
@@ -255,7 +256,6 @@ class Pool(Generic[T, R]):
         self._failed_starts = 0
         self._time = TimeLimit(options.timeout_s)
         self._workers: list[_Worker[T]] = []
-        _check_servers()  # without them, the calls that follow would wait for a minute
         try:
             self._workers += [self._spawn() for _ in range(options.workers)]
             self._await_start()
@@ -536,8 +536,8 @@ def _wait(references: Sequence[Any]) -> list[Any]:
     return list(ready)
 
 
-def _check_servers() -> None:
-    if (dead := _servers.dead()) is not None:
+def _check_servers(at_once: bool = False) -> None:
+    if (dead := _servers.dead(at_once)) is not None:
         raise StoppedError(f"{dead} ended, so no worker can go on; the same command resumes")
 
 

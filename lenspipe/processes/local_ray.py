@@ -95,9 +95,10 @@ class Servers:
             psutil.wait_procs(all_started, timeout=_END_S)
             self._started = set()
 
-    def dead(self) -> str | None:
-        """What to call the first that has ended; None where all live, or lived this second."""
-        if time.monotonic() - self._asked < _LOOK_EVERY_S:
+    def dead(self, at_once: bool = False) -> str | None:
+        """What to call the first that has ended; None where all live, or lived this second unless
+        `at_once`."""
+        if not at_once and time.monotonic() - self._asked < _LOOK_EVERY_S:
             return None
         self._asked = time.monotonic()
         return self._first_dead()

@@ -27,7 +27,7 @@ RUNTIME = {
 # A dozen for CI: every victim, every stage.
 DOZEN = {
     "select": ["actor", "group"],
-    "plan": ["driver"],
+    "plan": ["raylet"],
     "score": ["actor", "feed", "raylet", "feed", "gcs", "actor", "driver"],
     "publish": ["driver", "group"],
 }

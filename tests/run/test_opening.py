@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from lenspipe.config import load_survey
-from lenspipe.errors import CorruptRunError
+from lenspipe.errors import CorruptRunError, ResumeRefusedError
 from lenspipe.metrics import RunMetrics
 from lenspipe.run.opening import check_and_open, tell_provider
 from lenspipe.run.shard_record import ShardRecord
@@ -126,3 +126,23 @@ def test_a_resume_on_another_provider_is_told_once(tmp_path: Path) -> None:
     [line] = told("cuda")
     assert line.startswith("resuming with another provider: cpu before, cuda now")
     assert told("cuda") == []
+
+
+def test_scores_in_bfloat16_and_in_float32_never_meet_in_one_run(tmp_path: Path) -> None:
+    survey = load_survey(make_survey(tmp_path, rows=20))
+
+    def tell(provider: str) -> None:
+        with check_and_open(survey, Events(RunMetrics("toy"), SilentProgress())) as job:
+            tell_provider(job, provider)
+
+    tell("cpu")
+    tell("openvino_bf16")  # nothing is scored yet
+    run = RunDirectory(str(tmp_path / "run"))
+    part = run.write_part("select", 0, 20, pa.table({"x": list(range(20))}))
+    counts = {"rows_in": 20, "rows_out": 20, "rows_failed": 0}
+    run.commit(ShardRecord(stage="select", start=0, stop=20, parts={"select": part}, **counts))
+    run.commit(_record(0, {"bad_pixels": 10}).model_copy(update={"stage": "score"}))
+    for other in ("cpu", "openvino"):
+        with pytest.raises(ResumeRefusedError, match=r"runtime\.provider: expected openvino_bf16"):
+            tell(other)
+    tell("openvino_bf16")
