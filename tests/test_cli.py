@@ -190,7 +190,9 @@ def test_a_gpu_that_is_not_there_is_refused_by_check(
     monkeypatch.setattr(preflight, "cuda_devices", lambda: 0)
     done = lenspipe("check", _changed(survey, runtime={"provider": "cuda"}))
     assert done.returncode == 2
-    assert done.stderr.startswith("error: runtime.provider: expected cpu, as the cluster has no")
+    assert done.stderr.startswith(
+        "error: runtime.provider: expected cpu or openvino, as the cluster has no"
+    )
     monkeypatch.setattr(preflight, "cuda_devices", lambda: 1)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     done = lenspipe("check", _changed(survey, runtime={"provider": "auto"}))
