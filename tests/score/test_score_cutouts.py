@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -381,3 +382,22 @@ def test_failures_tell_no_credentials(
     assert len(rows) == ROWS
     assert all("host/x.fits?X-Amz-Signature=***&a=1" in row["detail"] for row in rows)
     assert "planted0secret" not in (tmp_path / "scores.report.html").read_text(encoding="utf-8")
+
+
+def test_what_the_system_refuses_while_reading_is_told_of_the_cutouts() -> None:
+    """Not of the file that is being written meanwhile."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    reading = module._ChunkReading(
+        reader=cast(Any, SimpleNamespace(read=refuse)),
+        sources=pa.table({"object_id": [1, 2]}),
+        ensemble=cast(Any, SimpleNamespace(inputs=())),
+        locator=None,
+        repeated=np.zeros(2, bool),
+        chunk=2,
+        place="stamps/",
+    )
+    with pytest.raises(OSError, match="Input/output error: 'stamps/'"):
+        reading(0)
