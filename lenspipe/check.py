@@ -17,8 +17,9 @@ from lenspipe.models.card import file_sha256
 from lenspipe.models.ensemble_file import EnsembleDescription, describe_ensemble
 from lenspipe.preflight import check_address, check_apart, check_output, free_bytes, local_slots
 from lenspipe.processes.slots import Slots
-from lenspipe.redaction import redact
+from lenspipe.redaction import redact_values
 from lenspipe.run.identity import fingerprint
+from lenspipe.run_directory import VERBATIM
 from lenspipe.select.files import CatalogueFile
 from lenspipe.select.sources import SourcePart, list_parts, stored_share
 from lenspipe.select.stage import SelectPlan, plan_select
@@ -82,7 +83,7 @@ class CheckedSurvey:
             },
         }
         # Signed URLs: the signature must not be written, and signed anew they name the same files.
-        told: dict[str, Any] = json.loads(redact(json.dumps(found)))
+        told: dict[str, Any] = json.loads(json.dumps(redact_values(found, VERBATIM)))
         return told
 
     def publish_settings(self) -> PublishSettings:
@@ -94,6 +95,7 @@ class CheckedSurvey:
             cuts=tuple(self.survey.cuts),
             partition_rows=self.survey.publish.partition_rows,
             mosaic=self.survey.publish.mosaic,
+            explain=self.survey.publish.explain,
         )
 
     def _rule(self) -> Rule:

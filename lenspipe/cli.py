@@ -150,11 +150,11 @@ def verify(run: RunFolder) -> None:
 def report(run: RunFolder) -> None:
     """Write the run's page again."""
     from lenspipe.report import write_report
-    from lenspipe.run.status import open_run
+    from lenspipe.run.status import open_run, parse_identity
     from lenspipe.run_directory import REPORT
 
     directory, identity = open_run(run)
-    write_report(directory, int(identity["survey"]["publish"]["mosaic"]))
+    write_report(directory, parse_identity(identity).survey.publish.mosaic)
     typer.echo(directory.store.path(REPORT))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection, Mapping
 from functools import lru_cache
+from typing import Any
 
 HIDDEN = "***"
 
@@ -48,6 +50,25 @@ def redact(text: str) -> str:
     for secret in _known(_environment()):
         text = text.replace(secret, HIDDEN)
     return text
+
+
+def redact_values(content: Any, verbatim: Collection[str] = (), path: str = "") -> Any:
+    """JSON content without credentials in its texts, keys included.
+
+    verbatim: dotted paths of what stays as it is, where the letters themselves decide.
+    """
+    if path in verbatim:
+        return content
+    if isinstance(content, str):
+        return redact(content)
+    if isinstance(content, Mapping):
+        return {
+            redact(str(key)): redact_values(value, verbatim, f"{path}.{key}" if path else str(key))
+            for key, value in content.items()
+        }
+    if isinstance(content, list | tuple):
+        return [redact_values(value, verbatim, path) for value in content]
+    return content
 
 
 def has_user(url: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
@@ -17,8 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lenspipe.errors import CorruptRunError
-from lenspipe.redaction import redact
+from lenspipe.errors import CorruptRunError, InputError
+from lenspipe.redaction import redact, redact_values
 from lenspipe.run.commit_log import FOLDER as LOG
 from lenspipe.run.commit_log import CommitLog, Segment
 from lenspipe.run.shard_record import Part, ShardRecord, Stage
@@ -36,6 +37,8 @@ PLAN_RECORD = "plan/plan.json"
 PLAN_FILE_ROWS = 1 << 20  # every file of the plan but the last holds so many rows
 CATALOGUE = "catalogue"
 CANDIDATES = "candidates.zarr"
+# The file of each without which a reader finds nothing there.
+PROPERTIES, ZARR_ROOT = "hats.properties", "zarr.json"
 REPORT = "report/index.html"
 
 STAGES: tuple[Stage, ...] = ("select", "score")
@@ -46,10 +49,15 @@ def plan_name(index: int) -> str:
     return f"plan/selected-{index:06d}.parquet"
 
 
+# Of JSON files: texts in which every letter counts, so that none is hidden. Two cuts that differ
+# in what looks like a credential are two cuts.
+VERBATIM = frozenset({"survey.cuts"})
 # Folders whose files exist only by the word of a record.
 PART_FOLDERS = ("select", "scores", "failures")
 # Folders that a run replaces as a whole and that `--fresh` erases.
 WRITTEN_FOLDERS = (LOG, "plan", *PART_FOLDERS, CATALOGUE, CANDIDATES, "report")
+
+_PART = re.compile(rf"(?:{'|'.join(PART_FOLDERS)})/part-\d{{12,}}-\d{{12,}}-[0-9a-f]{{8}}\.parquet")
 
 
 class RunDirectory:
@@ -146,6 +154,15 @@ class RunDirectory:
         """Whether anything was committed here."""
         return self.store.exists(PLAN_RECORD) or bool(self.store.names(LOG))
 
+    def refuse_foreign(self) -> None:
+        """InputError where no run was begun, yet files lie in folders that a run would replace."""
+        if self.store.exists(RUN) or self.is_begun():
+            return
+        for folder in WRITTEN_FOLDERS:
+            for name in self.store.names(folder)[:1]:
+                expected = f"a run, or nothing in {folder}/, which a run replaces"
+                raise InputError("output", expected, name)
+
     def mend(self) -> list[str]:
         """Give up the records of files of the logs that are broken or lost, so that their rows are
         done again; returns the files' names."""
@@ -175,6 +192,11 @@ class RunDirectory:
                     lost += [name for names in gone.values() for name in names]
         return lost
 
+    def forget_products(self) -> None:
+        """Let catalogue and candidates be made anew, whatever became of their files."""
+        for name in (f"{CATALOGUE}/{PROPERTIES}", f"{CANDIDATES}/{ZARR_ROOT}"):
+            self.store.delete(name)
+
     def refuse_lost(self) -> None:
         """CorruptRunError where a file is gone that a record or the plan names: no waiting brings
         it."""
@@ -194,10 +216,12 @@ class RunDirectory:
                 )
 
     def clean(self) -> list[str]:
-        """Remove what no record names: files of killed attempts. Returns their names."""
+        """Remove part files that no record names, those of killed attempts; returns their names.
+        Files of other names are not a run's, and stay."""
         for log in self._logs.values():
             log.tidy()
-        orphans = sorted(self._part_files() - set(self._committed_files()))
+        unnamed = self._part_files() - set(self._committed_files())
+        orphans = sorted(name for name in unnamed if _PART.fullmatch(name))
         for name in orphans:
             self.store.delete(name)
         self.store.delete_unfinished()
@@ -227,16 +251,19 @@ class RunDirectory:
     def read_json(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the run; None where there is none."""
         try:
-            content: dict[str, Any] = json.loads(self.store.read(name))
+            content = json.loads(self.store.read(name))
         except FileNotFoundError:
             return None
         except ValueError as error:
             raise CorruptRunError(f"{name}: not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise CorruptRunError(f"{name}: expected an object, found a {type(content).__name__}")
         return content
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the run."""
-        self.store.write(name, redact(json.dumps(content, indent=2)).encode() + b"\n")
+        told = redact_values(content, VERBATIM)
+        self.store.write(name, json.dumps(told, indent=2).encode() + b"\n")
 
 
 def without_credentials(failures: pa.Table) -> pa.Table:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lenspipe.errors import InputError
-from lenspipe.redaction import redact
+from lenspipe.redaction import HIDDEN, redact, redact_values
 from lenspipe.run.identity import fingerprint
 from lenspipe.select.files import CatalogueFile
 from lenspipe.storage.remote import url_to_fs
@@ -79,3 +79,18 @@ def test_a_url_with_a_password_is_refused_without_telling_it(url: str) -> None:
     with pytest.raises(InputError, match="no user or password") as caught:
         url_to_fs(url)
     assert SECRET not in str(caught.value)
+
+
+def test_values_are_redacted_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI_TOKEN", "bright_enough")
+    found = redact_values(
+        {
+            "survey": {"cuts": {"bright_enough": "x < 1 AND 'u?sig=A\"' <> y"}, "n": 3},
+            "paths": ["https://host/a?sig=secret", None],
+        },
+        {"survey.cuts"},
+    )
+    assert found == {
+        "survey": {"cuts": {"bright_enough": "x < 1 AND 'u?sig=A\"' <> y"}, "n": 3},
+        "paths": [f"https://host/a?sig={HIDDEN}", None],
+    }

@@ -25,14 +25,14 @@ from lenspipe.catalogue import scores
 from lenspipe.catalogue.whole_folder import replacing
 from lenspipe.contracts import InputSpec
 from lenspipe.errors import CorruptRunError
-from lenspipe.run_directory import CANDIDATES, RunDirectory
+from lenspipe.run_directory import CANDIDATES, ZARR_ROOT, RunDirectory
 from lenspipe.storage.external_sort import stream
+from lenspipe.storage.remote import OutageError
 
 IMAGES = "images"
 EXPLANATION = "explanation"
 FINGERPRINT = "fingerprint"
 _COLUMNS = ("object_id", "ra", "dec", "score", "probability", "flags")
-ROOT = "zarr.json"
 _CHUNK_BYTES = 1 << 20  # one stamp is looked at by reading about this much
 
 # Ids, pixels by input name (n, band, y, x), and explanation maps (n, y, x) or None.
@@ -122,7 +122,7 @@ def write_candidates(
     Batches may come in any order and leave candidates out: those are NaN, `has_stamp` false.
     CorruptRunError where a batch names an id that is no candidate, or one twice.
     """
-    with replacing(run.store, CANDIDATES, ROOT) as folder:
+    with replacing(run.store, CANDIDATES, ZARR_ROOT) as folder:
         group = zarr.create_group(folder, zarr_format=3)
         _write_columns(group, chosen.table)
         _create_images(group, chosen.table.num_rows, inputs)
@@ -133,7 +133,7 @@ def write_candidates(
 
 def open_candidates(run: RunDirectory) -> zarr.Group | None:
     """RUN/candidates.zarr for reading; None where there is none."""
-    if not run.store.exists(f"{CANDIDATES}/{ROOT}"):
+    if not run.store.exists(f"{CANDIDATES}/{ZARR_ROOT}"):
         return None
     if run.store.is_local:
         return zarr.open_group(run.store.local_path(CANDIDATES), mode="r")
@@ -231,3 +231,19 @@ def _put(array: zarr.Array[Any], rows: Int64[np.ndarray, " m"], pixels: np.ndarr
     if len(rows):
         order = np.argsort(rows)  # zarr writes each chunk once where rows ascend
         array.set_orthogonal_selection((rows[order],), pixels[order])
+
+
+def kept_candidates(run: RunDirectory, identity: str, inputs: Sequence[InputSpec]) -> int | None:
+    """How many candidates RUN/candidates.zarr is of, where it is the one of this fingerprint and
+    all its arrays are there; None where it is to be made."""
+    wanted = (*_COLUMNS, "has_stamp", *(f"{IMAGES}/{spec.name}" for spec in inputs))
+    try:
+        group = open_candidates(run)
+        if group is None or group.attrs.get(FINGERPRINT) != identity:
+            return None
+        whole = all(isinstance(group.get(name), zarr.Array) for name in wanted)
+        return int(str(group.attrs["candidates"])) if whole else None
+    except OutageError:
+        raise
+    except Exception:  # damaged metadata, which zarr reports in many ways: it is made anew
+        return None

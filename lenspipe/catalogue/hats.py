@@ -22,10 +22,9 @@ from lenspipe.catalogue.partitions import MAX_ORDER, Partition, plan_partitions
 from lenspipe.catalogue.places import HEALPIX, find_places
 from lenspipe.catalogue.whole_folder import remove, replacing
 from lenspipe.errors import CorruptRunError
-from lenspipe.run_directory import CATALOGUE, RunDirectory
+from lenspipe.run_directory import CATALOGUE, PROPERTIES, RunDirectory
 from lenspipe.storage.external_sort import Scatter, piece_of, slabs, sorted_piece, stream
 
-PROPERTIES = "hats.properties"
 PARTITIONS = "partition_info.csv"
 FINGERPRINT = "lenspipe_fingerprint"
 # Statistics of so many rows let a reader skip most of a partition in a small cone.
@@ -55,12 +54,23 @@ def write_catalogue(
         return CatalogueInfo(rows=0, partitions=0, written=False)
     identity = scores.fingerprint(score_parts, name, partition_rows)
     present = read_properties(run)
-    if present is not None and present.get(FINGERPRINT) == identity:
+    if present is not None and present.get(FINGERPRINT) == identity and _is_whole(run):
         return CatalogueInfo(int(present["hats_nrows"]), int(present["lenspipe_partitions"]), False)
     with replacing(run.store, CATALOGUE, PROPERTIES) as folder:
         partitions = _write_partitions(run, score_parts, partition_rows, folder)
         _write_metadata(folder, partitions, name, partition_rows, identity)
     return CatalogueInfo(sum(p.rows for p in partitions), len(partitions), True)
+
+
+def _is_whole(run: RunDirectory) -> bool:
+    """Whether every file is there that the catalogue's own list names."""
+    there = set(run.store.names(CATALOGUE))
+    try:
+        files = _partition_files(run)
+    except (FileNotFoundError, KeyError, ValueError):  # the list itself is damaged
+        return False
+    # A listing of an object store may lag behind: a file is gone where it does not open either.
+    return all(name in there or run.store.exists(name) for name in files)
 
 
 def scored_files(run: RunDirectory, score_parts: Sequence[str]) -> Sequence[str]:

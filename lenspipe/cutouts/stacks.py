@@ -273,8 +273,7 @@ class StackReader:
             kind = sources[name].type
             if not pa.types.is_integer(kind):
                 raise InputError("cutouts.row", f"whole numbers in column {name}", kind)
-            column = pc.fill_null(pc.cast(sources[name], pa.int64()), -1)
-            position = np.maximum(np.asarray(column.to_numpy(), dtype=np.int64), -1)
+            position = _whole_numbers(sources[name])
         else:
             keys = pc.cast(sources[name], pa.string()).to_pylist()
             position = np.array([index.ids.get(key, -1) for key in keys], np.int64)
@@ -373,3 +372,13 @@ def _store(plane: Plane, rows: Int64[np.ndarray, " k"], pixels: np.ndarray[Any, 
         plane.pixels[as_slice(rows)] = square
     plane.present[rows] = True
     plane.look_at(rows)
+
+
+def _whole_numbers(column: pa.ChunkedArray) -> Int64[np.ndarray, " n"]:
+    """Rows as a catalogue tells them, -1 where it tells none: no value, below 0, or beyond what any
+    file holds."""
+    if pa.types.is_uint64(column.type):
+        most = pa.scalar(np.iinfo(np.int64).max, pa.uint64())
+        column = pc.if_else(pc.greater(column, most), pa.scalar(None, pa.uint64()), column)
+    told = pc.fill_null(pc.cast(column, pa.int64()), -1)
+    return np.maximum(np.asarray(told.to_numpy(), dtype=np.int64), -1)

@@ -20,18 +20,20 @@ from lenspipe.processes.local_ray import children, end, family
 
 # What is said of a run that ended with this status.
 SAID = {
+    129: "hung up: the same command resumes",
     130: "interrupted: the same command resumes",
     143: "terminated: the same command resumes",
 }
-_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_STATUS = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
 _GRACE_S = 20.0  # clusters that evict a job kill it some 30 s after their signal
 _asked: list[int] = []
 
 
 def end_on_signals() -> None:
-    """SIGTERM and SIGINT end this process from now on; called once, in the main thread.
+    """SIGTERM, SIGINT and SIGHUP (a terminal that closes) end this process from now on; called
+    once, in the main thread.
 
-    SIGINT stays ignored where the parent had it ignored, as for `nohup` and background jobs.
+    What the parent had ignored stays ignored, as for `nohup` and background jobs.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)

@@ -59,6 +59,7 @@ def check_and_open(
     lock.acquire(events.message)
     run.store.before_change = lock.check
     try:
+        run.refuse_foreign()
         if fresh or (run.read_json(RUN) or {}).get("state") == ERASING:
             run.erase()
         changed = check_same_run(
@@ -93,6 +94,7 @@ def _take_up_again(run: RunDirectory, events: Events) -> int:
         events.message(f"{name} was broken or lost: its rows are done again")
     for name in run.forget_lost():
         events.message(f"{name} was lost: its rows are done again")
+    run.forget_products()
     again = run.forget("score", RETRIED)
     if not run.store.exists(PLAN_RECORD):
         return again + run.forget("select", RETRIED)

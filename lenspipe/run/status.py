@@ -5,10 +5,38 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from lenspipe.errors import InputError, LenspipeError
 from lenspipe.run.lock import is_alive, read_holder
 from lenspipe.run_directory import ERASING, RUN, RunDirectory, Stage
-from lenspipe.stages.planning import read_plan
+from lenspipe.stages.planning import broken, read_plan
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class _Publish(_Told):
+    mosaic: int = Field(ge=0)
+
+
+class _Survey(_Told):
+    name: str
+    publish: _Publish
+
+
+class _Inputs(_Told):
+    rows: int = Field(ge=0)
+
+
+class Identity(_Told):
+    """What of run.json a person is told."""
+
+    state: str
+    updated: str
+    survey: _Survey
+    inputs: _Inputs
 
 
 def open_run(url: str) -> tuple[RunDirectory, dict[str, Any]]:
@@ -30,18 +58,27 @@ def open_run(url: str) -> tuple[RunDirectory, dict[str, Any]]:
     return run, identity
 
 
+def parse_identity(identity: dict[str, Any]) -> Identity:
+    """What of run.json is told; CorruptRunError names what is not as it was written."""
+    try:
+        return Identity.model_validate(identity)
+    except ValidationError as error:
+        raise broken(RUN, error) from error
+
+
 def describe_status(url: str) -> list[tuple[str, str]]:
     """(field, text) lines; InputError where no run was begun."""
     run, identity = open_run(url)
+    told = parse_identity(identity)
     plan = read_plan(run)
     lines = [
-        ("survey", str(identity["survey"]["name"])),
-        ("state", _state(run, str(identity["state"]))),
-        ("select", _progress(run, "select", identity["inputs"]["rows"])),
+        ("survey", told.survey.name),
+        ("state", _state(run, told.state)),
+        ("select", _progress(run, "select", told.inputs.rows)),
     ]
     if plan is not None:
         lines.append(("score", _progress(run, "score", plan.rows)))
-    lines.append(("updated", str(identity["updated"])))
+    lines.append(("updated", told.updated))
     return lines
 
 

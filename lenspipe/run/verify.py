@@ -71,9 +71,10 @@ def verify(run: RunDirectory) -> list[str]:
     finished = told.state != "running"
     if finished:
         found += _faults(FUNNEL, lambda: check_funnel(run, told.survey.cuts))
-    damaged = _check_files(run, plan)
+    damaged, foreign = _check_files(run, plan)
+    found += damaged + foreign
     if damaged or plan is None:
-        return found + damaged
+        return found
     scores = run.part_names("scores", run.commits("score"))
     found += _faults("object_id", lambda: check_ids(run, plan))
     if finished:
@@ -152,7 +153,8 @@ def _check_record(record: ShardRecord, what: str, rows: int) -> Iterator[str]:
             yield f"says {count} rows, its file of {folder} holds {held}"
 
 
-def _check_files(run: RunDirectory, plan: Plan | None) -> list[str]:
+def _check_files(run: RunDirectory, plan: Plan | None) -> tuple[list[str], list[str]]:
+    """What is wrong with files of the run, and which files are not the run's."""
     live = {segment.name for stage in STAGES for segment in run.segments(stage)}
     folders: tuple[str, ...] = (*PART_FOLDERS, LOG)
     if plan is not None:
@@ -165,7 +167,7 @@ def _check_files(run: RunDirectory, plan: Plan | None) -> list[str]:
             for lines in pool.map(partial(_part_faults, run), parts):
                 found += lines
     foreign = [name for folder in folders for name in run.store.names(folder) if name not in live]
-    return found + [f"{name}: a file that no record names" for name in foreign]
+    return found, [f"{name}: a file that no record names" for name in foreign]
 
 
 def _parts(run: RunDirectory, plan: Plan | None) -> Iterator[Part]:

@@ -21,10 +21,10 @@ from lenspipe.catalogue.candidates import (
     open_candidates,
 )
 from lenspipe.catalogue.funnel import funnel
-from lenspipe.catalogue.hats import PROPERTIES, read_properties
+from lenspipe.catalogue.hats import read_properties
 from lenspipe.errors import CorruptRunError
 from lenspipe.run.verify_rows import same_rows
-from lenspipe.run_directory import CANDIDATES, CATALOGUE, FUNNEL, RunDirectory
+from lenspipe.run_directory import CANDIDATES, CATALOGUE, FUNNEL, PROPERTIES, RunDirectory
 
 _DATASET = f"{CATALOGUE}/dataset"
 _PARTITIONS = f"{CATALOGUE}/partition_info.csv"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -14,6 +16,7 @@ import fsspec
 from lenspipe.config import is_url, resolve
 from lenspipe.errors import InputError
 from lenspipe.storage.remote import raise_if_passing
+from lenspipe.storage.walk import files_below
 
 _SUFFIXES = (".parquet", ".parq", ".pq")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -71,17 +74,26 @@ def _find(path: str) -> list[CatalogueFile]:
         if fs.isfile(inner):
             return [_file(path, fs.info(inner), "")]
         root = _data_folder(fs, inner.rstrip("/"), path)
-        infos = fs.find(root, detail=True)
+        return [
+            _file(_outer(fs, path, name), info, name[len(root) + 1 :])
+            for name, info in _below(fs, root, is_url(path))
+            if _is_data(name[len(root) + 1 :])
+        ]
     except InputError:
         raise
     except Exception as error:  # each store's library has exceptions of its own
         raise_if_passing(error)
         raise InputError("sources.path", "a readable catalogue", f"{path}: {error}") from error
-    return [
-        _file(_outer(fs, path, name), info, name[len(root) + 1 :])
-        for name, info in infos.items()
-        if _is_data(name[len(root) + 1 :])
-    ]
+
+
+def _below(
+    fs: fsspec.AbstractFileSystem, root: str, remote: bool
+) -> Iterable[tuple[str, dict[str, Any]]]:
+    """All files below a folder; what a store tells of each, nothing of a local one."""
+    if remote:
+        found: dict[str, dict[str, Any]] = fs.find(root, detail=True)
+        return found.items()
+    return ((path, {}) for path in files_below(root))
 
 
 def _data_folder(fs: fsspec.AbstractFileSystem, folder: str, shown: str) -> str:
@@ -128,9 +140,23 @@ def _outer(fs: fsspec.AbstractFileSystem, asked: str, name: str) -> str:
 
 
 def _file(path: str, info: dict[str, Any], relative: str) -> CatalogueFile:
-    local = not is_url(path)
-    size, stamp = fingerprint(path) if local else (int(info["size"] or 0), _stamp(info))
+    if is_url(path):
+        size, stamp = int(info["size"] or 0), _stamp(info)
+    else:
+        size, stamp = _regular(path)
     return CatalogueFile(path, size, stamp, _hive(relative))
+
+
+def _regular(path: str) -> tuple[int, str]:
+    """Size and fingerprint of a local file; InputError for a link to nowhere, and for a FIFO or a
+    device, which would keep its reader waiting."""
+    try:
+        regular = stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
+    except FileNotFoundError:
+        raise InputError("sources.path", "files that are there", f"a broken link {path}") from None
+    if not regular:
+        raise InputError("sources.path", "regular files", f"{path}, a FIFO or a device")
+    return fingerprint(path)
 
 
 def _stamp(info: dict[str, Any]) -> str:

@@ -11,17 +11,16 @@ import pyarrow as pa
 from lenspipe.catalogue import scores
 from lenspipe.catalogue.candidates import (
     FINGERPRINT,
-    ROOT,
     Rule,
     StampBatch,
     choose,
-    open_candidates,
+    kept_candidates,
     write_candidates,
 )
 from lenspipe.catalogue.funnel import Funnel, funnel
 from lenspipe.catalogue.whole_folder import remove
 from lenspipe.contracts import InputSpec
-from lenspipe.run_directory import CANDIDATES, FUNNEL, RunDirectory
+from lenspipe.run_directory import CANDIDATES, FUNNEL, ZARR_ROOT, RunDirectory
 
 if TYPE_CHECKING:
     from lenspipe.catalogue.hats import CatalogueInfo
@@ -34,7 +33,8 @@ Stamps = Callable[[pa.Table], Iterable[StampBatch]]
 class PublishSettings:
     """name: of the survey. rule: which sources are candidates. inputs: the ensemble's image
     tensors, whose stamps are kept. cuts: names in the order of the survey file. partition_rows:
-    most rows of one partition of the catalogue. mosaic: candidates shown in the report."""
+    most rows of one partition of the catalogue. mosaic: candidates shown in the report. explain:
+    the best candidates that `stamps` brings maps of."""
 
     name: str
     rule: Rule
@@ -42,6 +42,7 @@ class PublishSettings:
     cuts: tuple[str, ...] = ()
     partition_rows: int = 1_000_000
     mosaic: int = 100
+    explain: int = 100
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,15 @@ def _publish_candidates(
 ) -> int:
     from lenspipe.catalogue.hats import scored_files
 
-    identity = scores.fingerprint(parts, settings.name, settings.rule, settings.inputs)
-    present = open_candidates(run)
-    if present is not None and present.attrs.get(FINGERPRINT) == identity:
-        return int(str(present.attrs["candidates"]))
+    identity = scores.fingerprint(
+        parts, settings.name, settings.rule, settings.inputs, settings.explain
+    )
+    kept = kept_candidates(run, identity, settings.inputs)
+    if kept is not None:
+        return kept
     chosen = choose(run, scored_files(run, parts), settings.rule)
     if chosen is None:
-        remove(run.store, CANDIDATES, ROOT)
+        remove(run.store, CANDIDATES, ZARR_ROOT)
         return 0
     attributes = {
         "name": settings.name,

@@ -349,3 +349,12 @@ def test_small_parts() -> None:
     assert stated_bands(None) is None
     assert as_slice(np.array([3, 4, 5])) == slice(3, 6)
     assert isinstance(as_slice(np.array([3, 5, 4])), np.ndarray)
+
+
+def test_rows_beyond_any_file_fail_alone(tmp_path: Path) -> None:
+    write_hdf5(tmp_path / "a.h5", ids=np.arange(60))
+    reader = open_reader("hdf5", tmp_path, row="row")
+    rows = pa.array([3, 2**63 + 3, None, 2**64 - 1, 5], pa.uint64())
+    sources = table(ra=np.zeros(5)).append_column("row", rows)
+    batch = reader.read(sources, [SPEC])
+    assert reasons(batch) == dict.fromkeys((1, 2, 3), Reason.NOT_FOUND)

@@ -46,6 +46,9 @@ def _wait_for_stage(job: JobProcess, stage: str) -> None:
         pytest.param(
             signal.SIGINT, 130, "interrupted: the same command resumes", marks=pytest.mark.chaos
         ),
+        pytest.param(
+            signal.SIGHUP, 129, "hung up: the same command resumes", marks=pytest.mark.chaos
+        ),
     ],
 )
 @pytest.mark.timeout(600)

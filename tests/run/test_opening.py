@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import yaml
 
 from lenspipe.config import load_survey
-from lenspipe.errors import CorruptRunError, ResumeRefusedError
+from lenspipe.errors import CorruptRunError, InputError, ResumeRefusedError
 from lenspipe.metrics import RunMetrics
 from lenspipe.run.opening import check_and_open, tell_provider
 from lenspipe.run.shard_record import ShardRecord
+from lenspipe.run.status import describe_status
 from lenspipe.run_directory import RunDirectory
 from lenspipe.stages.planning import make_plan
 from lenspipe.telling.events import Events
@@ -146,3 +148,38 @@ def test_scores_in_bfloat16_and_in_float32_never_meet_in_one_run(tmp_path: Path)
         with pytest.raises(ResumeRefusedError, match=r"runtime\.provider: expected openvino_bf16"):
             tell(other)
     tell("openvino_bf16")
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_files_of_others_are_not_written_over(tmp_path: Path, fresh: bool) -> None:
+    survey = make_survey(tmp_path, rows=30)
+    mine = tmp_path / "run/catalogue/my.csv"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("1")
+    events = Events(RunMetrics("toy"), _Listener())
+    with (
+        pytest.raises(InputError, match=r"output: expected .* catalogue/.*found catalogue/my\.csv"),
+        check_and_open(load_survey(survey), events, fresh=fresh),
+    ):
+        pass
+    assert mine.read_text() == "1"
+
+
+def test_cuts_that_differ_in_what_looks_like_a_credential_are_two(tmp_path: Path) -> None:
+    survey = make_survey(tmp_path, rows=30)
+    text = survey.read_text()
+    content = yaml.safe_load(text)
+    for letter in "AB":
+        content["cuts"] = {"odd": f"""i_mag < 21.0 AND 'u?sig={letter}"' = 'u?sig=A"'"""}
+        survey.write_text(yaml.safe_dump(content))
+        if letter == "A":
+            _open(survey)
+    with pytest.raises(ResumeRefusedError, match=r"survey\.cuts\.odd"):
+        _open(survey)
+
+
+@pytest.mark.parametrize("content", ["[]", '"x"', "{}", '{"state": "running"}'])
+def test_a_run_file_of_another_form_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(CorruptRunError, match=r"^run\.json"):
+        describe_status(str(tmp_path))

@@ -491,6 +491,15 @@ def test_a_foreign_file_is_named(run: RunDirectory) -> None:
     assert verify(run) == ["scores/part-by-hand.parquet: a file that no record names"]
 
 
+def test_a_foreign_file_hides_no_loss(ended: RunDirectory) -> None:
+    ended.store.write("plan/todo.txt", b"x")
+    lost = next(n for n in ended.store.names("catalogue") if "Npix" in n)
+    ended.store.delete(lost)
+    found = verify(ended)
+    assert "plan/todo.txt: a file that no record names" in found
+    assert any(line.startswith("catalogue") for line in found)
+
+
 def test_rows_that_count_twice_are_found(run: RunDirectory) -> None:
     run.commit(score(run, 3, 6, 0))
     found = verify(run)

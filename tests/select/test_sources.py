@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -30,6 +31,7 @@ from lenspipe.select.sources import (
     read_part,
     stored_share,
 )
+from lenspipe.storage.remote import OutageError
 
 
 def _catalogue(start: int, rows: int, **more: Any) -> pa.Table:
@@ -392,3 +394,42 @@ def test_the_share_of_columns_is_that_of_the_footers(tmp_path: Path) -> None:
     files = find_files(str(tmp_path), ".")
     assert stored_share(files, ["a"]) == pytest.approx(1 / 3, rel=0.01)
     assert stored_share(files, ["a", "b", "c"]) == 1.0
+
+
+def test_a_linked_folder_is_part_of_the_catalogue(tmp_path: Path) -> None:
+    for folder in ("catalogue", "north"):
+        (tmp_path / folder).mkdir()
+        pq.write_table(pa.table({"x": [1]}), tmp_path / folder / f"{folder}.parquet")
+    (tmp_path / "catalogue/north").symlink_to(tmp_path / "north")
+    names = [file.path for file in find_files("catalogue", str(tmp_path))]
+    expected = ["catalogue/catalogue.parquet", "catalogue/north/north.parquet"]
+    assert names == [str(tmp_path / name) for name in expected]
+
+
+def test_a_folder_that_is_away_is_no_smaller_catalogue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sub").mkdir()
+    for path in ("a.parquet", "sub/b.parquet"):
+        pq.write_table(pa.table({"x": [1]}), tmp_path / path)
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("/sub"):
+            raise OSError(errno.EIO, "Input/output error", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(OutageError, match="sub: cannot be listed"):
+        find_files(str(tmp_path), ".")
+
+
+@pytest.mark.parametrize("kind", ["a broken link", "a FIFO"])
+def test_what_is_no_file_is_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.parquet"
+    if kind == "a FIFO":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=rf"sources\.path.*{kind}"):
+        find_files(str(tmp_path), ".")

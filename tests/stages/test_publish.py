@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,3 +104,51 @@ def test_a_rule_that_none_passes_asks_for_no_pixels(run: RunDirectory) -> None:
     info = publish(run, replace(SETTINGS, rule=Rule(score_above=1e6)), stamps)
     assert (info.candidates, stamps.asked) == (0, 0)
     assert b"No source passed" in run.store.read(info.report)
+
+
+def test_more_maps_are_made_where_more_are_asked_for(run: RunDirectory) -> None:
+    stamps = Stamps()
+    publish(run, SETTINGS, stamps)
+    publish(run, replace(SETTINGS, explain=3), stamps)
+    assert stamps.asked == 2
+
+
+def _lose_a_partition(run: RunDirectory) -> None:
+    run.store.delete(next(name for name in run.store.names("catalogue") if "Npix" in name))
+
+
+def _break_an_array(run: RunDirectory) -> None:
+    run.store.write("candidates.zarr/score/zarr.json", b"{")
+
+
+def _break_the_group(run: RunDirectory) -> None:
+    run.store.write("candidates.zarr/zarr.json", b"junk")
+
+
+@pytest.mark.parametrize("damage", [_lose_a_partition, _break_an_array, _break_the_group])
+def test_a_damaged_product_is_made_anew(
+    run: RunDirectory, damage: Callable[[RunDirectory], None]
+) -> None:
+    first = publish(run, SETTINGS, Stamps())
+    damage(run)
+    again = publish(run, SETTINGS, Stamps())
+    assert (again.candidates, again.funnel) == (first.candidates, first.funnel)
+    assert read_table(run)["object_id"].num_chunks >= 1
+    assert len(read_table(run)) == 120
+    group = open_candidates(run)
+    assert group is not None
+    assert np.isfinite(np.asarray(group["score"])).all()
+
+
+def test_a_retry_makes_the_products_anew(run: RunDirectory) -> None:
+    stamps = Stamps()
+    publish(run, SETTINGS, stamps)
+    run.forget_products()
+    assert publish(run, SETTINGS, stamps).catalogue.written
+    assert stamps.asked == 2
+
+
+def read_table(run: RunDirectory) -> pa.Table:
+    """The catalogue's rows."""
+    names = [name for name in run.store.names("catalogue") if "Npix" in name]
+    return pa.concat_tables([run.read_part(name) for name in names])

@@ -10,7 +10,9 @@ from typing import Any
 from lenspipe.config import is_url
 from lenspipe.cutouts.faults import raise_if_of_the_process
 from lenspipe.cutouts.files.listing import Listing, PixelFile
+from lenspipe.errors import InputError
 from lenspipe.storage.remote import url_to_fs
+from lenspipe.storage.walk import files_below
 
 _LISTED = 16  # files of one remote folder that a listing tells sooner than requests for each
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5")
@@ -34,8 +36,10 @@ def listed_below(url: str) -> Listing:
         start, folder = len(root.rstrip("/")), url.rstrip("/")
         found = fs.find(root, detail=True).items()
         return _listing(_told(f"{folder}{name[start:]}", info) for name, info in found)
-    paths = (f"{folder}/{name}" for folder, _, names in os.walk(url) for name in names)
-    return _listing(file for path in paths if (file := _local(path)))
+    try:
+        return _listing(file for path in files_below(url) if (file := _local(path)))
+    except PermissionError as error:
+        raise InputError(url, "folders that can be listed", error) from error
 
 
 def merged(listings: Iterable[Listing]) -> Listing:

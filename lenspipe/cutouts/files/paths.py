@@ -6,12 +6,13 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from glob import escape, glob
+from glob import escape
 from typing import Any
 
 from lenspipe.config import is_url, resolve
 from lenspipe.errors import InputError
 from lenspipe.storage.remote import url_to_fs
+from lenspipe.storage.walk import matches
 
 _GLOB = re.compile(r"[*?\[]")
 
@@ -23,10 +24,15 @@ def expand(pattern: str, base: str) -> tuple[str, ...]:
 
 
 def find(pattern: str) -> tuple[str, ...]:
-    """All files that match an absolute glob or URL glob, sorted by name."""
+    """All files that match an absolute glob or URL glob, sorted by name.
+
+    OutageError where the storage is away, InputError where a folder may not be listed.
+    """
     if not is_url(pattern):  # one scan of each folder, where fsspec asks of every file what it is
-        found = glob(pattern, recursive=True, include_hidden=True)  # noqa: PTH207 - no hidden files there
-        return tuple(sorted(found))
+        try:
+            return tuple(matches(pattern))
+        except OSError as error:
+            raise InputError(pattern, "folders that can be listed", error) from error
     fs, path = url_to_fs(pattern)
     return tuple(fs.unstrip_protocol(name) for name in sorted(str(name) for name in fs.glob(path)))
 
