@@ -338,7 +338,7 @@ def test_examples_of_plugins_work(examples: dict[str, ModuleType], tmp_path: Pat
     np.testing.assert_allclose(bent, np.pi / 4, rtol=1e-6)
 
     linear = examples["training/architectures/linear.py"]
-    network = linear.build(linear.Parameters(), (3, 16, 16))
+    network = linear.build(linear.Parameters(), {"image": (3, 16, 16)})
     assert network(torch.zeros(5, 3, 16, 16)).shape == (5,)
 
     squared = examples["training/losses/squared.py"]

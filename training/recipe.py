@@ -141,6 +141,7 @@ class Common(Block):
 class MemberRecipe(Common):
     """One network, from the simulation to its weights.
 
+    normalisation: one for all image inputs, or one for each by its name.
     patience: epochs without a better validation loss before training stops. ema_decay: decay of the
     running mean of the weights, which is what is kept (0: none). drop_band: fraction of the rows of
     photometry that lose one column in training, so that a missing band is nothing new.
@@ -149,7 +150,7 @@ class MemberRecipe(Common):
     task: Literal["lens_finding", "photometry"]
     licence: str = "BSD-3-Clause"
     architecture: Named
-    normalisation: Named | None = None
+    normalisation: Named | dict[str, Named] | None = None
     features: tuple[FeatureChoice, ...] = ()
     loss: Named = Named(name="cross_entropy")
     optimiser: Optimiser = Optimiser()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lenspipe.cutouts.base import Block
-from training.architectures.layers import check_size
+from training.architectures.layers import Shapes, check_size, only
 
 INPUT: Literal["images"] = "images"
 ELEMENTS = 8
@@ -125,9 +125,10 @@ class GroupCNN(nn.Module):
         return logits.squeeze(1)
 
 
-def build(parameters: Parameters, shape: tuple[int, ...]) -> nn.Module:
-    """Network for stamps of `shape` (band, y, x). The halvings must leave no remainder: with one,
+def build(parameters: Parameters, shapes: Shapes) -> nn.Module:
+    """Network for stamps (band, y, x). The halvings must leave no remainder: with one,
     the grid has a preferred corner, and the symmetry is lost."""
+    shape = only(shapes)
     divisor: int = 2 ** (len(parameters.fields) - 1)
     check_size(shape, divisor, smallest=2 * divisor)
     return GroupCNN(parameters, shape[0])

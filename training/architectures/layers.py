@@ -1,6 +1,8 @@
-"""Layers that more than one architecture is made of, and the check of a stamp's size."""
+"""Layers that more than one architecture is made of, and the checks of inputs and their sizes."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -8,6 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lenspipe.errors import InputError
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Input name -> shape without the batch: (band, y, x) or (feature,), in the order of `forward`."""
+
+
+def only(shapes: Shapes) -> tuple[int, ...]:
+    """The shape of the one input that there is; InputError where there are more."""
+    if len(shapes) != 1:
+        found = ", ".join(shapes) or "none"
+        raise InputError("stamps", "one input, which is all that this architecture takes", found)
+    return next(iter(shapes.values()))
 
 
 def check_size(shape: tuple[int, ...], divisor: int, smallest: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lenspipe.cutouts.base import Block
-from training.architectures.layers import BlurPool, check_size
+from training.architectures.layers import BlurPool, Shapes, check_size, only
 
 INPUT: Literal["images"] = "images"
 
@@ -72,8 +72,9 @@ class NarrowResNet(nn.Module):
         return logits.squeeze(1)
 
 
-def build(parameters: Parameters, shape: tuple[int, ...]) -> nn.Module:
-    """Network for stamps of `shape` (band, y, x)."""
+def build(parameters: Parameters, shapes: Shapes) -> nn.Module:
+    """Network for stamps (band, y, x)."""
+    shape = only(shapes)
     divisor: int = 2 ** len(parameters.widths)
     check_size(shape, divisor, smallest=2 * divisor)
     return NarrowResNet(parameters, shape[0])

@@ -24,7 +24,7 @@ def shapes_of(name: str) -> list[tuple[int, ...]]:
     fitting = []
     for shape in SHAPES[architectures.load(name).INPUT]:
         with contextlib.suppress(InputError):
-            architectures.build(name, {}, shape)
+            architectures.build(name, {}, {"input": shape})
             fitting.append(shape)
     return fitting
 
@@ -34,7 +34,7 @@ CASES = [(n, s) for n in architectures.names() for s in shapes_of(n)[:3]]
 
 def build(name: str, shape: tuple[int, ...]) -> torch.nn.Module:
     torch.manual_seed(0)
-    return architectures.build(name, {}, shape)
+    return architectures.build(name, {}, {"input": shape})
 
 
 def test_there_are_images_and_features() -> None:
