@@ -62,6 +62,8 @@ def export_graph(model: nn.Module, inputs: Inputs, path: Path) -> onnx.ModelProt
     with warnings.catch_warnings():
         # torch.export's own use of a class that torch deprecates (2.11 to 2.13); not ours to mend.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+        # It wants to name each input's rows apart; they are the same rows.
+        warnings.filterwarnings("ignore", message=".*axis name: batch", category=UserWarning)
         program = torch.onnx.export(
             _Positional(model).eval(),
             examples,

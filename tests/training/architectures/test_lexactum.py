@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +10,6 @@ from torch.nn import functional
 from lenspipe.errors import InputError
 from training import architectures
 from training.architectures.keras_layers import ELU, Bottleneck, count_parameters
-from training.export import check_parity, export_graph
 
 # Keras' "total parameters" for 101 x 101 pixels: space (1 band), ground (4 bands).
 PARAMETERS = {
@@ -24,7 +20,6 @@ PARAMETERS = {
     "lensflow": (98_862, 100_062),
     "lensfinder": (10_315_777, 10_320_577),
 }
-LONG = ("cas_swinburne", "lastro_epfl", "cmu_deeplens", "lensfinder")  # export in seconds each
 SMALLEST = {
     "cas_swinburne": 27,
     "lastro_epfl": 69,
@@ -97,21 +92,3 @@ def test_a_bottleneck_has_an_elu_after_every_convolution(halve: bool) -> None:
         wanted = short + functional.elu(block.conv3(out))
     assert found.shape[-1] == (6 if halve else 11)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "name", ["lensflow", "wsi_net", *(pytest.param(n, marks=pytest.mark.slow) for n in LONG)]
-)
-def test_onnx_gives_what_torch_gives(name: str, tmp_path: Path) -> None:
-    torch.manual_seed(3)
-    shape = (4, SMALLEST[name] + 5, SMALLEST[name] + 5)
-    network = architectures.build(name, {}, {"image": shape})
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-            assert layer.running_mean is not None
-            assert layer.running_var is not None
-            nn.init.uniform_(layer.running_mean, -0.5, 0.5)
-            nn.init.uniform_(layer.running_var, 0.5, 2.0)
-    inputs = {"image": np.random.default_rng(3).random((6, *shape), dtype=np.float32)}
-    export_graph(network.eval(), inputs, tmp_path / "graph.onnx")
-    assert check_parity(network, tmp_path / "graph.onnx", inputs) < 1e-4
