@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -30,6 +32,19 @@ class Named(Block):
 
     name: str
     parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+def _form(value: Any) -> str:
+    """Which of the two forms of `Normalisations` a value is: its errors name the keys of that."""
+    blocks = value.values() if isinstance(value, dict) and value else (None,)
+    return "dict[str, Named]" if all(isinstance(b, dict | Named) for b in blocks) else "Named"
+
+
+Normalisations = Annotated[
+    Annotated[Named, Tag("Named")] | Annotated[dict[str, Named], Tag("dict[str, Named]")],
+    Discriminator(_form),
+]
+"""One for all image inputs, or each input's own by its name."""
 
 
 class Splits(Block):
@@ -150,7 +165,7 @@ class MemberRecipe(Common):
     task: Literal["lens_finding", "photometry"]
     licence: str = "BSD-3-Clause"
     architecture: Named
-    normalisation: Named | dict[str, Named] | None = None
+    normalisation: Normalisations | None = None
     features: tuple[FeatureChoice, ...] = ()
     loss: Named = Named(name="cross_entropy")
     optimiser: Optimiser = Optimiser()
