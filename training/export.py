@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import warnings
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from lenspipe.models.card import (
     Training,
     write_card,
 )
+from training.architectures.layers import Foldable
 from training.data import Examples, Inputs, rows_of
 from training.recipe import MemberRecipe, Named
 
@@ -65,7 +67,7 @@ def export_graph(model: nn.Module, inputs: Inputs, path: Path) -> onnx.ModelProt
         # It wants to name each input's rows apart; they are the same rows.
         warnings.filterwarnings("ignore", message=".*axis name: batch", category=UserWarning)
         program = torch.onnx.export(
-            _Positional(model).eval(),
+            _Positional(folded(model)).eval(),
             examples,
             input_names=list(inputs),
             output_names=["logit"],
@@ -81,6 +83,17 @@ def export_graph(model: nn.Module, inputs: Inputs, path: Path) -> onnx.ModelProt
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, str(path))
     return graph
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """A copy of `model` whose `Foldable` layers are what they come to."""
+    copied = copy.deepcopy(model)
+    layers = [
+        (name, layer) for name, layer in copied.named_modules() if isinstance(layer, Foldable)
+    ]
+    for name, layer in layers:
+        copied.set_submodule(name, layer.folded())
+    return copied
 
 
 def forget_sources(model: onnx.ModelProto) -> None:

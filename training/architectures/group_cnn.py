@@ -102,6 +102,22 @@ class GroupConvolution(nn.Module):
         by_field = out.reshape(batch, self.fields, ELEMENTS * rows, columns)
         return functional.relu(self.norm(by_field)).reshape(batch, -1, rows, columns)
 
+    def folded(self) -> nn.Module:
+        """The same as an ordinary convolution; see `layers.Foldable`."""
+        with torch.no_grad():
+            filters = self.filters()
+        channels, inputs = filters.shape[:2]
+        side = self.side
+        layer = nn.Conv2d(inputs, channels, side, padding=side // 2, bias=False)
+        norm = nn.BatchNorm2d(channels, eps=self.norm.eps)
+        spread = {
+            name: value.repeat_interleave(ELEMENTS) if value.ndim else value
+            for name, value in self.norm.state_dict().items()
+        }
+        norm.load_state_dict(spread)
+        layer.load_state_dict({"weight": filters})
+        return nn.Sequential(layer, norm, nn.ReLU()).eval()
+
 
 class GroupCNN(nn.Module):
     """(batch, band, y, x) normalised pixels to logits (batch,), the same for all eight views."""

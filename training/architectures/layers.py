@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,16 @@ from lenspipe.errors import InputError
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Input name -> shape without the batch: (band, y, x) or (feature,), in the order of `forward`."""
+
+
+@runtime_checkable
+class Foldable(Protocol):
+    """A layer that is an ordinary one as soon as its weights are known: what is exported is that,
+    so that a session need not work it out for every batch, and weights can be quantised."""
+
+    def folded(self) -> nn.Module:
+        """Layers that give the same in `eval`."""
+        ...
 
 
 def only(shapes: Shapes) -> tuple[int, ...]:

@@ -14,8 +14,8 @@ from torch import nn
 from lenspipe.errors import InputError
 from training import architectures
 from training.architectures.group_cnn import ELEMENTS, multiply, turn
-from training.architectures.layers import Shapes
-from training.export import check_parity, export_graph
+from training.architectures.layers import Foldable, Shapes
+from training.export import check_parity, export_graph, folded
 
 NAMES = architectures.names()
 IMAGES = [n for n in NAMES if architectures.load(n).INPUT == "images"]
@@ -199,6 +199,16 @@ def test_group_network_is_the_same_for_all_eight_views() -> None:
         for element in range(ELEMENTS):
             # Equal but for the order of sums: some roundings of float64.
             torch.testing.assert_close(model(turn(inputs, element)), logits, rtol=0, atol=1e-12)
+
+
+def test_group_convolutions_are_exported_as_ordinary_ones() -> None:
+    model = used(build("group_cnn", {"image": (3, 24, 24)}))
+    plain, x = folded(model), torch.randn(4, 3, 24, 24)
+    assert any(isinstance(layer, Foldable) for layer in model.modules())
+    assert not any(isinstance(layer, Foldable) for layer in plain.modules())
+    with torch.no_grad():
+        # The same sums in another order.
+        torch.testing.assert_close(plain(x), model(x), rtol=1e-5, atol=1e-5)
 
 
 def test_a_plain_network_is_not() -> None:
