@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,6 +31,12 @@ class Parameters(Block):
     blocks: tuple[PositiveInt, ...] = Field(default=(1, 2, 2), min_length=1)
     dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
     anti_aliased: bool = True
+
+    @model_validator(mode="after")
+    def _as_many(self) -> Parameters:
+        if len(self.widths) != len(self.blocks):
+            raise ValueError("expected as many blocks as widths")
+        return self
 
 
 class ResidualBlock(nn.Module):

@@ -173,9 +173,10 @@ def test_heads_must_divide_a_token() -> None:
         architectures.parse("vit_conv", {"dim": 16, "heads": 3})
 
 
-def test_stages_of_resnet18_must_agree() -> None:
+@pytest.mark.parametrize("name", ["resnet18", "resnet_narrow"])
+def test_stages_of_residual_networks_must_agree(name: str) -> None:
     with pytest.raises(InputError, match="as many blocks as widths"):
-        architectures.parse("resnet18", {"widths": [8, 16]})
+        architectures.parse(name, {"widths": [8, 16]})
 
 
 def test_a_dropped_path_keeps_its_expectation() -> None:
