@@ -62,17 +62,15 @@ def export(name: str, part: str, path: Path) -> Path:
     from lenspipe.contracts import InputSpec
     from lenspipe.models.card import ImageInput, ModelCard, Normalisation, Output, Training
     from training import architectures
-    from training.data import Examples
     from training.export import export_graph, ship, versions
 
     bands, scale = PARTS[part]
     spec = InputSpec("image", tuple(bands), SIZE, scale)
     torch.manual_seed(0)
-    network = architectures.build(name, {}, spec.shape)
+    network = architectures.build(name, {}, {spec.name: spec.shape})
     inputs = np.random.default_rng(0).random((2, *spec.shape), dtype=np.float32)
-    label = np.zeros(2, np.uint8)
     graph = path.with_suffix(".graph")
-    export_graph(network, Examples(inputs, label, label.astype(str), "drawn", "", spec=spec), graph)
+    export_graph(network, {spec.name: inputs}, graph)
     card = ModelCard(
         name=f"{name}-{part}".replace("_", "-"),
         task="lens_finding",

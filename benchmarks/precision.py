@@ -46,7 +46,7 @@ def measure(ensemble: str, stamps: int, seed: int, workers: int) -> dict[str, An
         recipe = {"instrument": "ps1", "n": stamps, "seed": seed, "hosts": "held_out"}
         make_dataset(parse_recipe(recipe), path, workers)
         examples = load_images(path)
-        images = {"image": examples.inputs}
+        images = examples.inputs
         reference = load_ensemble(ensemble, provider="cpu")
         wanted = reference.score(images)
         found: dict[str, Any] = {

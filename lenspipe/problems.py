@@ -49,7 +49,7 @@ _BRANCH = re.compile(
     r"^(str|int|float|bool|(constrained-|function-|lax-or-strict\[|chain\[|literal\[|tuple\[|list\[|"
     r"dict\[).*)$"
 )
-_BRANCH_MODELS = frozenset({"BandImage"})
+_BRANCH_MODELS = frozenset({"BandImage", "Named"})
 _KEY = "[key]"
 
 

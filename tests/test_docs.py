@@ -33,6 +33,7 @@ from lenspipe.contracts import (
     selected_schema,
 )
 from lenspipe.cutouts.base import ReaderOptions
+from lenspipe.errors import InputError
 from lenspipe.metrics import RunMetrics
 from lenspipe.models import locate, normalise
 from lenspipe.models.card import ModelCard
@@ -52,8 +53,8 @@ from lenspipe.run_directory import (
 )
 from lenspipe.score.layout import LayoutFile, parse_options
 from tests.catalogue.small_run import cap, commit_scores, score_table
+from training import architectures, pipeline
 from training import cli as training_cli
-from training import pipeline
 from training.recipe import parse_recipe
 from training.simulate.observe import parse_instrument
 
@@ -271,6 +272,21 @@ def test_normalisations_blenders_and_models_are_told() -> None:
     assert sorted(keys(section("models.md", "## The zoo"))) == locate.names()
 
 
+def test_architectures_and_their_sizes_are_told() -> None:
+    """A stamp of the size that a row begins with is taken, and one a pixel smaller refused."""
+    rows = cells(section("models.md", "## How models are made"))
+    assert [row[0].strip("`") for row in rows] == architectures.names()
+    for name, _, sizes in rows:
+        found = re.search(r"from (\d+) up|^(\d+) or more", sizes)
+        if found is None:
+            assert sizes == "none"
+            continue
+        size = int(found[1] or found[2])
+        architectures.build(name.strip("`"), {}, {"image": (1, size, size)})
+        with pytest.raises(InputError, match="size_pixels"):
+            architectures.build(name.strip("`"), {}, {"image": (1, size - 1, size - 1)})
+
+
 # YAML examples
 
 
@@ -338,7 +354,7 @@ def test_examples_of_plugins_work(examples: dict[str, ModuleType], tmp_path: Pat
     np.testing.assert_allclose(bent, np.pi / 4, rtol=1e-6)
 
     linear = examples["training/architectures/linear.py"]
-    network = linear.build(linear.Parameters(), (3, 16, 16))
+    network = linear.build(linear.Parameters(), {"image": (3, 16, 16)})
     assert network(torch.zeros(5, 3, 16, 16)).shape == (5,)
 
     squared = examples["training/losses/squared.py"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,26 +15,32 @@ from jaxtyping import Bool, Float32, UInt8
 from lenspipe.contracts import InputSpec
 from lenspipe.errors import InputError
 from lenspipe.models.card import Feature, file_sha256
+from lenspipe.models.session import FEATURES
 from lenspipe.select.photometry import feature_columns, feature_matrix
+
+Inputs = Mapping[str, Float32[np.ndarray, "n ..."]]
+SEVERAL = "images_"  # begins the names of the data sets of a file with several grids
 
 
 @dataclass(frozen=True)
 class Examples:
     """Inputs with their labels.
 
-    inputs: (n, band, y, x) flux or (n, feature). labels: 1 for a lens. kinds: class of each source
-    (`lens`, `spiral` …). truth: parameters of the simulation by name, NaN where there are none.
-    spec: what the pixels are; None for features. name, sha256: identity of the file.
-    rests_on: how many distinct real objects or drawn lenses the sources were made from, in words.
+    inputs: by name as in the model card, (n, band, y, x) flux each (`image`, or `vis` and `nisp`
+    …), or `features` (n, feature). labels: 1 for a lens. kinds: class of each source (`lens`,
+    `spiral` …). truth: parameters of the simulation by name, NaN where there are none.
+    specs: what the pixels of each input are; empty for features. name, sha256: identity of the
+    file. rests_on: how many distinct real objects or drawn lenses the sources were made from, in
+    words.
     """
 
-    inputs: Float32[np.ndarray, "n ..."]
+    inputs: Inputs
     labels: UInt8[np.ndarray, " n"]
     kinds: np.ndarray
     name: str
     sha256: str
     truth: dict[str, np.ndarray] = field(default_factory=dict)
-    spec: InputSpec | None = None
+    specs: Mapping[str, InputSpec] = field(default_factory=dict)
     rests_on: str = ""
 
     def __len__(self) -> int:
@@ -45,32 +51,43 @@ class Examples:
         """Which are lenses."""
         return self.labels.astype(bool)
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Input name -> shape without the rows, as `architectures.build` takes it."""
+        return {name: array.shape[1:] for name, array in self.inputs.items()}
+
+
+def rows_of(inputs: Inputs, rows: slice | np.ndarray) -> dict[str, np.ndarray]:
+    """The same rows of every input."""
+    return {name: array[rows] for name, array in inputs.items()}
+
 
 def load_images(path: str | Path) -> Examples:
-    """A simulated set of stamps (HDF5)."""
+    """A simulated set of stamps (HDF5).
+
+    Data set `images` (n, band, y, x) is input `image`. A set on several pixel grids has a data set
+    `images_NAME` for each input NAME in its place; the network gets them in the order of names.
+    Attributes `bands`, `pixel_scale_arcsec` and `zero_point_mag` stand on a data set, or on the
+    file where they hold for all. `label` (n,) is 1 for a lens; `kind`, `host` (n,) and `truth/*`
+    may be absent.
+    """
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         raise InputError(f"training set {path}", "a readable HDF5 file", error) from error
     with file:
-        for name in ("images", "label"):
-            if name not in file:
-                raise InputError(f"training set {path}", f"a dataset `{name}`", "none")
-        images = file["images"][:].astype(np.float32, copy=False)
+        if "label" not in file:
+            raise InputError(f"training set {path}", "a dataset `label`", "none")
+        grids = _grids(file, path)
+        images = {name: grid[:].astype(np.float32, copy=False) for name, grid in grids.items()}
+        specs = {name: _spec(name, grid, path) for name, grid in grids.items()}
         labels = file["label"][:].astype(np.uint8)
         kinds = file["kind"].asstr()[:] if "kind" in file else labels.astype(str)
         truth = {key: column[:] for key, column in file.get("truth", {}).items()}
         hosts = int(file.attrs.get("real_hosts", 0))
         rests_on = _rests_on_hosts(file)
-        spec = InputSpec(
-            name="image",
-            bands=tuple(_text(band) for band in file.attrs["bands"]),
-            size_pixels=int(images.shape[-1]),
-            pixel_scale_arcsec=float(file.attrs["pixel_scale_arcsec"]),
-            zero_point_mag=float(file.attrs["zero_point_mag"]),
-        )
-    if not np.isfinite(images).all():
-        raise InputError(f"training set {path}: images", "finite pixels", "NaN or infinity")
+    for name, pixels in images.items():
+        _check_pixels(f"training set {path}: input {name}", pixels, len(labels))
     _need_both(path, labels)
     return Examples(
         inputs=images,
@@ -79,9 +96,43 @@ def load_images(path: str | Path) -> Examples:
         name=f"{Path(path).stem} ({len(labels)} stamps, {hosts} real hosts)",
         sha256=file_sha256(path),
         truth=truth,
-        spec=spec,
+        specs=specs,
         rests_on=rests_on,
     )
+
+
+def _grids(file: h5py.File, path: str | Path) -> dict[str, h5py.Dataset]:
+    """Input name -> its data set of stamps."""
+    several = sorted(name for name in file if name.startswith(SEVERAL) and name != SEVERAL)
+    if ("images" in file) == bool(several):
+        found = ", ".join(["images", *several]) if several else "none"
+        raise InputError(
+            f"training set {path}", f"a dataset `images`, or `{SEVERAL}NAME` for each input", found
+        )
+    if not several:
+        return {"image": file["images"]}
+    return {name.removeprefix(SEVERAL): file[name] for name in several}
+
+
+def _spec(name: str, grid: h5py.Dataset, path: str | Path) -> InputSpec:
+    told = {**grid.file.attrs, **grid.attrs}
+    for key in ("bands", "pixel_scale_arcsec", "zero_point_mag"):
+        if key not in told:
+            raise InputError(f"training set {path}: input {name}", f"an attribute `{key}`", "none")
+    return InputSpec(
+        name=name,
+        bands=tuple(_text(band) for band in told["bands"]),
+        size_pixels=int(grid.shape[-1]),
+        pixel_scale_arcsec=float(told["pixel_scale_arcsec"]),
+        zero_point_mag=float(told["zero_point_mag"]),
+    )
+
+
+def _check_pixels(field: str, pixels: Float32[np.ndarray, "n band y x"], rows: int) -> None:
+    if len(pixels) != rows:
+        raise InputError(field, f"{rows} rows, as many as labels", len(pixels))
+    if not np.isfinite(pixels).all():
+        raise InputError(field, "finite pixels", "NaN or infinity")
 
 
 def real_objects(path: str | Path) -> tuple[str, ...]:
@@ -130,7 +181,7 @@ def load_table(
     kinds = table["kind"].to_pylist() if "kind" in table.column_names else labels
     _need_both(path, labels)
     return Examples(
-        inputs=feature_matrix(features, table),
+        inputs={FEATURES: feature_matrix(features, table)},
         labels=labels,
         kinds=np.asarray(kinds, str),
         name=f"{Path(path).stem} ({len(labels)} rows)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import warnings
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import onnx
 import onnxruntime
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 
 import lenspipe
 from lenspipe.models import self_test
@@ -27,8 +28,9 @@ from lenspipe.models.card import (
     Training,
     write_card,
 )
-from training.data import Examples
-from training.recipe import MemberRecipe
+from training.architectures.layers import Foldable
+from training.data import Examples, Inputs, rows_of
+from training.recipe import MemberRecipe, Named
 
 OPSET = 20
 # Logits of torch and of ONNX Runtime on one CPU: the same float32 arithmetic in another order, so
@@ -39,22 +41,37 @@ PARITY = 1e-4
 SELF_TEST_SCALE = 1.0
 
 
-def export_graph(model: nn.Module, example: Examples, path: Path) -> onnx.ModelProto:
+class _Positional(nn.Module):
+    """A network whose `forward` says to torch.export that it takes any number of inputs."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        logits: Tensor = self.network(*inputs)
+        return logits
+
+
+def export_graph(model: nn.Module, inputs: Inputs, path: Path) -> onnx.ModelProto:
     """Write `model` to `path` without a card; any batch size, output `logit` (batch,).
 
-    The input is `image` (batch, band, y, x) or `features` (batch, feature).
+    inputs: some rows by name, (n, band, y, x) or (n, feature), in the order of `forward`; the
+    graph's inputs have their names.
     """
-    name = "features" if example.spec is None else "image"
-    inputs = torch.from_numpy(example.inputs[:2])
+    examples = tuple(torch.from_numpy(array) for array in rows_of(inputs, slice(2)).values())
+    batch = torch.export.Dim("batch")
     with warnings.catch_warnings():
         # torch.export's own use of a class that torch deprecates (2.11 to 2.13); not ours to mend.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+        # It wants to name each input's rows apart; they are the same rows.
+        warnings.filterwarnings("ignore", message=".*axis name: batch", category=UserWarning)
         program = torch.onnx.export(
-            model.eval(),
-            (inputs,),
-            input_names=[name],
+            _Positional(folded(model)).eval(),
+            examples,
+            input_names=list(inputs),
             output_names=["logit"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=(tuple({0: batch} for _ in examples),),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -68,6 +85,17 @@ def export_graph(model: nn.Module, example: Examples, path: Path) -> onnx.ModelP
     return graph
 
 
+def folded(model: nn.Module) -> nn.Module:
+    """A copy of `model` whose `Foldable` layers are what they come to."""
+    copied = copy.deepcopy(model)
+    layers = [
+        (name, layer) for name, layer in copied.named_modules() if isinstance(layer, Foldable)
+    ]
+    for name, layer in layers:
+        copied.set_submodule(name, layer.folded())
+    return copied
+
+
 def forget_sources(model: onnx.ModelProto) -> None:
     """Take out what torch writes of the machine that exported: a stack trace in every node."""
     for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.functions):
@@ -76,27 +104,27 @@ def forget_sources(model: onnx.ModelProto) -> None:
 
 
 def onnx_logits(
-    path: Path, inputs: Float[np.ndarray, "n ..."], threads: int = 0, batch_size: int = 256
+    path: Path, inputs: Inputs, threads: int = 0, batch_size: int = 256
 ) -> Float[np.ndarray, " n"]:
-    """Logits of all inputs by ONNX Runtime on the CPU. threads: 0 for all cores."""
+    """Logits of all rows by ONNX Runtime on the CPU. threads: 0 for all cores."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    rows = len(next(iter(inputs.values())))
     parts = [
-        session.run(["logit"], {name: inputs[start : start + batch_size]})[0]
-        for start in range(0, len(inputs), batch_size)
+        session.run(["logit"], rows_of(inputs, slice(start, start + batch_size)))[0]
+        for start in range(0, rows, batch_size)
     ]
     return np.concatenate(parts)
 
 
-def check_parity(model: nn.Module, path: Path, inputs: Float[np.ndarray, "n ..."]) -> float:
+def check_parity(model: nn.Module, path: Path, inputs: Inputs) -> float:
     """Largest difference between torch's and ONNX Runtime's logits, relative to 1 + |logit|.
 
     RuntimeError above `PARITY`: the file is not the network that was trained.
     """
     with torch.no_grad():
-        wanted = model(torch.from_numpy(inputs)).numpy()
+        wanted = model(*map(torch.from_numpy, inputs.values())).numpy()
     found = onnx_logits(path, inputs, threads=1)
     difference = float(np.max(np.abs(found - wanted) / (1.0 + np.abs(wanted))))
     if not difference <= PARITY:
@@ -117,9 +145,9 @@ def card_of(
         name=recipe.name,
         task=recipe.task,
         architecture=recipe.architecture.name,
-        images=_images(train),
+        images=_images(recipe, train),
         features=tuple(features),
-        normalisation=_normalisation(recipe),
+        normalisation=_shared_normalisation(recipe),
         outputs=(Output(name="logit", meaning="logit of being a lens; larger is likelier"),),
         thresholds=tuple(thresholds),
         metrics=metrics or {},
@@ -159,26 +187,25 @@ def versions() -> dict[str, str]:
     }
 
 
-def _images(train: Examples) -> tuple[ImageInput, ...]:
-    if train.spec is None:
-        return ()
-    spec = train.spec
-    return (
+def _images(recipe: MemberRecipe, train: Examples) -> tuple[ImageInput, ...]:
+    own = recipe.normalisation if isinstance(recipe.normalisation, dict) else {}
+    return tuple(
         ImageInput(
-            name="image",
+            name=spec.name,
             bands=spec.bands,
             size_pixels=spec.size_pixels,
             pixel_scale_arcsec=spec.pixel_scale_arcsec,
             zero_point_mag=spec.zero_point_mag,
-        ),
+            normalisation=_in_graph(own[name]) if name in own else None,
+        )
+        for name, spec in train.specs.items()
     )
 
 
-def _normalisation(recipe: MemberRecipe) -> Normalisation | None:
-    if recipe.normalisation is None:
-        return None
-    return Normalisation(
-        name=recipe.normalisation.name,
-        parameters=recipe.normalisation.parameters,
-        in_graph=True,
-    )
+def _shared_normalisation(recipe: MemberRecipe) -> Normalisation | None:
+    shared = recipe.normalisation
+    return _in_graph(shared) if isinstance(shared, Named) else None
+
+
+def _in_graph(chosen: Named) -> Normalisation:
+    return Normalisation(name=chosen.name, parameters=chosen.parameters, in_graph=True)

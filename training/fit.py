@@ -22,13 +22,15 @@ from torch import Tensor, nn
 
 from lenspipe.errors import InputError
 from training import losses, network
+from training.architectures.layers import Shapes
 from training.augment import augment
 from training.data import Examples
 from training.metrics import Curve
-from training.recipe import MemberRecipe, Schedule
+from training.recipe import Augmentation, MemberRecipe, Schedule
 
 LAST, BEST, LOG = "last.pt", "best.pt", "log.csv"
 SCORE_BATCH = 1024
+Tensors = Mapping[str, Tensor]  # input name -> rows of it
 logger = logging.getLogger(__name__)
 
 
@@ -58,13 +60,13 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     torch.manual_seed(recipe.seed)
-    model = network.build(recipe, train.inputs.shape[1:]).to(where)
+    model = network.build(recipe, train.shapes).to(where)
     averaged = copy.deepcopy(model).eval().requires_grad_(False)
     loss_of = losses.build(recipe.loss.name, recipe.loss.parameters)
     groups = weight_groups(model, recipe.optimiser.weight_decay)
     optimiser = torch.optim.AdamW(groups, fused=where.type == "cuda")
     steps = max(1, len(train) // recipe.batch_size)
-    inputs, labels = place(train, where)  # (n, band, y, x) or (n, feature); (n,)
+    inputs, labels = place(train, where)  # name: (n, band, y, x) or (n, feature); (n,)
     held_inputs, held_labels = place(validation, where)
 
     means, weights = floating(averaged), floating(model)
@@ -89,10 +91,10 @@ def fit(
             fraction = learning_rate(recipe.schedule, done / (steps * recipe.epochs))
             set_rate(optimiser, recipe.optimiser.learning_rate * fraction)
             batch, target = take(inputs, rows, where), labels[rows]
-            if batch.ndim == 4:
-                batch = augment(batch, recipe.augmentation, draws)
+            if train.specs:
+                batch = augment_alike(batch, recipe.augmentation, draws)
             with torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"):
-                logits = model(batch)  # (batch,)
+                logits = model(*batch.values())  # (batch,)
             loss = loss_of(logits.float(), target)
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
@@ -117,7 +119,7 @@ def fit(
         logger.info("%s %s", recipe.name, row)
         kept.update({key: part.state_dict() for key, part in parts.items()}, stale=stale)
         save(kept, folder / LAST)
-    return load_best(recipe, train.inputs.shape[1:], folder)
+    return load_best(recipe, train.shapes, folder)
 
 
 def restore(
@@ -133,10 +135,10 @@ def restore(
     return int(state["epoch"]), float(state["best"]), int(state["stale"])
 
 
-def load_best(recipe: MemberRecipe, shape: tuple[int, ...], folder: Path) -> Fitted:
+def load_best(recipe: MemberRecipe, shapes: Shapes, folder: Path) -> Fitted:
     """The best network so far of a training in `folder`, on the CPU, ready to score."""
     state = load_checkpoint(folder / BEST, recipe)
-    model = network.build(recipe, shape)
+    model = network.build(recipe, shapes)
     model.load_state_dict(state["model"])
     return Fitted(model.eval().requires_grad_(False), state["epoch"], state["best"])
 
@@ -177,19 +179,32 @@ def seeded(seed: int, epoch: int, where: torch.device) -> torch.Generator:
     return torch.Generator(where).manual_seed(entropy)
 
 
-def place(examples: Examples, where: torch.device) -> tuple[Tensor, Float[Tensor, " n"]]:
+def place(examples: Examples, where: torch.device) -> tuple[Tensors, Float[Tensor, " n"]]:
     """Inputs on the device where they take at most half of its free memory, else where they are;
     labels on the device."""
-    inputs = torch.from_numpy(examples.inputs)
+    inputs = {name: torch.from_numpy(array) for name, array in examples.inputs.items()}
     labels = torch.from_numpy(examples.labels.astype(np.float32)).to(where)
-    if where.type == "cuda" and inputs.nbytes < torch.cuda.mem_get_info(where)[0] // 2:
-        inputs = inputs.to(where)
+    size = sum(tensor.nbytes for tensor in inputs.values())
+    if where.type == "cuda" and size < torch.cuda.mem_get_info(where)[0] // 2:
+        inputs = {name: tensor.to(where) for name, tensor in inputs.items()}
     return inputs, labels
 
 
-def take(inputs: Tensor, rows: Tensor, where: torch.device) -> Tensor:
+def take(inputs: Tensors, rows: Tensor, where: torch.device) -> Tensors:
     """A batch on the device."""
-    return inputs[rows.to(inputs.device)].to(where, non_blocking=True)
+    return {
+        name: tensor[rows.to(tensor.device)].to(where, non_blocking=True)
+        for name, tensor in inputs.items()
+    }
+
+
+def augment_alike(batch: Tensors, choice: Augmentation, generator: torch.Generator) -> Tensors:
+    """Another view of each stamp, every input of a source turned by the same draw."""
+    state, changed = generator.get_state(), {}
+    for name, images in batch.items():
+        generator.set_state(state)
+        changed[name] = augment(images, choice, generator)
+    return changed
 
 
 def floating(model: nn.Module) -> list[Tensor]:
@@ -207,12 +222,15 @@ def follow(means: list[Tensor], weights: list[Tensor], decay: float, step: int) 
 
 @torch.no_grad()
 def logits_of(
-    model: nn.Module, inputs: Tensor, where: torch.device, batch_size: int = SCORE_BATCH
+    model: nn.Module, inputs: Tensors, where: torch.device, batch_size: int = SCORE_BATCH
 ) -> Float[Tensor, " n"]:
-    """Logits of all inputs, in float32."""
+    """Logits of all rows, in float32."""
     model.eval()
-    batches = [inputs[k : k + batch_size] for k in range(0, len(inputs), batch_size)]
-    parts = [model(part.to(where)).float() for part in batches]
+    rows = len(next(iter(inputs.values())))
+    parts = []
+    for k in range(0, rows, batch_size):
+        batch = [tensor[k : k + batch_size].to(where) for tensor in inputs.values()]
+        parts.append(model(*batch).float())
     return torch.cat(parts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -11,37 +11,58 @@ from torch import Tensor, nn
 from lenspipe.errors import InputError
 from lenspipe.models import normalise
 from training import architectures
+from training.architectures.layers import Shapes
 from training.recipe import MemberRecipe, Named
 
 
 class Finder(nn.Module):
-    """(batch, band, y, x) flux to logits (batch,). What is exported is this, as it is trained."""
+    """(batch, band, y, x) flux of each input, in the order of the shapes that it was built for, to
+    logits (batch,). What is exported is this, as it is trained."""
 
-    def __init__(self, normalisation: Named, network: nn.Module) -> None:
+    def __init__(self, normalisations: Sequence[Named], network: nn.Module) -> None:
         super().__init__()
-        self.function = normalisation.name
-        self.parameters_of_function: dict[str, Any] = normalisation.parameters
+        self.normalisations = tuple(normalisations)
         self.network = network
 
-    def forward(self, image: Float[Tensor, "b band y x"]) -> Float[Tensor, " b"]:
+    def forward(self, *images: Float[Tensor, "b band y x"]) -> Float[Tensor, " b"]:
         """Logits."""
-        pixels = normalise.apply(self.function, self.parameters_of_function, image, torch)
-        logits: Tensor = self.network(pixels)
+        pixels = [
+            normalise.apply(function.name, function.parameters, image, torch)
+            for function, image in zip(self.normalisations, images, strict=True)
+        ]
+        logits: Tensor = self.network(*pixels)
         return logits
 
 
-def build(recipe: MemberRecipe, shape: tuple[int, ...]) -> nn.Module:
-    """The recipe's network for inputs of `shape`: (band, y, x) flux or (feature,)."""
+def build(recipe: MemberRecipe, shapes: Shapes) -> nn.Module:
+    """The recipe's network for inputs by name: (band, y, x) flux or (feature,)."""
     wanted = "features" if recipe.task == "photometry" else "images"
     if wanted != architectures.load(recipe.architecture.name).INPUT:
         raise InputError(
             "architecture.name", f"one that takes {wanted}", repr(recipe.architecture.name)
         )
-    network = architectures.build(recipe.architecture.name, recipe.architecture.parameters, shape)
+    network = architectures.build(recipe.architecture.name, recipe.architecture.parameters, shapes)
     if recipe.normalisation is None:
         return network
-    check_normalisation(recipe.normalisation, bands=shape[0])
-    return Finder(recipe.normalisation, network)
+    chosen = normalisation_of(recipe.normalisation, tuple(shapes))
+    for name, shape in shapes.items():
+        check_normalisation(chosen[name], bands=shape[0])
+    return Finder([chosen[name] for name in shapes], network)
+
+
+def normalisation_of(
+    normalisation: Named | Mapping[str, Named], inputs: Sequence[str]
+) -> dict[str, Named]:
+    """The normalisation of each input: one for all of them, or each its own by name."""
+    if isinstance(normalisation, Named):
+        return dict.fromkeys(inputs, normalisation)
+    if set(normalisation) != set(inputs):
+        raise InputError(
+            "normalisation",
+            f"one block, or one for each of {', '.join(inputs)}",
+            ", ".join(normalisation),
+        )
+    return dict(normalisation)
 
 
 def check_normalisation(normalisation: Named, bands: int) -> None:

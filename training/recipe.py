@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -30,6 +32,19 @@ class Named(Block):
 
     name: str
     parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+def _form(value: Any) -> str:
+    """Which of the two forms of `Normalisations` a value is: its errors name the keys of that."""
+    blocks = value.values() if isinstance(value, dict) and value else (None,)
+    return "dict[str, Named]" if all(isinstance(b, dict | Named) for b in blocks) else "Named"
+
+
+Normalisations = Annotated[
+    Annotated[Named, Tag("Named")] | Annotated[dict[str, Named], Tag("dict[str, Named]")],
+    Discriminator(_form),
+]
+"""One for all image inputs, or each input's own by its name."""
 
 
 class Splits(Block):
@@ -141,6 +156,7 @@ class Common(Block):
 class MemberRecipe(Common):
     """One network, from the simulation to its weights.
 
+    normalisation: one for all image inputs, or one for each by its name.
     patience: epochs without a better validation loss before training stops. ema_decay: decay of the
     running mean of the weights, which is what is kept (0: none). drop_band: fraction of the rows of
     photometry that lose one column in training, so that a missing band is nothing new.
@@ -149,7 +165,7 @@ class MemberRecipe(Common):
     task: Literal["lens_finding", "photometry"]
     licence: str = "BSD-3-Clause"
     architecture: Named
-    normalisation: Named | None = None
+    normalisation: Normalisations | None = None
     features: tuple[FeatureChoice, ...] = ()
     loss: Named = Named(name="cross_entropy")
     optimiser: Optimiser = Optimiser()

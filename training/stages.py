@@ -19,7 +19,14 @@ from lenspipe.errors import InputError
 from lenspipe.models.card import Calibration, Feature, Metric, ModelCard, Threshold
 from training import blend, fit
 from training.blend.calibration import calibrate
-from training.data import Examples, load_images, load_table, measure_features, real_objects
+from training.data import (
+    Examples,
+    load_images,
+    load_table,
+    measure_features,
+    real_objects,
+    rows_of,
+)
 from training.evaluate import card_metrics, evaluate, thresholds_of, write_report
 from training.export import (
     card_of,
@@ -115,8 +122,9 @@ def train(recipe: MemberRecipe, work: Workspace) -> Path:
     validation = examples(recipe, "validation", work)
     fitted = fit.fit(recipe, training, validation, folder, device=work.device)
     aside = folder / "part-graph.onnx"
-    export_graph(fitted.model, validation, aside)
-    difference = check_parity(fitted.model, aside, validation.inputs[:PARITY_ROWS])
+    compared = rows_of(validation.inputs, slice(PARITY_ROWS))
+    export_graph(fitted.model, compared, aside)
+    difference = check_parity(fitted.model, aside, compared)
     logger.info("%s: epoch %d kept; ONNX within %.1e", recipe.name, fitted.epoch, difference)
     aside.replace(graph)
     return graph

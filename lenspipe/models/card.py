@@ -44,12 +44,21 @@ class CardBlock(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Normalisation(CardBlock):
+    """A function of `lenspipe.models.normalise` by name. in_graph: already inside the ONNX."""
+
+    name: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    in_graph: bool = True
+
+
 class ImageInput(CardBlock):
     """One image tensor (batch, band, y, x): flux at `zero_point_mag`.
 
     dtype: type in which the pixels cross to the device; the graph casts them to what it computes
     in. An integer type holds round((flux - zero_level) / quantum); the graph undoes that too.
-    Values beyond the type's range become its ends.
+    Values beyond the type's range become its ends. normalisation: of this input alone, in the
+    graph already; the card's own, which is for all inputs, is then absent.
     """
 
     name: Label
@@ -60,9 +69,12 @@ class ImageInput(CardBlock):
     dtype: Literal["float32", "float16", "int16", "uint16"] = "float32"
     quantum: PositiveFloat | None = None
     zero_level: float = 0.0
+    normalisation: Normalisation | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> ImageInput:
+        if self.normalisation is not None and not self.normalisation.in_graph:
+            raise ValueError("expected a normalisation of one input to be in the graph")
         if (self.dtype in ("int16", "uint16")) != (self.quantum is not None):
             raise ValueError("expected quantum with an integer dtype, and only there")
         if self.quantum is None and self.zero_level:
@@ -92,14 +104,6 @@ class Feature(CardBlock):
     mean: float = 0.0
     scale: PositiveFloat = 1.0
     fill: float = 0.0
-
-
-class Normalisation(CardBlock):
-    """A function of `lenspipe.models.normalise` by name. in_graph: already inside the ONNX."""
-
-    name: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    in_graph: bool = True
 
 
 class Output(CardBlock):

@@ -380,12 +380,16 @@ def input_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
 
 def check_normalisation(card: ModelCard, path: str) -> None:
     """InputError where the card names a normalisation that is unknown or wrongly set."""
-    if card.normalisation is None:
-        return
+    if card.normalisation is not None and any(image.normalisation for image in card.images):
+        raise InputError(
+            f"model {path}: card.normalisation", "one for all inputs, or each its own", "both"
+        )
     try:
-        parsed = normalise.parse(card.normalisation.name, card.normalisation.parameters)
         for image in card.images:
-            parsed.check_bands(len(image.bands))
+            asked = image.normalisation or card.normalisation
+            if asked is not None:
+                parsed = normalise.parse(asked.name, asked.parameters)
+                parsed.check_bands(len(image.bands))
     except InputError as error:
         raise InputError(
             f"model {path}: card.{error.field}", error.expected, error.found

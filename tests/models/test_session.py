@@ -262,6 +262,27 @@ def test_a_wrong_normalisation_is_refused(path: Path, tmp_path: Path) -> None:
         Member.load(other, "cpu")
 
 
+def test_a_normalisation_is_for_all_inputs_or_for_each(path: Path, tmp_path: Path) -> None:
+    asinh = Normalisation(name="asinh", parameters={"softening": [1.0]})
+    image = read_card(path).images[0].model_copy(update={"normalisation": asinh})
+    Member.load(_recard(path, tmp_path / "own.onnx", images=[image]), "cpu")
+    both = _recard(path, tmp_path / "both.onnx", images=[image], normalisation=asinh)
+    with pytest.raises(InputError, match=r"card\.normalisation: .*each its own, found both"):
+        Member.load(both, "cpu")
+    wrong = asinh.model_copy(update={"parameters": {"softening": [1.0, 2.0]}})
+    image = image.model_copy(update={"normalisation": wrong})
+    other = _recard(path, tmp_path / "other.onnx", images=[image])
+    with pytest.raises(InputError, match=r"card\.normalisation\.softening"):
+        Member.load(other, "cpu")
+
+
+def test_a_normalisation_of_one_input_is_in_the_graph() -> None:
+    block = {"name": "asinh", "parameters": {"softening": [1.0]}, "in_graph": False}
+    image = {"name": "vis", "bands": ["VIS"], "size_pixels": 8, "pixel_scale_arcsec": 0.1}
+    with pytest.raises(ValueError, match="normalisation of one input to be in the graph"):
+        ImageInput.model_validate({**image, "normalisation": block})
+
+
 def test_weights_outside_the_file_are_refused(path: Path, tmp_path: Path) -> None:
     model = onnx.load(str(path))
     onnx.save_model(

@@ -49,7 +49,8 @@ def test_it_learns_what_can_be_separated(
 ) -> None:
     train, validation = sets
     fitted = fit.fit(member(recipe_content, epochs=6), train, validation, tmp_path, device="cpu")
-    logits = fit.logits_of(fitted.model, torch.from_numpy(validation.inputs), torch.device("cpu"))
+    held, _ = fit.place(validation, torch.device("cpu"))
+    logits = fit.logits_of(fitted.model, held, torch.device("cpu"))
     assert Curve(logits.numpy(), validation.positive).auroc() > 0.95
     rows = log(tmp_path)
     assert [row["epoch"] for row in rows] == [str(k) for k in range(1, 7)]
@@ -86,7 +87,7 @@ def test_it_stops_when_patience_is_spent_and_keeps_the_best(
 ) -> None:
     train, validation = sets
     flipped = Examples(
-        validation.inputs, 1 - validation.labels, validation.kinds, "flipped", "", {}, None
+        validation.inputs, 1 - validation.labels, validation.kinds, "flipped", "", {}
     )
     recipe = member(recipe_content, epochs=12, patience=2, ema_decay=0.0)
     fitted = fit.fit(recipe, train, flipped, tmp_path, device="cpu")

@@ -21,7 +21,7 @@ from lenspipe.errors import InputError
 from lenspipe.models import self_test
 from lenspipe.models.card import ModelCard, read_card
 from training import cli, fit, pipeline, stages
-from training.data import load_images, without_a_band
+from training.data import load_images, rows_of, without_a_band
 from training.export import PARITY, check_parity, export_graph, onnx_logits
 from training.recipe import MemberRecipe, Recipe
 from training.stages import Workspace
@@ -170,11 +170,12 @@ def test_the_shipped_graph_is_the_trained_network(made: Made, name: str) -> None
     root, work, recipes = made
     recipe = the(recipes, name)
     test = stages.examples(recipe, "test", work)
-    fitted = fit.load_best(recipe, test.inputs.shape[1:], work.member(recipe))
+    fitted = fit.load_best(recipe, test.shapes, work.member(recipe))
     with torch.no_grad():
-        wanted = fitted.model(torch.from_numpy(test.inputs)).numpy()
+        wanted = fitted.model(*map(torch.from_numpy, test.inputs.values())).numpy()
     for rows in (1, 7, 400):
-        found = onnx_logits(root / "zoo" / f"{name}.onnx", test.inputs[:rows], threads=1)
+        some = rows_of(test.inputs, slice(rows))
+        found = onnx_logits(root / "zoo" / f"{name}.onnx", some, threads=1)
         assert found.shape == (rows,)
         np.testing.assert_allclose(found, wanted[:rows], rtol=PARITY, atol=PARITY)
 
@@ -183,12 +184,12 @@ def test_another_network_fails_the_parity_check(made: Made, tmp_path: Path) -> N
     _, work, recipes = made
     recipe = the(recipes, "toy-plain")
     test = stages.examples(recipe, "test", work)
-    fitted = fit.load_best(recipe, test.inputs.shape[1:], work.member(recipe))
-    export_graph(fitted.model, test, tmp_path / "graph.onnx")
+    fitted = fit.load_best(recipe, test.shapes, work.member(recipe))
+    export_graph(fitted.model, test.inputs, tmp_path / "graph.onnx")
     with torch.no_grad():
         next(fitted.model.parameters()).mul_(1.05)
     with pytest.raises(RuntimeError, match="differ by"):
-        check_parity(fitted.model, tmp_path / "graph.onnx", test.inputs[:64])
+        check_parity(fitted.model, tmp_path / "graph.onnx", rows_of(test.inputs, slice(64)))
 
 
 def test_the_graph_takes_any_batch_and_names_its_tensors(made: Made) -> None:

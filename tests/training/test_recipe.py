@@ -143,7 +143,8 @@ def test_a_shipped_recipe_is_sound(path: Path) -> None:
         return
     images = architectures.load(recipe.architecture.name).INPUT == "images"
     size = recipe.simulate["size_pixels"] if images else 0
-    network.build(recipe, (3, size, size) if images else (len(recipe.features),))
+    shapes = {"image": (3, size, size)} if images else {"features": (len(recipe.features),)}
+    network.build(recipe, shapes)
     losses.build(recipe.loss.name, recipe.loss.parameters)
 
 

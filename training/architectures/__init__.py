@@ -12,6 +12,7 @@ from torch import nn
 from lenspipe import registry
 from lenspipe.cutouts.base import Block
 from lenspipe.problems import first_problem
+from training.architectures.layers import Shapes
 
 HELPERS = ("keras_layers", "layers")
 
@@ -20,13 +21,14 @@ class Architecture(Protocol):
     """What an architecture's file holds.
 
     INPUT: `images` where the network takes (batch, band, y, x), `features` where (batch, feature).
+    Of an architecture that takes several inputs, `forward` has them in the order of `shapes`.
     """
 
     INPUT: Literal["images", "features"]
     Parameters: type[Block]
 
-    def build(self, parameters: Any, shape: tuple[int, ...]) -> nn.Module:
-        """The network for inputs of `shape` (without the batch); it returns logits (batch,)."""
+    def build(self, parameters: Any, shapes: Shapes) -> nn.Module:
+        """The network for inputs of `shapes`; it returns logits (batch,)."""
         ...
 
 
@@ -49,6 +51,6 @@ def parse(name: str, parameters: Mapping[str, Any]) -> Block:
         raise first_problem(error, "architecture.parameters") from error
 
 
-def build(name: str, parameters: Mapping[str, Any], shape: tuple[int, ...]) -> nn.Module:
-    """Network `name` for inputs of `shape`: (band, y, x) or (feature,)."""
-    return load(name).build(parse(name, parameters), shape)
+def build(name: str, parameters: Mapping[str, Any], shapes: Shapes) -> nn.Module:
+    """Network `name` for inputs by name: (band, y, x) or (feature,), without the batch."""
+    return load(name).build(parse(name, parameters), shapes)

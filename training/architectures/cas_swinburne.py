@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lenspipe.cutouts.base import Block
 from training.architectures.keras_layers import glorot
-from training.architectures.layers import check_smallest
+from training.architectures.layers import Shapes, check_smallest, only
 
 INPUT: Literal["images"] = "images"
 CONVOLUTIONS = ((96, 11), (128, 5), (256, 3))  # feature maps, side of the kernel (pixels)
@@ -61,7 +61,8 @@ class CASSwinburne(nn.Module):
         return logits.squeeze(1)
 
 
-def build(parameters: Parameters, shape: tuple[int, ...]) -> nn.Module:
-    """Network for stamps of `shape` (band, y, x); three poolings must leave a pixel."""
+def build(parameters: Parameters, shapes: Shapes) -> nn.Module:
+    """Network for stamps (band, y, x); three poolings must leave a pixel."""
+    shape = only(shapes)
     check_smallest(shape, POOL ** len(CONVOLUTIONS))
     return CASSwinburne(parameters, shape)

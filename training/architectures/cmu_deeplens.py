@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lenspipe.cutouts.base import Block
 from training.architectures.keras_layers import ELU, Bottleneck, glorot, norm2d
-from training.architectures.layers import check_smallest
+from training.architectures.layers import Shapes, check_smallest, only
 
 INPUT: Literal["images"] = "images"
 STEM = 32
@@ -54,7 +54,8 @@ class CMUDeepLens(nn.Module):
         return logits.squeeze(1)
 
 
-def build(parameters: Parameters, shape: tuple[int, ...]) -> nn.Module:  # noqa: ARG001 - none
-    """Network for stamps of `shape` (band, y, x); four halvings must leave two pixels."""
+def build(parameters: Parameters, shapes: Shapes) -> nn.Module:  # noqa: ARG001 - none
+    """Network for stamps (band, y, x); four halvings must leave two pixels."""
+    shape = only(shapes)
     check_smallest(shape, 2 ** (len(WIDTHS) - 1) + 1)
     return CMUDeepLens(shape)

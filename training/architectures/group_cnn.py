@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lenspipe.cutouts.base import Block
-from training.architectures.layers import check_size
+from training.architectures.layers import Shapes, check_size, only
 
 INPUT: Literal["images"] = "images"
 ELEMENTS = 8
@@ -102,6 +102,22 @@ class GroupConvolution(nn.Module):
         by_field = out.reshape(batch, self.fields, ELEMENTS * rows, columns)
         return functional.relu(self.norm(by_field)).reshape(batch, -1, rows, columns)
 
+    def folded(self) -> nn.Module:
+        """The same as an ordinary convolution; see `layers.Foldable`."""
+        with torch.no_grad():
+            filters = self.filters()
+        channels, inputs = filters.shape[:2]
+        side = self.side
+        layer = nn.Conv2d(inputs, channels, side, padding=side // 2, bias=False)
+        norm = nn.BatchNorm2d(channels, eps=self.norm.eps)
+        spread = {
+            name: value.repeat_interleave(ELEMENTS) if value.ndim else value
+            for name, value in self.norm.state_dict().items()
+        }
+        norm.load_state_dict(spread)
+        layer.load_state_dict({"weight": filters})
+        return nn.Sequential(layer, norm, nn.ReLU()).eval()
+
 
 class GroupCNN(nn.Module):
     """(batch, band, y, x) normalised pixels to logits (batch,), the same for all eight views."""
@@ -125,9 +141,10 @@ class GroupCNN(nn.Module):
         return logits.squeeze(1)
 
 
-def build(parameters: Parameters, shape: tuple[int, ...]) -> nn.Module:
-    """Network for stamps of `shape` (band, y, x). The halvings must leave no remainder: with one,
+def build(parameters: Parameters, shapes: Shapes) -> nn.Module:
+    """Network for stamps (band, y, x). The halvings must leave no remainder: with one,
     the grid has a preferred corner, and the symmetry is lost."""
+    shape = only(shapes)
     divisor: int = 2 ** (len(parameters.fields) - 1)
     check_size(shape, divisor, smallest=2 * divisor)
     return GroupCNN(parameters, shape[0])

@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from lenspipe.cutouts.base import Block
-from training.architectures.layers import check_size
+from training.architectures.layers import Shapes, check_size, only
 
 INPUT: Literal["images"] = "images"
 
@@ -61,7 +61,8 @@ class HolismokesCNN(nn.Module):
         return logits.squeeze(1)
 
 
-def build(parameters: Parameters, shape: tuple[int, ...]) -> nn.Module:
-    """Network for stamps of `shape` (band, y, x)."""
+def build(parameters: Parameters, shapes: Shapes) -> nn.Module:
+    """Network for stamps (band, y, x)."""
+    shape = only(shapes)
     check_size(shape, divisor=8, smallest=16)
     return HolismokesCNN(parameters, shape)

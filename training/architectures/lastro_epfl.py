@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lenspipe.cutouts.base import Block
 from training.architectures.keras_layers import glorot, norm1d, norm2d
-from training.architectures.layers import check_smallest
+from training.architectures.layers import Shapes, check_smallest, only
 
 INPUT: Literal["images"] = "images"
 PAIRS = ((16, 4), (32, 3), (64, 3))  # feature maps, side of the first kernel (pixels); second: 3
@@ -70,8 +70,9 @@ class LASTROEPFL(nn.Module):
         return logits.squeeze(1)
 
 
-def build(parameters: Parameters, shape: tuple[int, ...]) -> nn.Module:
-    """Network for stamps of `shape` (band, y, x); what is left at the end must be a pixel."""
+def build(parameters: Parameters, shapes: Shapes) -> nn.Module:
+    """Network for stamps (band, y, x); what is left at the end must be a pixel."""
+    shape = only(shapes)
     check_smallest(shape, _smallest())
     return LASTROEPFL(parameters, shape)
 

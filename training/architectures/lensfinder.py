@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lenspipe.cutouts.base import Block
 from training.architectures.keras_layers import glorot
-from training.architectures.layers import check_smallest
+from training.architectures.layers import Shapes, check_smallest, only
 
 INPUT: Literal["images"] = "images"
 CONVOLUTIONS = ((64, 5), (128, 3))  # feature maps, side of the kernel (pixels)
@@ -53,7 +53,8 @@ class LensFinder(nn.Module):
         return logits.squeeze(1)
 
 
-def build(parameters: Parameters, shape: tuple[int, ...]) -> nn.Module:  # noqa: ARG001 - none
-    """Network for stamps of `shape` (band, y, x); two poolings must leave a pixel."""
+def build(parameters: Parameters, shapes: Shapes) -> nn.Module:  # noqa: ARG001 - none
+    """Network for stamps (band, y, x); two poolings must leave a pixel."""
+    shape = only(shapes)
     check_smallest(shape, 2 ** len(CONVOLUTIONS))
     return LensFinder(shape)

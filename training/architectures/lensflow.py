@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lenspipe.cutouts.base import Block
 from training.architectures.keras_layers import glorot
-from training.architectures.layers import check_smallest
+from training.architectures.layers import Shapes, check_smallest, only
 
 INPUT: Literal["images"] = "images"
 BIN = 3
@@ -60,7 +60,8 @@ class LensFlow(nn.Module):
         return logits.squeeze(1)
 
 
-def build(parameters: Parameters, shape: tuple[int, ...]) -> nn.Module:
-    """Network for stamps of `shape` (band, y, x); binning and three halvings must leave a pixel."""
+def build(parameters: Parameters, shapes: Shapes) -> nn.Module:
+    """Network for stamps (band, y, x); binning and three halvings must leave a pixel."""
+    shape = only(shapes)
     check_smallest(shape, BIN * 2 ** len(CONVOLUTIONS))
     return LensFlow(parameters, shape)

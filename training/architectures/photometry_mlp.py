@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lenspipe.cutouts.base import Block
 from lenspipe.errors import InputError
+from training.architectures.layers import Shapes, only
 
 INPUT: Literal["features"] = "features"
 
@@ -44,8 +45,9 @@ class PhotometryMLP(nn.Module):
         return logits.squeeze(1)
 
 
-def build(parameters: Parameters, shape: tuple[int, ...]) -> nn.Module:
-    """Network for vectors of `shape` (feature,)."""
+def build(parameters: Parameters, shapes: Shapes) -> nn.Module:
+    """Network for vectors (feature,)."""
+    shape = only(shapes)
     if len(shape) != 1:
         raise InputError("architecture.name", "one that takes images", "photometry_mlp")
     return PhotometryMLP(parameters, shape[0])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lenspipe.cutouts.base import Block
 from training.architectures.keras_layers import ELU, Bottleneck, glorot, norm2d
-from training.architectures.layers import check_smallest
+from training.architectures.layers import Shapes, check_smallest, only
 
 INPUT: Literal["images"] = "images"
 MAPS = 32
@@ -51,8 +51,9 @@ class WSINet(nn.Module):
         return logits.squeeze(1)
 
 
-def build(parameters: Parameters, shape: tuple[int, ...]) -> nn.Module:  # noqa: ARG001 - none
-    """Network for stamps of `shape` (band, y, x); a halving and a pooling must leave a pixel."""
+def build(parameters: Parameters, shapes: Shapes) -> nn.Module:  # noqa: ARG001 - none
+    """Network for stamps (band, y, x); a halving and a pooling must leave a pixel."""
+    shape = only(shapes)
     check_smallest(shape, 3)
     return WSINet(shape)
 
