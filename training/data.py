@@ -80,7 +80,7 @@ def load_images(path: str | Path) -> Examples:
             raise InputError(f"training set {path}", "a dataset `label`", "none")
         grids = _grids(file, path)
         images = {name: grid[:].astype(np.float32, copy=False) for name, grid in grids.items()}
-        specs = {name: _spec(name, grid, path) for name, grid in grids.items()}
+        specs = {name: spec_of(name, grid, path) for name, grid in grids.items()}
         labels = file["label"][:].astype(np.uint8)
         kinds = file["kind"].asstr()[:] if "kind" in file else labels.astype(str)
         truth = {key: column[:] for key, column in file.get("truth", {}).items()}
@@ -114,7 +114,8 @@ def _grids(file: h5py.File, path: str | Path) -> dict[str, h5py.Dataset]:
     return {name.removeprefix(SEVERAL): file[name] for name in several}
 
 
-def _spec(name: str, grid: h5py.Dataset, path: str | Path) -> InputSpec:
+def spec_of(name: str, grid: h5py.Dataset, path: str | Path) -> InputSpec:
+    """What the pixels of a data set are, by its attributes or its file's."""
     told = {**grid.file.attrs, **grid.attrs}
     for key in ("bands", "pixel_scale_arcsec", "zero_point_mag"):
         if key not in told:
