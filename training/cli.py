@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from lenspipe.errors import LenspipeError
+from lenspipe.errors import InputError, LenspipeError
 from training.recipe import EnsembleRecipe, MemberRecipe, load_ensemble, load_member, load_recipe
 
 RecipeFile = Annotated[Path, typer.Argument(help="recipe (YAML)")]
@@ -43,10 +43,30 @@ def train(
     work: Work = WORK,
     device: Annotated[str | None, typer.Option(help="cpu, cuda; default: a GPU if any")] = None,
 ) -> None:
-    """Train one network, or go on where a training stopped."""
+    """Train one network, or go on where a training stopped.
+
+    On several GPUs: torchrun --nproc-per-node N -m training train RECIPE.
+    """
     from training import stages
 
     typer.echo(stages.train(load_member(recipe), stages.Workspace(work, device)))
+
+
+@app.command()
+def mine(
+    recipe: RecipeFile,
+    work: Work = WORK,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda; default: a GPU if any")] = None,
+) -> None:
+    """Train in rounds of hard-negative mining, or go on; says what each round found."""
+    from training import mining, stages
+
+    read, place = load_member(recipe), stages.Workspace(work, device)
+    if read.mining is None:
+        raise InputError("mining", "a block that says how many rounds of what", "none")
+    stages.train(read, place)
+    for told in mining.in_words(place.member(read)):
+        typer.echo(told)
 
 
 @app.command()

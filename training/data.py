@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import h5py
@@ -62,8 +62,28 @@ def rows_of(inputs: Inputs, rows: slice | np.ndarray) -> dict[str, np.ndarray]:
     return {name: array[rows] for name, array in inputs.items()}
 
 
-def load_images(path: str | Path) -> Examples:
-    """A simulated set of stamps (HDF5).
+def joined(examples: Examples, more: Examples, rows: np.ndarray) -> Examples:
+    """`examples` with some rows of another set behind; truth that both know.
+
+    InputError where the other's pixels are others.
+    """
+    if dict(more.specs) != dict(examples.specs):
+        raise InputError(f"set {more.name}", f"pixels as {dict(examples.specs)}", dict(more.specs))
+    known = [key for key in examples.truth if key in more.truth]
+    return replace(
+        examples,
+        inputs={
+            name: np.concatenate([array, more.inputs[name][rows]])
+            for name, array in examples.inputs.items()
+        },
+        labels=np.concatenate([examples.labels, more.labels[rows]]),
+        kinds=np.concatenate([examples.kinds, more.kinds[rows]]),
+        truth={key: np.concatenate([examples.truth[key], more.truth[key][rows]]) for key in known},
+    )
+
+
+def load_images(path: str | Path, both: bool = True) -> Examples:
+    """A simulated set of stamps (HDF5). both: whether lenses and non-lenses must be in it.
 
     Data set `images` (n, band, y, x) is input `image`. A set on several pixel grids has a data set
     `images_NAME` for each input NAME in its place; the network gets them in the order of names.
@@ -88,7 +108,8 @@ def load_images(path: str | Path) -> Examples:
         rests_on = _rests_on_hosts(file)
     for name, pixels in images.items():
         _check_pixels(f"training set {path}: input {name}", pixels, len(labels))
-    _need_both(path, labels)
+    if both:
+        _need_both(path, labels)
     return Examples(
         inputs=images,
         labels=labels,

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lenspipe.errors import InputError
 from training import bars, checkpoint, network, start
 from training.architectures.layers import Shapes
 from training.data import Examples
@@ -24,7 +25,7 @@ from training.feed import Feed, Tensors, place
 from training.learner import Learner
 from training.logs import Logs
 from training.merging import Arcs
-from training.recipe import MemberRecipe
+from training.recipe import MemberRecipe, StartFrom
 from training.sampling import epoch_rows
 from training.schedule import Rate
 from training.selection import Choice, check_supported, validation_figures
@@ -51,23 +52,23 @@ def fit(
     folder: Path,
     *,
     arcs: Arcs | None = None,
-    origin: Path | None = None,
+    begin: StartFrom | None = None,
     device: str | None = None,
     stop_after: int | None = None,
 ) -> Fitted:
     """Train until the recipe's epochs or its patience are spent; go on from `folder` if begun.
 
-    arcs: what the recipe's `merging` adds to hosts. origin: checkpoint whose weights `start_from`
-    begins with. device: `cpu`, `cuda` …; default: a GPU where there is one. stop_after: end this
-    call early, after so many epochs in all, to be resumed by a later one. In a group of processes
-    every one calls this, and the first judges and writes.
+    arcs: what the recipe's `merging` adds to hosts. begin: the checkpoint whose weights come first,
+    in place of the recipe's `start_from`. device: `cpu`, `cuda` …; default: a GPU where there is
+    one. stop_after: end this call early, after so many epochs in all, to be resumed by a later one.
+    In a group of processes every one calls this, and the first judges and writes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     check_supported(recipe.select_by, int((~validation.positive).sum()))
     with joined(device) as group:
         group.check_batch(recipe.batch_size)
         torch.manual_seed(recipe.seed)
-        learner = Learner(recipe, begun(recipe, train.shapes, origin), group)
+        learner = Learner(recipe, begun(recipe, train.shapes, begin), group)
         feed = Feed(recipe, train, group.where, arcs)
         held_inputs, held_labels = place(validation, group.where)
         steps = max(1, len(train) // recipe.batch_size)
@@ -146,12 +147,14 @@ def keep(
     checkpoint.save({**kept, **states}, folder / LAST)
 
 
-def begun(recipe: MemberRecipe, shapes: Shapes, origin: Path | None) -> nn.Module:
+def begun(recipe: MemberRecipe, shapes: Shapes, begin: StartFrom | None) -> nn.Module:
     """The recipe's network with its first weights."""
     model = network.build(recipe, shapes)
-    if recipe.start_from is not None:
-        _, weights = start.load_weights(origin or Path(recipe.start_from.checkpoint or ""))
-        start.begin(model, recipe.start_from, weights)
+    choice = begin or recipe.start_from
+    if choice is not None:
+        if choice.checkpoint is None:
+            raise InputError("start_from", "a checkpoint", "a recipe, not yet a trained network")
+        start.begin(model, choice, start.load_weights(Path(choice.checkpoint))[1])
     return model
 
 

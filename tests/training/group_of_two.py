@@ -18,8 +18,8 @@ from training.recipe import load_member
 def main(folder: Path, stop_after: int) -> None:
     torch.set_num_threads(1)
     recipe = load_member(folder / "recipe.yaml")
-    sets = (load_images(folder / f"{name}.h5") for name in ("train", "validation"))
-    fit.fit(recipe, *sets, folder / "group", device="cpu", stop_after=stop_after)
+    train, validation = (load_images(folder / f"{k}.h5") for k in ("train", "validation"))
+    fit.fit(recipe, train, validation, folder / "group", device="cpu", stop_after=stop_after)
 
 
 if __name__ == "__main__":

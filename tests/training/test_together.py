@@ -82,22 +82,18 @@ def recipe() -> dict[str, Any]:
 def test_two_processes_give_what_one_gives(folder: Path) -> None:
     """Losses of every epoch within 1e-5 and weights within 1e-4 of one process that never halted:
     the same sums of float32 in another order, and Adam divides by the root of small gradients."""
-    sets = (load_images(folder / f"{name}.h5") for name in ("train", "validation"))
+    train, validation = (load_images(folder / f"{k}.h5") for k in ("train", "validation"))
     member = load_member(folder / "recipe.yaml")
-    alone = fit.fit(member, *sets, folder / "alone", device="cpu")
+    alone = fit.fit(member, train, validation, folder / "alone", device="cpu")
     rows = [read_log(folder / name / "log.csv") for name in ("alone", "group")]
     assert [row["epoch"] for row in rows[1]] == ["1", "2", "3"]
     for one, two in zip(*rows, strict=True):
         for key in ("train_loss", "validation_loss"):
             assert float(one[key]) == pytest.approx(float(two[key]), abs=1e-5)
-    group = fit.load_best(member, sets_shapes(folder), folder / "group")
+    group = fit.load_best(member, train.shapes, folder / "group")
     assert group.epoch == alone.epoch
     for key, weight in alone.model.state_dict().items():
         torch.testing.assert_close(group.model.state_dict()[key], weight, rtol=0, atol=1e-4)
-
-
-def sets_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    return load_images(folder / "validation.h5").shapes
 
 
 def test_shares_are_the_whole_batch_once() -> None:
