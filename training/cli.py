@@ -49,7 +49,9 @@ def train(
     """
     from training import stages
 
-    typer.echo(stages.train(load_member(recipe), stages.Workspace(work, device)))
+    graph = stages.train(load_member(recipe), stages.Workspace(work, device))
+    if leads():
+        typer.echo(graph)
 
 
 @app.command()
@@ -65,7 +67,7 @@ def mine(
     if read.mining is None:
         raise InputError("mining", "a block that says how many rounds of what", "none")
     stages.train(read, place)
-    for told in mining.in_words(place.member(read)):
+    for told in mining.in_words(place.member(read)) if leads() else ():
         typer.echo(told)
 
 
@@ -119,6 +121,11 @@ def explain(
     read, place = load_member(recipe), stages.Workspace(work)
     path = place.report(read) / "occlusion.png"
     typer.echo(draw_maps(place.graph(read), stages.examples(read, "test", place), rows, path))
+
+
+def leads() -> bool:
+    """Whether this process is the first of those that a launcher started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def main() -> None:

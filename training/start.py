@@ -40,7 +40,7 @@ def begin(model: nn.Module, choice: StartFrom, weights: Mapping[str, Tensor]) ->
     InputError where a weight has no place or another shape and is not replaced.
     """
     network = _inner(model)
-    replaced = beginnings(network, choice.replace, "start_from.replace")
+    replaced = beginnings(model, choice.replace, "start_from.replace")
     own = network.state_dict()
     wanted = {name for name in own if not name.startswith(replaced)}
     given = {name for name in weights if not name.startswith(replaced)}
@@ -55,7 +55,7 @@ def begin(model: nn.Module, choice: StartFrom, weights: Mapping[str, Tensor]) ->
 def freeze(model: nn.Module, parts: Iterable[str]) -> None:
     """Take parts of a network out of the training."""
     network = _inner(model)
-    frozen = beginnings(network, parts, "start_from.freeze")
+    frozen = beginnings(model, parts, "start_from.freeze")
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not name.startswith(frozen))
     if frozen and not any(p.requires_grad for p in network.parameters()):
@@ -70,32 +70,46 @@ def rest_frozen(model: nn.Module) -> None:
             layer.eval()
 
 
-def beginnings(network: nn.Module, parts: Iterable[str], field: str) -> tuple[str, ...]:
+def beginnings(model: nn.Module, parts: Iterable[str], field: str) -> tuple[str, ...]:
     """What the names of the weights of each part begin with.
 
     `stem` and `head` are the submodules called so; without one, the first and the last layer that
-    has a matrix of weights. InputError for a part that names nothing.
+    has a matrix of weights; a network with a trunk for each input has a stem in each. InputError
+    for a part that names nothing.
     """
+    network = _inner(model)
     names = list(network.state_dict())
-    found = []
+    found: list[str] = []
     for part in parts:
-        begun = _named_part(network, part) if part in ("stem", "head") else part
+        begun = _named_part(model, part) if part in ("stem", "head") else (part,)
         if not any(name.startswith(begun) for name in names):
             known = ", ".join(["stem", "head", *dict(network.named_children())])
             raise InputError(field, f"parts out of {known}", repr(part))
-        found.append(begun)
+        found.extend(begun)
     return tuple(found)
 
 
-def _named_part(network: nn.Module, part: str) -> str:
+def _named_part(model: nn.Module, part: str) -> tuple[str, ...]:
+    network = _inner(model)
     if isinstance(getattr(network, part, None), nn.Module):
-        return f"{part}."
+        return (f"{part}.",)
     layers = [
         name
         for name, layer in network.named_modules()
         if any(parameter.ndim > 1 for parameter in layer.parameters(recurse=False))
     ]
-    return f"{layers[0 if part == 'stem' else -1]}."
+    if part == "head":
+        return (f"{layers[-1]}.",)
+    trunk, inputs = layers[0].partition(".")[0], _inputs(model)
+    trunks = getattr(network, trunk)
+    if inputs > 1 and isinstance(trunks, nn.ModuleList) and len(trunks) == inputs:
+        ends = (f"{trunk}.{k}." for k in range(inputs))
+        return tuple(next(f"{n}." for n in layers if n.startswith(end)) for end in ends)
+    return (f"{layers[0]}.",)
+
+
+def _inputs(model: nn.Module) -> int:
+    return len(model.normalisations) if isinstance(model, Finder) else 1
 
 
 def _check_fit(

@@ -74,9 +74,17 @@ def test_stems_and_heads_of_other_networks(recipe_content: dict[str, Any], name:
     )
     assert 0 < len(begun.new) < len(begun.loaded)
     last = list(models[0].state_dict())[-1].removeprefix("network.")
-    inner = models[0].network
-    assert isinstance(inner, torch.nn.Module)
-    assert last.startswith(start.beginnings(inner, ("head",), "replace"))
+    assert last.startswith(start.beginnings(models[0], ("head",), "replace"))
+
+
+def test_a_network_on_several_inputs_has_several_stems(recipe_content: dict[str, Any]) -> None:
+    parameters = {"width": 0.25, "depth": 0.3, "stem_stride": 1}
+    content = {
+        **recipe_content,
+        "architecture": {"name": "efficientnet_b0", "parameters": parameters},
+    }
+    model = network.build(member(content), {"nisp": (2, 16, 16), "vis": (2, 32, 32)})
+    assert len(start.beginnings(model, ("stem",), "replace")) == 2
 
 
 @pytest.fixture(scope="module")
