@@ -340,7 +340,7 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Modul
 
 
 def test_examples_of_plugins_work(examples: dict[str, ModuleType], tmp_path: Path) -> None:
-    assert len(examples) == 6
+    assert len(examples) == 7
     check_reader(examples["lenspipe/cutouts/formats/npy.py"], tmp_path)
 
     maximum = examples["lenspipe/blenders/maximum.py"]
@@ -362,6 +362,12 @@ def test_examples_of_plugins_work(examples: dict[str, ModuleType], tmp_path: Pat
     right, wrong = torch.tensor([-9.0, 9.0]), torch.tensor([9.0, -9.0])
     assert squared.loss(squared.Parameters(), right, labels) < 1e-6
     assert squared.loss(squared.Parameters(), wrong, labels) > 0.99
+
+    offset = examples["training/augmentations/offset.py"]
+    stamps, draws = {"image": torch.zeros(9, 2, 4, 4)}, torch.Generator().manual_seed(0)
+    moved = offset.apply(offset.Parameters(largest=2.0), stamps, {"image": 0.25}, draws)["image"]
+    assert 1.0 < moved.abs().max() <= 2.0
+    assert (moved == moved[:, :1, :1, :1]).all()
 
 
 def check_reader(module: ModuleType, folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from lenspipe.errors import LenspipeError
+from lenspipe.errors import InputError, LenspipeError
 from training.recipe import EnsembleRecipe, MemberRecipe, load_ensemble, load_member, load_recipe
 
 RecipeFile = Annotated[Path, typer.Argument(help="recipe (YAML)")]
@@ -43,10 +43,32 @@ def train(
     work: Work = WORK,
     device: Annotated[str | None, typer.Option(help="cpu, cuda; default: a GPU if any")] = None,
 ) -> None:
-    """Train one network, or go on where a training stopped."""
+    """Train one network, or go on where a training stopped.
+
+    On several GPUs: torchrun --nproc-per-node N -m training train RECIPE.
+    """
     from training import stages
 
-    typer.echo(stages.train(load_member(recipe), stages.Workspace(work, device)))
+    graph = stages.train(load_member(recipe), stages.Workspace(work, device))
+    if leads():
+        typer.echo(graph)
+
+
+@app.command()
+def mine(
+    recipe: RecipeFile,
+    work: Work = WORK,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda; default: a GPU if any")] = None,
+) -> None:
+    """Train in rounds of hard-negative mining, or go on; says what each round found."""
+    from training import mining, stages
+
+    read, place = load_member(recipe), stages.Workspace(work, device)
+    if read.mining is None:
+        raise InputError("mining", "a block that says how many rounds of what", "none")
+    stages.train(read, place)
+    for told in mining.in_words(place.member(read)) if leads() else ():
+        typer.echo(told)
 
 
 @app.command()
@@ -99,6 +121,11 @@ def explain(
     read, place = load_member(recipe), stages.Workspace(work)
     path = place.report(read) / "occlusion.png"
     typer.echo(draw_maps(place.graph(read), stages.examples(read, "test", place), rows, path))
+
+
+def leads() -> bool:
+    """Whether this process is the first of those that a launcher started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def main() -> None:

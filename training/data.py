@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import h5py
@@ -62,8 +62,28 @@ def rows_of(inputs: Inputs, rows: slice | np.ndarray) -> dict[str, np.ndarray]:
     return {name: array[rows] for name, array in inputs.items()}
 
 
-def load_images(path: str | Path) -> Examples:
-    """A simulated set of stamps (HDF5).
+def joined(examples: Examples, more: Examples, rows: np.ndarray) -> Examples:
+    """`examples` with some rows of another set behind; truth that both know.
+
+    InputError where the other's pixels are others.
+    """
+    if dict(more.specs) != dict(examples.specs):
+        raise InputError(f"set {more.name}", f"pixels as {dict(examples.specs)}", dict(more.specs))
+    known = [key for key in examples.truth if key in more.truth]
+    return replace(
+        examples,
+        inputs={
+            name: np.concatenate([array, more.inputs[name][rows]])
+            for name, array in examples.inputs.items()
+        },
+        labels=np.concatenate([examples.labels, more.labels[rows]]),
+        kinds=np.concatenate([examples.kinds, more.kinds[rows]]),
+        truth={key: np.concatenate([examples.truth[key], more.truth[key][rows]]) for key in known},
+    )
+
+
+def load_images(path: str | Path, both: bool = True) -> Examples:
+    """A simulated set of stamps (HDF5). both: whether lenses and non-lenses must be in it.
 
     Data set `images` (n, band, y, x) is input `image`. A set on several pixel grids has a data set
     `images_NAME` for each input NAME in its place; the network gets them in the order of names.
@@ -80,7 +100,7 @@ def load_images(path: str | Path) -> Examples:
             raise InputError(f"training set {path}", "a dataset `label`", "none")
         grids = _grids(file, path)
         images = {name: grid[:].astype(np.float32, copy=False) for name, grid in grids.items()}
-        specs = {name: _spec(name, grid, path) for name, grid in grids.items()}
+        specs = {name: spec_of(name, grid, path) for name, grid in grids.items()}
         labels = file["label"][:].astype(np.uint8)
         kinds = file["kind"].asstr()[:] if "kind" in file else labels.astype(str)
         truth = {key: column[:] for key, column in file.get("truth", {}).items()}
@@ -88,7 +108,8 @@ def load_images(path: str | Path) -> Examples:
         rests_on = _rests_on_hosts(file)
     for name, pixels in images.items():
         _check_pixels(f"training set {path}: input {name}", pixels, len(labels))
-    _need_both(path, labels)
+    if both:
+        _need_both(path, labels)
     return Examples(
         inputs=images,
         labels=labels,
@@ -114,7 +135,8 @@ def _grids(file: h5py.File, path: str | Path) -> dict[str, h5py.Dataset]:
     return {name.removeprefix(SEVERAL): file[name] for name in several}
 
 
-def _spec(name: str, grid: h5py.Dataset, path: str | Path) -> InputSpec:
+def spec_of(name: str, grid: h5py.Dataset, path: str | Path) -> InputSpec:
+    """What the pixels of a data set are, by its attributes or its file's."""
     told = {**grid.file.attrs, **grid.attrs}
     for key in ("bands", "pixel_scale_arcsec", "zero_point_mag"):
         if key not in told:

@@ -23,7 +23,7 @@ from training.cli import log_to_stderr, run
 from training.evaluate import in_words
 from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, load_member, load_recipe
 from training.stages import Workspace
-from training.unseen import check_unseen
+from training.unseen import check_unseen, learnt_from, lineage
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +41,8 @@ def make_all(recipes: Sequence[Recipe], work: Workspace, zoo: Path, trainers: in
     for ensemble in ensembles:
         check_unseen(ensemble, members_of(ensemble, members))
     with Trainers(work, trainers) as pool:
-        for member in members.values():
-            for split in ("train", "validation"):
+        for member in sorted(members.values(), key=lambda each: len(lineage(each))):
+            for split in learnt_from(member):
                 stages.simulate(member, split, work)
             pool.begin(member)
         for recipe in recipes:
@@ -70,7 +70,10 @@ class Trainers:
         return self
 
     def begin(self, member: MemberRecipe) -> None:
-        """Train `member`, or set it going."""
+        """Train `member`, or set it going; after all before it where it begins with another's
+        weights."""
+        if member.start_from is not None:
+            self._wait()
         if self._pool is None:
             stages.train(member, self._work)
         else:
@@ -79,8 +82,11 @@ class Trainers:
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             with self._pool:
-                for made in self._begun:
-                    made.result()
+                self._wait()
+
+    def _wait(self) -> None:
+        for made in self._begun:
+            made.result()
 
 
 def _spawning(workers: int) -> ProcessPoolExecutor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Discriminator,
@@ -14,8 +14,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     Tag,
     ValidationError,
+    field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -24,7 +27,25 @@ from lenspipe.errors import InputError
 from lenspipe.problems import first_problem
 from lenspipe.yaml_file import read_yaml
 
-SPLITS = ("train", "validation", "calibration", "test")
+SPLITS = ("train", "validation", "arcs", "pool", "calibration", "test")
+SELECTIONS = ("validation_loss", "auroc", "tpr0", "tpr10")
+AT_FPR = "tpr_at_fpr_"  # begins the names of the other figures that a network may be chosen by
+
+
+class Grown(Block):
+    """A block that got keys after models were made by it.
+
+    LATER: those keys. At its default such a key is left out of what is written and hashed, so a
+    recipe that does not name it keeps its identity.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unset = {key for key in self.LATER if getattr(self, key) == fields[key].default}
+        return {key: value for key, value in handler(self).items() if key not in unset}
 
 
 class Named(Block):
@@ -47,16 +68,20 @@ Normalisations = Annotated[
 """One for all image inputs, or each input's own by its name."""
 
 
-class Splits(Block):
+class Splits(Grown):
     """What each set changes in the recipe's `simulate` block; `seed` at least.
 
     The sets are drawn separately, so no source is in two of them: equal seeds are refused.
-    train, validation: the member's own. calibration: blend, calibration and thresholds.
-    test: figures only.
+    train, validation: the member's own. arcs: what `merging` adds to hosts. pool: what `mining`
+    looks for negatives in. calibration: blend, calibration and thresholds. test: figures only.
     """
+
+    LATER = frozenset({"arcs", "pool"})
 
     train: dict[str, Any] | None = None
     validation: dict[str, Any] | None = None
+    arcs: dict[str, Any] | None = None
+    pool: dict[str, Any] | None = None
     calibration: dict[str, Any]
     test: dict[str, Any]
 
@@ -81,33 +106,152 @@ class Splits(Block):
 class Augmentation(Block):
     """Random changes of each training stamp, on the device, before the normalisation.
 
-    d4: one of the eight rotations and mirrorings. shift_pixels: largest shift of the centre, whole
-    pixels, edges repeated. noise: added noise, up to this multiple of the stamp's own.
-    brightness_mag: change of all bands together; colour_mag: of each band by itself, both ±.
+    In a recipe either a list of `{name, parameters}`, each a file in `training/augmentations`, in
+    the order in which they are applied; or the mapping of the other keys: d4: one of the eight
+    rotations and mirrorings. shift_pixels: largest shift of the centre, whole pixels, edges
+    repeated. brightness_mag: change of all bands together; colour_mag: of each band by itself, both
+    ±. noise: added noise, up to this multiple of the stamp's own.
     """
 
+    steps: tuple[Named, ...] | None = None
     d4: bool = True
     shift_pixels: NonNegativeInt = 3
     noise: NonNegativeFloat = 0.0
     brightness_mag: NonNegativeFloat = 0.0
     colour_mag: NonNegativeFloat = 0.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, content: Any) -> Any:
+        return {"steps": content} if isinstance(content, list | tuple) else content
 
-class Optimiser(Block):
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101). clip_norm: largest norm of a gradient."""
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> Any:
+        content = handler(self)
+        steps = content.pop("steps")
+        return content if steps is None else steps
+
+    def in_order(self) -> tuple[tuple[str, dict[str, Any]], ...]:
+        """Name and parameters of each change that is asked for, as `augmentations.build` wants."""
+        if self.steps is not None:
+            return tuple((step.name, step.parameters) for step in self.steps)
+        shift = {"pixels": self.shift_pixels, "whole": True}
+        bright = {"all_mag": self.brightness_mag, "colour_mag": self.colour_mag}
+        asked: tuple[tuple[str, dict[str, Any], bool], ...] = (
+            ("d4", {}, self.d4),
+            ("shift", shift, self.shift_pixels > 0),
+            ("brightness", bright, any(bright.values())),
+            ("noise", {"relative": self.noise}, self.noise > 0),
+        )
+        return tuple((name, parameters) for name, parameters, wanted in asked if wanted)
+
+
+class Optimiser(Grown):
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101). clip_norm: largest norm of a gradient.
+
+    weight_decay: decoupled from the gradient. l2: coupled, l2 times the weights on top of the
+    gradient; with a weight_decay of 0 this is Adam with an L2 penalty. Neither touches biases and
+    normalisations.
+    """
+
+    LATER = frozenset({"l2"})
 
     name: Literal["adamw"] = "adamw"
     learning_rate: PositiveFloat = 2e-3
     weight_decay: NonNegativeFloat = 0.02
+    l2: NonNegativeFloat = 0.0
     clip_norm: PositiveFloat = 5.0
 
 
-class Schedule(Block):
+class Schedule(Grown):
     """one_cycle: rise over `warmup` of the steps, then a cosine to nought; cosine: no rise;
-    constant: neither."""
+    constant: neither; plateau: times `factor` after `patience` epochs that were no better by the
+    recipe's `select_by`, down to `floor` of the full rate."""
 
-    name: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
+    LATER = frozenset({"factor", "patience", "floor"})
+
+    name: Literal["one_cycle", "cosine", "constant", "plateau"] = "one_cycle"
     warmup: float = Field(default=0.2, gt=0.0, lt=1.0)
+    factor: float = Field(default=0.2, gt=0.0, lt=1.0)
+    patience: PositiveInt = 3
+    floor: float = Field(default=1e-3, gt=0.0, lt=1.0)
+
+
+class Sampling(Block):
+    """What each batch is made of. lens_fraction: of lenses, rounded to whole ones. kinds: how
+    often a kind is drawn, against 1 for each kind that is not named."""
+
+    lens_fraction: float = Field(default=0.5, gt=0.0, lt=1.0)
+    kinds: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+
+
+class Merging(Block):
+    """Lenses made while training: arcs of the split `arcs` on non-lenses of the training set.
+
+    hosts: kinds that arcs are put on. share: fraction of the lenses of each batch that are made so.
+    rule: `alpha` scales the arcs' peak to a fraction of the host's, uniform in `alpha` (van
+    Lohuizen 2022, Eq. 4.2), in `band` of the first input or in the brightest of all; `flux` leaves
+    the arcs as they were simulated. noise: the arcs' own photon noise, where their file says
+    `electrons_per_flux`. search_pixels: how far from the stamp's middle a host's peak may lie; arcs
+    are put on it. 0: in the middle.
+    """
+
+    hosts: tuple[str, ...] = Field(min_length=1)
+    share: float = Field(default=0.5, gt=0.0, le=1.0)
+    rule: Literal["alpha", "flux"] = "alpha"
+    alpha: tuple[PositiveFloat, PositiveFloat] = (0.02, 0.3)
+    band: str | None = None
+    noise: bool = True
+    search_pixels: NonNegativeInt = 3
+
+    @field_validator("alpha")
+    @classmethod
+    def _rising(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("expected the smaller end first")
+        return value
+
+
+class Mining(Block):
+    """Rounds of hard-negative mining: score the split `pool`, add its highest non-lenses to the
+    training set, train again.
+
+    Each round takes the `top` so many, or all with a logit `above`, that no round before took.
+    at_tpr: completeness at which false-positive rates before and after are compared. begin:
+    `afresh` trains each round from new weights, `before` from those of the round before.
+    """
+
+    rounds: PositiveInt = 1
+    top: PositiveInt | None = None
+    above: float | None = None
+    at_tpr: float = Field(default=0.8, gt=0.0, le=1.0)
+    begin: Literal["afresh", "before"] = "afresh"
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Mining:
+        if (self.top is None) == (self.above is None):
+            raise ValueError("expected either top or above")
+        return self
+
+
+class StartFrom(Block):
+    """Weights that a training begins with.
+
+    recipe: another member's, a recipe file beside this one, trained in the same work folder.
+    checkpoint: a `best.pt`. replace: parts with new weights: `stem`, `head`, or the beginning of
+    names of weights. freeze: parts that training leaves alone, batch normalisation included.
+    """
+
+    recipe: MemberRecipe | None = None
+    checkpoint: str | None = None
+    replace: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> StartFrom:
+        if (self.recipe is None) == (self.checkpoint is None):
+            raise ValueError("expected either recipe or checkpoint")
+        return self
 
 
 class FeatureChoice(Block):
@@ -127,7 +271,7 @@ class FeatureChoice(Block):
         return self
 
 
-class Common(Block):
+class Common(Grown):
     """What recipes of members and of ensembles share.
 
     simulate: the block that `training.simulate` takes, or the name of a YAML file beside the recipe
@@ -157,10 +301,16 @@ class MemberRecipe(Common):
     """One network, from the simulation to its weights.
 
     normalisation: one for all image inputs, or one for each by its name.
-    patience: epochs without a better validation loss before training stops. ema_decay: decay of the
+    select_by: the validation set's figure by which the best epoch is chosen: `validation_loss`,
+    `auroc`, `tpr0`, `tpr10` or `tpr_at_fpr_X`; of equal ones the epoch of the smaller loss.
+    patience: epochs without a better one before training stops. ema_decay: decay of the
     running mean of the weights, which is what is kept (0: none). drop_band: fraction of the rows of
     photometry that lose one column in training, so that a missing band is nothing new.
+    precision: what the network computes in; `auto`: bfloat16 on GPUs, float32 on CPUs. batch_size:
+    of all processes together.
     """
+
+    LATER = frozenset({"sampling", "merging", "mining", "start_from", "select_by", "precision"})
 
     task: Literal["lens_finding", "photometry"]
     licence: str = "BSD-3-Clause"
@@ -171,6 +321,12 @@ class MemberRecipe(Common):
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule()
     augmentation: Augmentation = Augmentation()
+    sampling: Sampling | None = None
+    merging: Merging | None = None
+    mining: Mining | None = None
+    start_from: StartFrom | None = None
+    select_by: str = "validation_loss"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     epochs: PositiveInt
     batch_size: PositiveInt = 256
     patience: PositiveInt = 10
@@ -188,6 +344,24 @@ class MemberRecipe(Common):
             raise ValueError("expected splits train and validation")
         return self
 
+    @model_validator(mode="after")
+    def _extras(self) -> MemberRecipe:
+        for block, split in (("merging", "arcs"), ("mining", "pool")):
+            asked = getattr(self, block) is not None
+            if asked and self.task == "photometry":
+                raise ValueError(f"expected no `{block}` for task photometry")
+            if asked != (getattr(self.splits, split) is not None):
+                raise ValueError(f"expected a split `{split}` with `{block}`, and without it none")
+        return self
+
+    @field_validator("select_by")
+    @classmethod
+    def _known_figure(cls, value: str) -> str:
+        if value not in SELECTIONS and fpr_of(value) is None:
+            known = ", ".join(SELECTIONS)
+            raise ValueError(f"expected one of {known}, {AT_FPR}X with 0 < X < 1, found {value}")
+        return value
+
 
 class EnsembleRecipe(Common):
     """Several members as one. members: names of recipes beside this one."""
@@ -199,6 +373,15 @@ class EnsembleRecipe(Common):
 
 
 Recipe = MemberRecipe | EnsembleRecipe
+
+
+def fpr_of(figure: str) -> float | None:
+    """X of the figure `tpr_at_fpr_X`; None for another."""
+    try:
+        fpr = float(figure.removeprefix(AT_FPR)) if figure.startswith(AT_FPR) else 0.0
+    except ValueError:
+        return None
+    return fpr if 0.0 < fpr < 1.0 else None
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -233,12 +416,7 @@ def parse_recipe(content: dict[str, Any]) -> Recipe:
 
 def load_recipe(path: str | Path) -> Recipe:
     """Read and validate a recipe file."""
-    file = Path(path)
-    content = _read(file)
-    simulate = content.get("simulate")
-    if isinstance(simulate, str):
-        content = {**content, "simulate": _read(file.parent / simulate)}
-    return parse_recipe(content)
+    return parse_recipe(_inlined(Path(path)))
 
 
 def load_member(path: str | Path) -> MemberRecipe:
@@ -255,6 +433,21 @@ def load_ensemble(path: str | Path) -> EnsembleRecipe:
     if not isinstance(recipe, EnsembleRecipe):
         raise InputError("task", "ensemble", recipe.task)
     return recipe
+
+
+def _inlined(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A recipe file with the files that it names in their places. above: those that name it."""
+    content = _read(file)
+    simulate, start = content.get("simulate"), content.get("start_from")
+    if isinstance(simulate, str):
+        content = {**content, "simulate": _read(file.parent / simulate)}
+    if isinstance(start, dict) and isinstance(start.get("recipe"), str):
+        other = file.parent / start["recipe"]
+        line = (*above, file.resolve())
+        if other.resolve() in line:
+            raise InputError(f"{file}: start_from.recipe", "another recipe", start["recipe"])
+        content = {**content, "start_from": {**start, "recipe": _inlined(other, line)}}
+    return content
 
 
 def _read(file: Path) -> dict[str, Any]:

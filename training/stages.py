@@ -17,7 +17,7 @@ from jaxtyping import Float
 from lenspipe import blenders
 from lenspipe.errors import InputError
 from lenspipe.models.card import Calibration, Feature, Metric, ModelCard, Threshold
-from training import blend, fit
+from training import blend, fit, mining
 from training.blend.calibration import calibrate
 from training.data import (
     Examples,
@@ -35,8 +35,10 @@ from training.export import (
     onnx_logits,
     ship,
 )
-from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, digest
-from training.unseen import LEARNT_FROM, check_unseen
+from training.merging import load_arcs
+from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, StartFrom, digest
+from training.together import joined
+from training.unseen import check_unseen, learnt_from, lineage
 
 logger = logging.getLogger(__name__)
 # Stamps that torch and ONNX are compared on at every export.
@@ -64,6 +66,15 @@ class Workspace:
     def member(self, recipe: MemberRecipe) -> Path:
         """Folder of one network's training."""
         return self.root / "members" / f"{recipe.name}-{recipe.sha256()[:12]}"
+
+    def best(self, recipe: MemberRecipe) -> Path:
+        """The checkpoint with a network's weights; of the last round where there are several."""
+        last = (
+            mining.round_folder(self.member(recipe), recipe.mining.rounds)
+            if recipe.mining
+            else None
+        )
+        return (last or self.member(recipe)) / fit.BEST
 
     def graph(self, recipe: MemberRecipe) -> Path:
         """The exported network, not yet with its card."""
@@ -97,13 +108,19 @@ def simulate(recipe: Recipe, split: str, work: Workspace) -> Path:
 
 def examples(recipe: Recipe, split: str, work: Workspace) -> Examples:
     """One set in memory; InputError where it was not simulated."""
-    path = work.data(recipe, split)
-    if not path.exists():
-        raise InputError(f"{recipe.name}: set {split}", f"a simulated file {path}", "none")
+    path = set_file(recipe, split, work)
     if isinstance(recipe, MemberRecipe) and recipe.task == "photometry":
         drop = recipe.drop_band if split in ("train", "validation") else 0.0
         return load_table(path, features(recipe, work), drop, recipe.seed)
-    return load_images(path)
+    return load_images(path, both=split != "pool")
+
+
+def set_file(recipe: Recipe, split: str, work: Workspace) -> Path:
+    """The file of one set; InputError where it was not simulated."""
+    path = work.data(recipe, split)
+    if not path.exists():
+        raise InputError(f"{recipe.name}: set {split}", f"a simulated file {path}", "none")
+    return path
 
 
 def features(recipe: MemberRecipe, work: Workspace) -> tuple[Feature, ...]:
@@ -113,21 +130,70 @@ def features(recipe: MemberRecipe, work: Workspace) -> tuple[Feature, ...]:
 
 
 def train(recipe: MemberRecipe, work: Workspace) -> Path:
-    """Train, or go on training; export the best network, compared with torch. Its ONNX file."""
+    """Train, or go on training; export the best network, compared with torch. Its ONNX file.
+
+    In a group of processes every one calls this, and the first exports.
+    """
     graph = work.graph(recipe)
-    if graph.exists():
-        return graph
-    folder = work.member(recipe)
-    training = examples(recipe, "train", work)
-    validation = examples(recipe, "validation", work)
-    fitted = fit.fit(recipe, training, validation, folder, device=work.device)
-    aside = folder / "part-graph.onnx"
+    with joined(work.device) as group:
+        if group.told(graph.exists()):
+            return graph
+        check_unseen(recipe)
+        sets = learning_sets(recipe, work)
+        fitted = fit_network(recipe, sets, work)
+        if group.leads:
+            export_fitted(recipe, fitted, sets.validation, graph)
+        group.told(None)  # the others wait until it is there
+    return graph
+
+
+def learning_sets(recipe: MemberRecipe, work: Workspace) -> mining.Sets:
+    """What a member's weights are made with."""
+    return mining.Sets(
+        train=examples(recipe, "train", work),
+        validation=examples(recipe, "validation", work),
+        pool=examples(recipe, "pool", work) if recipe.mining else None,
+        arcs=load_arcs(set_file(recipe, "arcs", work)) if recipe.merging else None,
+    )
+
+
+def fit_network(recipe: MemberRecipe, sets: mining.Sets, work: Workspace) -> fit.Fitted:
+    """The trained network, after rounds of mining where the recipe has them."""
+    folder, begin = work.member(recipe), origin(recipe, work)
+    if recipe.mining is not None:
+        return mining.mine(recipe, recipe.mining, sets, folder, begin=begin, device=work.device)
+    return fit.fit(
+        recipe,
+        sets.train,
+        sets.validation,
+        folder,
+        arcs=sets.arcs,
+        begin=begin,
+        device=work.device,
+    )
+
+
+def origin(recipe: MemberRecipe, work: Workspace) -> StartFrom | None:
+    """What a training begins with, as a checkpoint; None for new weights."""
+    begin = recipe.start_from
+    if begin is None or begin.recipe is None:
+        return begin
+    path = work.best(begin.recipe)
+    if not path.exists():
+        raise InputError("start_from.recipe", f"{begin.recipe.name}, trained", f"nothing at {path}")
+    return StartFrom(checkpoint=str(path), replace=begin.replace, freeze=begin.freeze)
+
+
+def export_fitted(
+    recipe: MemberRecipe, fitted: fit.Fitted, validation: Examples, graph: Path
+) -> None:
+    """Write a trained network as ONNX, whole and equal to torch's or not at all."""
+    aside = graph.with_name(f"part-{graph.name}")
     compared = rows_of(validation.inputs, slice(PARITY_ROWS))
     export_graph(fitted.model, compared, aside)
     difference = check_parity(fitted.model, aside, compared)
     logger.info("%s: epoch %d kept; ONNX within %.1e", recipe.name, fitted.epoch, difference)
     aside.replace(graph)
-    return graph
 
 
 def logits(
@@ -241,7 +307,8 @@ def export_ensemble(
 def seen(recipe: Recipe, members: Sequence[MemberRecipe], work: Workspace) -> tuple[str, ...]:
     """Names of the real objects that the members' training, or a choice made for `recipe`, saw."""
     sets = [work.data(recipe, "calibration")]
-    sets += [work.data(member, split) for member in members for split in LEARNT_FROM]
+    made = [origin for member in members for origin in lineage(member)]
+    sets += [set_file(member, split, work) for member in made for split in learnt_from(member)]
     return tuple(sorted({name for path in sets for name in real_objects(path)}))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from lenspipe.errors import InputError
 from training.recipe import EnsembleRecipe, MemberRecipe, Recipe
 
-LEARNT_FROM = ("train", "validation")
+LEARNT_FROM = ("train", "validation", "arcs", "pool")
 JUDGED_ON = ("calibration", "test")
 
 
@@ -15,13 +16,32 @@ def check_unseen(recipe: Recipe, members: Sequence[MemberRecipe] = ()) -> None:
     """InputError where a member learnt from a set, or from a side of the real objects, on which
     `recipe` chooses thresholds or is judged.
 
-    members: of an ensemble; a member's recipe is checked against itself.
+    members: of an ensemble; a member's recipe is checked against itself. Those whose weights a
+    member began with count as the member does.
     """
     known = members if isinstance(recipe, EnsembleRecipe) else (recipe,)
-    for member in known:
-        for learnt in LEARNT_FROM:
+    for member in (origin for each in known for origin in lineage(each)):
+        for learnt in learnt_from(member):
             for own in JUDGED_ON:
                 _check(recipe, own, member, learnt)
+
+
+def learnt_from(member: MemberRecipe) -> tuple[str, ...]:
+    """The sets that a member's weights depend on."""
+    given = member.splits.given()
+    return tuple(split for split in LEARNT_FROM if split in given)
+
+
+def lineage(member: MemberRecipe) -> tuple[MemberRecipe, ...]:
+    """A member, the one whose weights it began with, and so on. InputError: no such checkpoint."""
+    begin = member.start_from
+    if begin is None:
+        return (member,)
+    if begin.recipe is not None:
+        return (member, *lineage(begin.recipe))
+    from training.start import load_weights
+
+    return (member, *lineage(load_weights(Path(begin.checkpoint or ""))[0]))
 
 
 def _check(recipe: Recipe, own: str, member: MemberRecipe, learnt: str) -> None:

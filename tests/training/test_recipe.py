@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 import training
 from lenspipe.errors import InputError
-from training import architectures, losses, network
+from training import architectures, augmentations, losses, network
 from training.recipe import (
     EnsembleRecipe,
     MemberRecipe,
@@ -38,6 +39,14 @@ def changed(content: dict[str, Any], **values: Any) -> dict[str, Any]:
         ({"normalisation": None}, "expected `normalisation` for images"),
         ({"task": "photometry"}, "expected `features` for task photometry"),
         ({"name": "../up"}, "name: "),
+        (
+            {"augmentation": [{"name": "d4", "nam": 1}]},
+            r"augmentation\.steps\.0\.nam: expected a known key",
+        ),
+        ({"select_by": "tpr_at_fpr_2"}, "expected one of validation_loss, auroc, tpr0, tpr10"),
+        ({"merging": {"hosts": ["star"]}}, "expected a split `arcs` with `merging`"),
+        ({"start_from": {"replace": ["head"]}}, "expected either recipe or checkpoint"),
+        ({"precision": "float8"}, "precision: expected one of"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_key(
@@ -70,6 +79,41 @@ def test_identity_follows_every_value_and_no_order(recipe_content: dict[str, Any
     first = parse_recipe(recipe_content).sha256()
     assert parse_recipe(dict(reversed(recipe_content.items()))).sha256() == first
     assert parse_recipe(changed(recipe_content, seed=6)).sha256() != first
+
+
+def test_keys_that_came_later_count_where_they_are_set(recipe_content: dict[str, Any]) -> None:
+    """At their defaults neither the hash nor what is written knows them."""
+    first = parse_recipe(recipe_content)
+    spelled = changed(recipe_content, precision="auto", select_by="validation_loss", sampling=None)
+    assert parse_recipe(spelled).sha256() == first.sha256()
+    assert "precision" not in first.model_dump_json()
+    changes: tuple[dict[str, Any], ...] = (
+        {"precision": "float32"},
+        {"sampling": {}},
+        {"optimiser": {**recipe_content["optimiser"], "l2": 1e-4}},
+        {"schedule": {"factor": 0.5}},
+    )
+    for change in changes:
+        other = parse_recipe(changed(recipe_content, **change))
+        assert other.sha256() != first.sha256()
+        assert parse_recipe(json.loads(other.model_dump_json())) == other
+
+
+def test_augmentation_is_a_list_or_the_mapping_of_old(recipe_content: dict[str, Any]) -> None:
+    steps = [{"name": "zoom", "parameters": {"largest": 1.2}}, {"name": "d4", "parameters": {}}]
+    listed = parse_recipe(changed(recipe_content, augmentation=steps))
+    assert isinstance(listed, MemberRecipe)
+    assert listed.augmentation.in_order() == (("zoom", {"largest": 1.2}), ("d4", {}))
+    assert json.loads(listed.model_dump_json())["augmentation"] == steps
+    assert parse_recipe(json.loads(listed.model_dump_json())) == listed
+    mapping = parse_recipe(recipe_content)
+    assert isinstance(mapping, MemberRecipe)
+    assert mapping.augmentation.in_order() == (
+        ("d4", {}),
+        ("shift", {"pixels": 1, "whole": True}),
+        ("brightness", {"all_mag": 0.1, "colour_mag": 0.0}),
+        ("noise", {"relative": 0.2}),
+    )
 
 
 def test_a_simulate_block_may_be_a_file(tmp_path: Path, recipe_content: dict[str, Any]) -> None:
@@ -146,6 +190,7 @@ def test_a_shipped_recipe_is_sound(path: Path) -> None:
     shapes = {"image": (3, size, size)} if images else {"features": (len(recipe.features),)}
     network.build(recipe, shapes)
     losses.build(recipe.loss.name, recipe.loss.parameters)
+    augmentations.build(recipe.augmentation.in_order())
 
 
 def test_shipped_members_share_no_training_set() -> None:

@@ -14,12 +14,12 @@ from lenspipe.errors import InputError
 from lenspipe.models.card import Metric, read_card
 from lenspipe.models.ensemble import load_ensemble
 from lenspipe.models.session import Member
-from training import explain, fit, network
+from training import augmentations, explain, fit, network
 from training.data import Examples, load_images, rows_of
 from training.export import PARITY, card_of, check_parity, export_graph, ship
 from training.half import make_half
 from training.metrics import Curve
-from training.recipe import Augmentation, MemberRecipe, Named, parse_recipe
+from training.recipe import MemberRecipe, Named, parse_recipe
 
 VIS, NISP = (1, 32, 32), (2, 17, 17)
 OWN = {
@@ -208,10 +208,9 @@ def test_a_mistake_in_a_normalisation_is_one_line(
 def test_inputs_of_a_source_are_turned_alike() -> None:
     draws = torch.Generator().manual_seed(1)
     one = torch.arange(2.0 * 16).reshape(2, 1, 4, 4).repeat(8, 1, 1, 1)
-    same = fit.augment_alike(
-        {"a": one, "b": one.clone()}, Augmentation(shift_pixels=0, d4=True), draws
-    )
+    turn = augmentations.build([("d4", {})])
+    same = turn({"a": one, "b": one.clone()}, {"a": 0.1, "b": 0.3}, draws)
     assert torch.equal(same["a"], same["b"])
     assert len({tuple(view.flatten().tolist()) for view in same["a"]}) > 4
-    alone = fit.augment_alike({"a": one}, Augmentation(shift_pixels=0, d4=True), draws)
+    alone = turn({"a": one}, {"a": 0.1}, draws)
     assert not torch.equal(alone["a"], same["a"])  # the generator went on

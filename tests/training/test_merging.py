@@ -1,0 +1,149 @@
+"""Arcs on hosts, against Eq. 4.2 of van Lohuizen 2022."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from lenspipe.contracts import InputSpec
+from lenspipe.errors import InputError
+from training.data import Examples
+from training.merging import Arcs, Merger, load_arcs, merge_by_alpha, peak_offset
+from training.recipe import Merging
+
+SPEC = InputSpec("image", ("g", "r"), 16, 0.25, 25.0)
+KINDS = np.array(["lens"] * 4 + ["galaxy"] * 6 + ["star"] * 6)
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def hosts() -> Examples:
+    images = np.random.default_rng(0).normal(0.0, 0.1, (16, 2, 16, 16)).astype(np.float32)
+    images[:, :, 8, 8] += 10.0 + np.arange(16)[:, None]
+    return Examples(
+        {"image": images}, (KINDS == "lens").astype(np.uint8), KINDS, "t", "", specs={"image": SPEC}
+    )
+
+
+def arcs(n: int = 5, gain: float | None = None) -> Arcs:
+    images = np.zeros((n, 2, 16, 16), np.float32)
+    images[:, 0, 4, 8], images[:, 1, 4, 8] = 4.0, 2.0
+    gains = {} if gain is None else {"image": np.full(2, gain, np.float32)}
+    return Arcs({"image": images}, {"image": SPEC}, gains)
+
+
+def merged(choice: Merging, given: Arcs, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """The images of twelve lenses of a batch after merging, and of their hosts."""
+    examples, generator = hosts(), draws(seed)
+    merger = Merger(choice, given, examples)
+    rows, places = merger.rows(torch.zeros(12, dtype=torch.int64), torch.ones(12), generator)
+    batch = torch.from_numpy(examples.inputs["image"])[rows]
+    return merger.merge({"image": batch}, places, generator)["image"], batch
+
+
+def test_the_equation() -> None:
+    """m = l + s · max(l) · α / max(s), by hand in numpy."""
+    draw = np.random.default_rng(1)
+    galaxy, arc = draw.random((3, 2, 8, 8)), draw.random((3, 2, 8, 8))
+    alpha = np.array([0.02, 0.1, 0.3])
+    hosts, arcs, drawn = (torch.from_numpy(array) for array in (galaxy, arc, alpha))
+    found = merge_by_alpha(hosts, arcs, drawn).numpy()
+    for k in range(3):
+        wanted = galaxy[k] + arc[k] * galaxy[k].max() * alpha[k] / arc[k].max()
+        np.testing.assert_allclose(found[k], wanted, rtol=1e-12)
+    one = merge_by_alpha(hosts, arcs, drawn, channel=1).numpy()
+    wanted = galaxy[2] + arc[2] * galaxy[2, 1].max() * 0.3 / arc[2, 1].max()
+    np.testing.assert_allclose(one[2], wanted, rtol=1e-12)
+
+
+def test_merged_arcs_peak_between_the_ends_of_alpha_and_keep_their_colour() -> None:
+    images, before = merged(Merging(hosts=("galaxy",), share=1.0, noise=False), arcs())
+    added = (images - before).amax(dim=(2, 3))  # (n, band)
+    fraction = added[:, 0] / before.amax(dim=(1, 2, 3))
+    assert 0.02 <= fraction.min() < fraction.max() <= 0.3
+    assert len(set(fraction.tolist())) == 12
+    torch.testing.assert_close(added[:, 1], added[:, 0] / 2.0, rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_hosts_and_the_share_that_were_asked_for() -> None:
+    examples = hosts()
+    merger = Merger(Merging(hosts=("galaxy",), share=0.5), arcs(), examples)
+    labels = torch.tensor([1.0] * 8 + [0.0] * 8)
+    asked = torch.arange(16)
+    rows, places = merger.rows(asked, labels, draws())
+    assert len(places) == 4
+    assert (labels[places] == 1.0).all()
+    assert set(KINDS[rows[places]]) == {"galaxy"}
+    kept = torch.ones(16, dtype=torch.bool)
+    kept[places] = False
+    assert torch.equal(rows[kept], asked[kept])
+
+
+def test_true_flux_with_photon_noise() -> None:
+    quiet, before = merged(Merging(hosts=("galaxy",), share=1.0, rule="flux"), arcs())
+    assert (quiet - before).sum(dim=(1, 2, 3)).numpy() == pytest.approx(6.0, abs=1e-3)
+    found = []
+    for seed in range(40):
+        images, before = merged(
+            Merging(hosts=("galaxy",), share=1.0, rule="flux"), arcs(gain=9.0), seed
+        )
+        found.append((images - before).amax(dim=(2, 3))[:, 0])
+    values = torch.cat(found)  # 480 of them, scatter sqrt(4 / 9)
+    assert values.mean().item() == pytest.approx(4.0, abs=0.1)
+    assert values.std().item() == pytest.approx(2.0 / 3.0, rel=0.1)
+
+
+def test_arcs_turn_and_follow_the_host() -> None:
+    examples = hosts()
+    images = torch.from_numpy(examples.inputs["image"]).roll((2, -1), dims=(2, 3))
+    assert torch.equal(peak_offset(images, 3), torch.tensor([[2] * 16, [-1] * 16]))
+    places = merged(Merging(hosts=("galaxy",), share=1.0, noise=False), arcs())
+    flat = (places[0] - places[1])[:, 0].flatten(1).argmax(dim=1)
+    assert len(set(flat.tolist())) > 2  # one arc above the middle, in several of its eight turns
+
+
+def test_a_seed_is_a_set_of_lenses() -> None:
+    choice = Merging(hosts=("galaxy", "star"), share=1.0)
+    assert torch.equal(merged(choice, arcs(gain=1.0), 3)[0], merged(choice, arcs(gain=1.0), 3)[0])
+    assert not torch.equal(merged(choice, arcs(), 3)[0], merged(choice, arcs(), 4)[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hosts": ("spiral",)}, r"merging\.hosts: expected kinds out of galaxy, star"),
+        ({"hosts": ("galaxy",), "band": "z"}, r"merging\.band: expected one of g, r"),
+    ],
+)
+def test_a_mistake_names_the_key(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Merger(Merging(**change), arcs(), hosts())
+
+
+def test_arcs_of_other_pixels_are_refused() -> None:
+    other = Arcs(arcs().images, {"image": InputSpec("image", ("g", "r"), 16, 0.3, 25.0)}, {})
+    with pytest.raises(InputError, match="arcs: expected pixels as the training set's"):
+        Merger(Merging(hosts=("galaxy",)), other, hosts())
+
+
+def test_a_file_of_arcs(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "arcs.h5", "w") as file:
+        file["arcs"] = arcs().images["image"]
+        file.attrs.update(bands=["g", "r"], pixel_scale_arcsec=0.25, zero_point_mag=25.0)
+        file["arcs"].attrs["electrons_per_flux"] = [3.0, 4.0]
+    found = load_arcs(tmp_path / "arcs.h5")
+    assert (len(found), found.specs) == (5, {"image": SPEC})
+    assert found.electrons_per_flux["image"].tolist() == [3.0, 4.0]
+    with h5py.File(tmp_path / "arcs.h5", "a") as file:
+        file["arcs"][2] = 0.0
+    with pytest.raises(InputError, match="light in every row"):
+        load_arcs(tmp_path / "arcs.h5")
+    with pytest.raises(InputError, match=r"arcs .*none\.h5: expected a readable HDF5 file"):
+        load_arcs(tmp_path / "none.h5")
