@@ -6,18 +6,28 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from training.simulate import priors
+from training.simulate import colours, priors
 from training.simulate.lens import VISIBLE, Visible, draw_lens
 from training.simulate.observe import Instrument, typical_conditions
+from training.simulate.passband import Filters
 from training.simulate.priors import Host
 from training.simulate.scene import Component, Point, Scene
 
 BRIGHT_I_MAG, FAINT_I_MAG = 15.5, 21.0
 
 
-def _scene(kind: str, parts: list[Component], radius_arcsec: float, redshift: float) -> Scene:
+def _scene(
+    kind: str, parts: list[Component], radius_arcsec: float, redshift: float, i_mag: float
+) -> Scene:
     total = priors.combined([part.magnitudes for part in parts])
-    return Scene(kind, tuple(parts), total, radius_arcsec, truth={"z_lens": redshift})
+    return Scene(kind, tuple(parts), total, radius_arcsec, i_mag, truth={"z_lens": redshift})
+
+
+def _magnitudes(
+    rng: np.random.Generator, spectrum: str, redshift: float, i_mag: float, filters: Filters
+) -> dict[str, float]:
+    """Magnitudes in all bands of light of a kind of spectrum with this Pan-STARRS i magnitude."""
+    return priors.magnitudes(i_mag, colours.draw(rng, spectrum, redshift, filters))
 
 
 def _moved(component: Component, dx: float, dy: float) -> Component:
@@ -47,9 +57,9 @@ def _disc_redshift(rng: np.random.Generator, i_mag: float) -> float:
     return float(np.clip(0.05 + 0.06 * (i_mag - 16.0) + rng.normal(0, 0.05), 0.02, 0.5))
 
 
-def early_type(rng: np.random.Generator) -> Scene:
+def early_type(rng: np.random.Generator, filters: Filters) -> Scene:
     """A luminous red galaxy: most as lens hosts are, the others of any mass."""
-    host = priors.draw_host(rng, massive=bool(rng.random() < 0.7))
+    host = priors.draw_host(rng, filters, massive=bool(rng.random() < 0.7))
     return _of_host("early_type", host, [])
 
 
@@ -59,25 +69,21 @@ def _of_host(kind: str, host: Host, others: list[Component]) -> Scene:
         (*host.components, *others),
         host.magnitudes,
         host.radius_arcsec,
+        host.i_mag,
         truth={"z_lens": host.redshift, "sigma_v_km_s": host.sigma_km_s},
     )
 
 
-def spiral(rng: np.random.Generator) -> Scene:
+def spiral(rng: np.random.Generator, filters: Filters) -> Scene:
     """Red bulge, sometimes a bar, and a blue disc with logarithmic arms."""
     i_mag = _i_mag(rng)
     z, radius = _disc_redshift(rng, i_mag), _disc_radius(rng, i_mag)
     shape = priors.ellipticity(rng, 0.35, 1.0)
     bulge_fraction = float(rng.uniform(0.03, 0.45))
-    disc = priors.magnitudes(
-        i_mag - 2.5 * np.log10(1 - bulge_fraction), priors.disc_colours(rng, z)
-    )
-    bulge = priors.magnitudes(
-        i_mag - 2.5 * np.log10(bulge_fraction), priors.passive_colours(rng, z)
-    )
+    disc = _magnitudes(rng, "disc", z, i_mag - 2.5 * np.log10(1 - bulge_fraction), filters)
+    bulge = _magnitudes(rng, "passive", z, i_mag - 2.5 * np.log10(bulge_fraction), filters)
     smooth, arms = priors.split(disc, float(rng.uniform(0.2, 0.6)))
-    arm_colour = float(rng.uniform(0.05, 0.3))
-    arms = {"g": arms["g"] - arm_colour, "r": arms["r"], "i": arms["i"] + 0.3 * arm_colour}
+    arms = colours.tinted(arms, filters, colours.YOUNG_ARMS, float(rng.uniform(0.05, 0.3)))
     parameters = {
         "scale_arcsec": radius / 1.68 * float(rng.uniform(1.0, 1.25)),
         "arms": int(rng.choice([2, 2, 2, 3, 4])),
@@ -101,18 +107,18 @@ def spiral(rng: np.random.Generator) -> Scene:
     parts.append(
         priors.sersic(bulge, core, float(rng.uniform(1.5, 4.0)), (shape[0] / 2, shape[1] / 2))
     )
-    return _scene("spiral", parts, radius, z)
+    return _scene("spiral", parts, radius, z, i_mag)
 
 
-def ring(rng: np.random.Generator) -> Scene:
+def ring(rng: np.random.Generator, filters: Filters) -> Scene:
     """Red core inside a blue ring, whole or broken: the nearest look-alike of an Einstein ring."""
     i_mag = _i_mag(rng)
     z = _disc_redshift(rng, i_mag)
     radius = float(rng.uniform(1.2, 4.0))
     shape = priors.ellipticity(rng, 0.5, 1.0)
     fraction = float(rng.uniform(0.25, 0.65))
-    core = priors.magnitudes(i_mag - 2.5 * np.log10(1 - fraction), priors.passive_colours(rng, z))
-    blue = priors.magnitudes(i_mag - 2.5 * np.log10(fraction), priors.disc_colours(rng, z))
+    core = _magnitudes(rng, "passive", z, i_mag - 2.5 * np.log10(1 - fraction), filters)
+    blue = _magnitudes(rng, "disc", z, i_mag - 2.5 * np.log10(fraction), filters)
     parameters = {
         "radius_arcsec": radius,
         "width_arcsec": float(radius * rng.uniform(0.08, 0.28)),
@@ -133,10 +139,10 @@ def ring(rng: np.random.Generator) -> Scene:
             core, core_radius, float(rng.uniform(1.5, 4.0)), (shape[0] / 2, shape[1] / 2)
         ),
     ]
-    return _scene("ring", parts, radius, z)
+    return _scene("ring", parts, radius, z, i_mag)
 
 
-def merger(rng: np.random.Generator) -> Scene:
+def merger(rng: np.random.Generator, filters: Filters) -> Scene:
     """Two or three galaxies that touch, red or blue, often with a tidal tail."""
     i_mag = _i_mag(rng)
     z = _disc_redshift(rng, i_mag)
@@ -144,17 +150,16 @@ def merger(rng: np.random.Generator) -> Scene:
     for k in range(2 + int(rng.random() < 0.3)):
         own = i_mag + (0.5 if k == 0 else float(rng.uniform(0.6, 2.5)))
         red = rng.random() < 0.45
-        colours = (priors.passive_colours if red else priors.disc_colours)(rng, z)
+        light = _magnitudes(rng, "passive" if red else "disc", z, own, filters)
         radius = _disc_radius(rng, own) * float(rng.uniform(0.4, 0.9))
         index = float(rng.uniform(2.0, 4.5) if red else rng.uniform(0.7, 1.6))
         at = (0.0, 0.0) if k == 0 else _polar(rng, 0.7, 3.5)
-        light = priors.magnitudes(own, colours)
         parts.append(priors.sersic(light, radius, index, priors.ellipticity(rng, 0.3, 0.95), at))
-    parts.extend(_tail(rng, i_mag, z) for _ in range(rng.integers(0, 3)))
-    return _scene("merger", parts, _disc_radius(rng, i_mag), z)
+    parts.extend(_tail(rng, filters, i_mag, z) for _ in range(rng.integers(0, 3)))
+    return _scene("merger", parts, _disc_radius(rng, i_mag), z, i_mag)
 
 
-def _tail(rng: np.random.Generator, i_mag: float, redshift: float) -> Component:
+def _tail(rng: np.random.Generator, filters: Filters, i_mag: float, redshift: float) -> Component:
     """A curved stream of stars that starts at the galaxy."""
     radius = float(rng.uniform(1.5, 4.5))
     away = rng.uniform(0, 2 * np.pi)
@@ -166,13 +171,13 @@ def _tail(rng: np.random.Generator, i_mag: float, redshift: float) -> Component:
         "center_x": float(radius * np.cos(away) * rng.uniform(0.3, 1.0)),
         "center_y": float(radius * np.sin(away) * rng.uniform(0.3, 1.0)),
     }
-    colours = priors.disc_colours(rng, redshift)
+    colour = colours.draw(rng, "disc", redshift, filters)
     return Component(
-        "RING", parameters, priors.magnitudes(i_mag + float(rng.uniform(1.5, 3.5)), colours)
+        "RING", parameters, priors.magnitudes(i_mag + float(rng.uniform(1.5, 3.5)), colour)
     )
 
 
-def edge_on(rng: np.random.Generator) -> Scene:
+def edge_on(rng: np.random.Generator, filters: Filters) -> Scene:
     """A thin disc from its side, with a bulge; long, straight and sometimes blue."""
     i_mag = _i_mag(rng)
     z, radius = _disc_redshift(rng, i_mag), _disc_radius(rng, i_mag) * 1.3
@@ -181,43 +186,42 @@ def edge_on(rng: np.random.Generator) -> Scene:
     bulge_shape = priors.ellipticity_of(float(rng.uniform(0.5, 0.9)), angle)
     fraction = float(rng.uniform(0.05, 0.5))
     dust = float(rng.uniform(0.0, 0.35))
-    g_r, r_i = priors.disc_colours(rng, z)
-    disc = priors.magnitudes(i_mag - 2.5 * np.log10(1 - fraction), (g_r + dust, r_i + dust / 2))
-    bulge = priors.magnitudes(i_mag - 2.5 * np.log10(fraction), priors.passive_colours(rng, z))
+    clear = _magnitudes(rng, "disc", z, i_mag - 2.5 * np.log10(1 - fraction), filters)
+    disc = colours.tinted(clear, filters, colours.EDGE_ON_DUST, dust)
+    bulge = _magnitudes(rng, "passive", z, i_mag - 2.5 * np.log10(fraction), filters)
     parts = [
         priors.sersic(disc, radius, 1.0, disc_shape),
         priors.sersic(bulge, 0.3 * radius, float(rng.uniform(1.5, 4.0)), bulge_shape),
     ]
-    return _scene("edge_on", parts, radius, z)
+    return _scene("edge_on", parts, radius, z, i_mag)
 
 
-def group(rng: np.random.Generator) -> Scene:
+def group(rng: np.random.Generator, filters: Filters) -> Scene:
     """A red galaxy with two to five red companions of its own redshift."""
-    host = priors.draw_host(rng, massive=bool(rng.random() < 0.7))
+    host = priors.draw_host(rng, filters, massive=bool(rng.random() < 0.7))
     others = []
     for _ in range(rng.integers(2, 6)):
-        i_mag = host.magnitudes["i"] + float(rng.uniform(0.3, 3.5))
-        light = priors.magnitudes(i_mag, priors.passive_colours(rng, host.redshift))
-        radius = host.radius_arcsec * 10.0 ** (-0.12 * (i_mag - host.magnitudes["i"]))
+        i_mag = host.i_mag + float(rng.uniform(0.3, 3.5))
+        light = _magnitudes(rng, "passive", host.redshift, i_mag, filters)
+        radius = host.radius_arcsec * 10.0 ** (-0.12 * (i_mag - host.i_mag))
         shape = priors.ellipticity(rng, 0.5, 1.0)
         index = float(rng.uniform(2.0, 4.5))
         others.append(priors.sersic(light, max(0.2, radius), index, shape, _polar(rng, 1.0, 6.0)))
     return _of_host("group", host, others)
 
 
-def companion(rng: np.random.Generator) -> Scene:
+def companion(rng: np.random.Generator, filters: Filters) -> Scene:
     """A lens-like host with blue galaxies beside it that are not lensed: the hard negative.
 
     Their brightness, size and colour are those of arcs; some lie tangentially by chance.
     """
-    host = priors.draw_host(rng)
+    host = priors.draw_host(rng, filters)
     others = []
     for _ in range(1 + int(rng.random() < 0.3)):
         x, y = _polar(rng, 0.8, 4.0)
-        g_r, r_i = (
-            priors.source_colours(rng) if rng.random() < 0.6 else priors.disc_colours(rng, 0.3)
-        )
-        light = priors.magnitudes(priors.counts(rng, 20.0, 22.8) - r_i, (g_r, r_i))
+        spectrum, z = ("source", 0.8) if rng.random() < 0.6 else ("disc", 0.3)
+        colour = colours.draw(rng, spectrum, z, filters, reference="r")
+        light = priors.magnitudes(priors.counts(rng, 20.0, 22.8), colour)
         q = float(rng.uniform(0.2, 0.95))
         tangential = np.arctan2(y, x) + np.pi / 2
         angle = tangential + rng.normal(0, 0.3) if rng.random() < 0.3 else rng.uniform(0, np.pi)
@@ -229,33 +233,26 @@ def companion(rng: np.random.Generator) -> Scene:
     return _of_host("companion", host, others)
 
 
-def star_magnitudes(rng: np.random.Generator, i_mag: float) -> dict[str, float]:
-    """A star on the stellar locus of g - r against r - i (Covey et al. 2007, arXiv:0707.4473)."""
-    g_i = float(np.clip(rng.choice([rng.normal(0.7, 0.3), rng.normal(2.3, 0.45)]), -0.3, 3.4))
-    r_i = np.interp(
-        g_i, [-0.3, 0.4, 0.8, 1.2, 1.7, 2.2, 2.8, 3.4], [-0.15, 0.1, 0.2, 0.32, 0.5, 0.85, 1.4, 1.9]
-    )
-    return priors.magnitudes(i_mag, (g_i - float(r_i) + rng.normal(0, 0.03), float(r_i)))
-
-
-def star(rng: np.random.Generator) -> Scene:
+def star(rng: np.random.Generator, filters: Filters) -> Scene:
     """A star, now and then a pair that the catalogue took for one source."""
-    points = [Point(0.0, 0.0, star_magnitudes(rng, _i_mag(rng)))]
+    first = _i_mag(rng)
+    points = [Point(0.0, 0.0, _magnitudes(rng, "star", 0.0, first, filters))]
     if rng.random() < 0.25:
         x, y = _polar(rng, 0.6, 3.0)
-        i_mag = points[0].magnitudes["i"] + float(rng.uniform(0.0, 2.5))
-        points.append(Point(x, y, star_magnitudes(rng, i_mag)))
+        second = first + float(rng.uniform(0.0, 2.5))
+        points.append(Point(x, y, _magnitudes(rng, "star", 0.0, second, filters)))
     total = priors.combined([point.magnitudes for point in points])
-    return Scene("star", (), total, points=tuple(points))
+    return Scene("star", (), total, i_mag=first, points=tuple(points))
 
 
-def saturated_star(rng: np.random.Generator) -> Scene:
+def saturated_star(rng: np.random.Generator, filters: Filters) -> Scene:
     """A star that fills the detector's pixels; the caller lets them bleed (`observe.saturate`)."""
-    light = star_magnitudes(rng, priors.counts(rng, 9.0, 13.0))
-    return Scene("saturated_star", (), light, points=(Point(0.0, 0.0, light),))
+    i_mag = priors.counts(rng, 9.0, 13.0)
+    light = _magnitudes(rng, "star", 0.0, i_mag, filters)
+    return Scene("saturated_star", (), light, i_mag=i_mag, points=(Point(0.0, 0.0, light),))
 
 
-CONTAMINANTS: Mapping[str, Callable[[np.random.Generator], Scene]] = {
+CONTAMINANTS: Mapping[str, Callable[[np.random.Generator, Filters], Scene]] = {
     "early_type": early_type,
     "spiral": spiral,
     "ring": ring,
@@ -276,4 +273,4 @@ def draw(
     sky. KeyError: no such kind."""
     if kind == "lens":
         return draw_lens(rng, instrument, typical_conditions(instrument.name), visible=visible)[0]
-    return CONTAMINANTS[kind](rng)
+    return CONTAMINANTS[kind](rng, instrument.filters)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from lenspipe.errors import InputError
 from lenspipe.problems import first_problem
-from training.simulate import contaminants, paint, priors
+from training.simulate import colours, contaminants, paint, priors
 from training.simulate.lens import SourceStamp, Visible, draw_lens
 from training.simulate.observe import (
     Conditions,
@@ -31,6 +31,7 @@ from training.simulate.observe import (
     saturate,
     wide_psf,
 )
+from training.simulate.passband import Filters
 from training.simulate.real import RealHost, Split, load_hosts, load_sources
 from training.simulate.scene import Point, Scene, point_fluxes, render, render_onto
 
@@ -267,7 +268,7 @@ class Generator:
         count = rng.poisson(self.recipe.neighbours)
         for _ in range(count):
             centre = self._beside(rng)
-            scene = _neighbour(rng)
+            scene = _neighbour(rng, self.instrument.filters)
             points.extend(point_fluxes(scene, bands, step, zero, centre))
             if scene.components:
                 render_onto(
@@ -298,21 +299,19 @@ def _magnitude_truth(magnitudes: Mapping[str, float], radius_arcsec: float) -> d
     return {**found, "half_light_radius_arcsec": radius_arcsec}
 
 
-def _neighbour(rng: np.random.Generator) -> Scene:
+def _neighbour(rng: np.random.Generator, filters: Filters) -> Scene:
     """A faint galaxy or star, as number counts have them."""
     i_mag = priors.counts(rng, 17.5, 23.0, slope=0.3)
     if rng.random() < 0.3:
-        light = contaminants.star_magnitudes(rng, i_mag)
+        light = priors.magnitudes(i_mag, colours.draw(rng, "star", 0.0, filters))
         return Scene("star", (), light, points=(Point(0.0, 0.0, light),))
     red = rng.random() < 0.3
     z = float(rng.uniform(0.1, 0.6))
-    light = priors.magnitudes(
-        i_mag, (priors.passive_colours if red else priors.disc_colours)(rng, z)
-    )
+    light = priors.magnitudes(i_mag, colours.draw(rng, "passive" if red else "disc", z, filters))
     radius = float(np.clip(10.0 ** (-0.1 * (i_mag - 19.5) + rng.normal(0, 0.15)), 0.15, 3.0))
     index = float(rng.uniform(2.5, 4.5) if red else rng.uniform(0.7, 1.5))
     part = priors.sersic(light, radius, index, priors.ellipticity(rng, 0.3, 1.0))
-    return Scene("neighbour", (part,), light, radius)
+    return Scene("neighbour", (part,), light, radius, i_mag)
 
 
 def spoil(rng: np.random.Generator, image: Float32[np.ndarray, "band y x"]) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.simulate import priors
+from training.simulate import colours, priors
 from training.simulate.observe import Conditions, Instrument, convolve, signal_to_noise
+from training.simulate.passband import Filters
 from training.simulate.priors import Host
 from training.simulate.scene import Component, Lens, Scene, magnitude, render_arcs, render_light
 
@@ -20,7 +21,8 @@ SOURCE_REDSHIFT = (0.8, 3.0)
 # Einstein radii below this are thinned out by (theta_E / this)^2: most lenses of the sky are too
 # small for a ground-based survey to resolve, and would be most of the set.
 _RESOLVED_ARCSEC = 1.7
-# r magnitude of unlensed sources: the bright limit is where galaxies at z > 0.8 become rare.
+# Pan-STARRS r magnitude of unlensed sources: the bright limit is where galaxies at z > 0.8 become
+# rare.
 SOURCE_R_MAG = (21.8, 25.8)
 MAX_DRAWS = 400
 _SOURCES_PER_HOST = 10
@@ -85,6 +87,7 @@ class SourceStamp:
 
 def draw_source(
     rng: np.random.Generator,
+    filters: Filters,
     theta_e: float,
     z_source: float,
     r_mag: float,
@@ -100,8 +103,8 @@ def draw_source(
     )
     distance, angle = 0.75 * theta_e * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
     at = (float(distance * np.cos(angle)), float(distance * np.sin(angle)))
-    g_r, r_i = priors.source_colours(rng)
-    total = priors.magnitudes(r_mag - r_i, (g_r, r_i))
+    colour = colours.draw(rng, "source", z_source, filters, reference="r")
+    total = priors.magnitudes(r_mag, colour)
     if stamps and rng.random() < 0.5:
         return (
             _real_source(rng, stamps[int(rng.integers(len(stamps)))], float(radius), at, total),
@@ -222,7 +225,7 @@ def draw_arcs(
         return None
     mass, theta_e, z_source = drawn
     bright, faint = SOURCE_R_MAG
-    lens = Lens(mass, draw_source(rng, theta_e, z_source, bright, stamps))
+    lens = Lens(mass, draw_source(rng, instrument.filters, theta_e, z_source, bright, stamps))
     sharp = render_arcs(
         lens,
         instrument.bands,
@@ -275,6 +278,7 @@ def lens_scene(host: Host, arcs: Arcs) -> Scene:
         host.components,
         priors.combined([host.magnitudes, arc_magnitudes]),
         host.radius_arcsec,
+        i_mag=host.i_mag,
         lens=arcs.lens,
         truth=arcs.truth,
     )
@@ -293,7 +297,7 @@ def draw_lens(
     """A lens with visible arcs, and its noiseless image under these conditions."""
     where = centre or ((size_pixels - 1) / 2, (size_pixels - 1) / 2)
     for _ in range(MAX_DRAWS):
-        host = priors.draw_host(rng)
+        host = priors.draw_host(rng, instrument.filters)
         light = host_light(host, instrument, seen.psf, size_pixels, where)
         for _ in range(_SOURCES_PER_HOST):
             arcs = draw_arcs(

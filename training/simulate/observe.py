@@ -15,6 +15,7 @@ from scipy.fft import fft2, irfft2, next_fast_len, rfft2
 
 from lenspipe.errors import InputError
 from lenspipe.problems import first_problem
+from training.simulate.passband import Passband
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64
@@ -58,6 +59,7 @@ class Noise(_Block):
 class Instrument(_Block):
     """A survey as its images are: one YAML file in `instruments/`.
 
+    filters: pass band of each band, from which colours follow.
     noise_correlation: autocorrelation of the sky noise at (row, column) offsets 0, 1, 2 ...;
     common_scatter_dex: spread of log10 sky_rms that the bands of one image share.
     saturation_flux: flux per pixel at which the detector is full.
@@ -69,15 +71,17 @@ class Instrument(_Block):
     zero_point_mag: float
     psf: dict[str, Psf]
     noise: dict[str, Noise]
+    filters: dict[str, Passband]
     common_scatter_dex: float = Field(default=0.0, ge=0.0)
     noise_correlation: tuple[tuple[float, ...], ...] = ((1.0,),)
     saturation_flux: PositiveFloat = float("inf")
 
     @model_validator(mode="after")
     def _complete(self) -> Instrument:
-        for name, table in (("psf", self.psf), ("noise", self.noise)):
-            if set(table) != set(self.bands):
-                raise ValueError(f"expected {name} of bands {self.bands}, found {tuple(table)}")
+        for name in ("psf", "noise", "filters"):
+            found = tuple(getattr(self, name))
+            if set(found) != set(self.bands):
+                raise ValueError(f"expected {name} of bands {self.bands}, found {found}")
         if len({len(row) for row in self.noise_correlation}) != 1:
             raise ValueError("expected noise_correlation with rows of one length")
         if self.noise_correlation[0][0] != 1.0:

@@ -268,4 +268,4 @@ def as_lens_host(rng: np.random.Generator, real: RealHost) -> Host:
     absolute = real.magnitudes["i"] - priors.distance_modulus(z)
     dex = (absolute - priors.M_I) / priors.M_SLOPE + rng.normal(0.0, _SIGMA_SCATTER_DEX)
     sigma = float(np.clip(220.0 * 10.0**dex, 180.0, 380.0))
-    return Host(z, sigma, real.magnitudes, real.radius_arcsec, real.shape, ())
+    return Host(z, sigma, real.magnitudes["i"], real.magnitudes, real.radius_arcsec, real.shape, ())

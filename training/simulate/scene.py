@@ -58,7 +58,8 @@ class Scene:
     """One object of the sky.
 
     kind: `lens` or a class of `training.simulate.contaminants`. magnitudes: band -> total AB
-    magnitude of all that belongs to the catalogue's object (a lens: host and arcs). truth: numbers
+    magnitude of all that belongs to the catalogue's object (a lens: host and arcs). i_mag: about
+    its Pan-STARRS i magnitude, whatever the survey's bands (a lens: the host's). truth: numbers
     such as theta_e_arcsec, z_lens, z_source, arc_mag_g; absent where they have no meaning.
     """
 
@@ -66,6 +67,7 @@ class Scene:
     components: tuple[Component, ...]
     magnitudes: Mapping[str, float]
     half_light_radius_arcsec: float = 0.0
+    i_mag: float = float("nan")
     points: tuple[Point, ...] = ()
     lens: Lens | None = None
     truth: Mapping[str, float] = field(default_factory=dict)

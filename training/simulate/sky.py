@@ -82,10 +82,10 @@ def make_sky(out: Path, seed: int, scale: Scale, workers: int = 1) -> bool:
 
 
 def generator_version() -> str:
-    """Hash of the code and the instruments that a sky follows from."""
+    """Hash of the code, the instruments and the spectra that a sky follows from."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in sorted([*here.glob("*.py"), *here.glob("instruments/*.yaml")]):
+    for path in sorted([*here.glob("*.py"), *here.glob("*/*.yaml")]):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -34,14 +34,14 @@ def test_magnitudes_are_those_of_the_light(kind: str) -> None:
 def test_rings_are_bluer_than_their_cores() -> None:
     rng = np.random.default_rng(10)
     for _ in range(20):
-        scene = contaminants.ring(rng)
+        scene = contaminants.ring(rng, PS1.filters)
         light = {part.profile: part.magnitudes for part in scene.components}
         core = scene.components[-1].magnitudes
         assert light["RING"]["g"] - light["RING"]["i"] < core["g"] - core["i"]
 
 
 def test_companions_are_no_part_of_the_catalogues_object() -> None:
-    scene = contaminants.companion(np.random.default_rng(12))
+    scene = contaminants.companion(np.random.default_rng(12), PS1.filters)
     everything = priors.combined([part.magnitudes for part in scene.components])
     assert everything["g"] < scene.magnitudes["g"]
 
