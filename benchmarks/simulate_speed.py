@@ -49,7 +49,7 @@ def draw_examples(instrument: Instrument, count: int, size_pixels: int, seed: in
     for index in range(count):
         rng = np.random.default_rng([seed, index])
         seen = draw_conditions(rng, instrument)
-        scene, _ = draw_lens(rng, instrument, seen, size_pixels=size_pixels)
+        scene, *_ = draw_lens(rng, instrument, seen, size_pixels=size_pixels)
         found.append(Example(scene, seen))
     return found
 

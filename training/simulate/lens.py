@@ -443,8 +443,8 @@ def draw_lens(
     stamps: Sequence[SourceStamp] = (),
     aim: Aim = NATURAL,
     hosts: int = MAX_DRAWS,
-) -> tuple[Scene, Float32[np.ndarray, "band y x"]]:
-    """A lens with visible arcs, and its noiseless image under these conditions.
+) -> tuple[Scene, Float32[np.ndarray, "band y x"], Float32[np.ndarray, "band y x"]]:
+    """A lens with visible arcs, its noiseless image under these conditions, and of that the arcs.
 
     NoSuchLensError: none of so many `hosts` made a lens that is visible and as aimed at.
     """
@@ -465,7 +465,7 @@ def draw_lens(
                 aim=aim,
             )
             if arcs is not None:
-                return lens_scene(host, arcs), light + arcs.blurred
+                return lens_scene(host, arcs), light + arcs.blurred, arcs.blurred
     raise NoSuchLensError(
         f"no lens with {visible}, {aim} in {hosts} hosts: the mix asks for too much"
     )

@@ -72,7 +72,7 @@ def test_a_painted_lens_is_its_host_plus_arcs(host: RealHost) -> None:
         max_shift_pixels=2,
     )
     assert made is not None
-    image, arcs, seen = made
+    image, arcs, seen = made.image, made.arcs, made.seen
     assert arcs.truth["arc_snr_g"] >= 10.0
     assert image.shape == (3, 48, 48)
     assert seen.sky_rms is host.sky_rms
