@@ -17,7 +17,7 @@ import numpy as np
 
 from lenspipe.errors import InputError
 from training.simulate import sed
-from training.simulate.observe import load_instrument
+from training.simulate.instrument import load_instrument
 from training.simulate.passband import Filters, Passband
 
 if TYPE_CHECKING:

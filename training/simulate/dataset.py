@@ -23,15 +23,14 @@ from lenspipe.errors import InputError
 from lenspipe.problems import first_problem
 from training.simulate import colours, contaminants, defects, paint, priors
 from training.simulate.aim import Aim, Brightness, ThetaE, draw_aim
+from training.simulate.instrument import Instrument, load_instrument
 from training.simulate.lens import NoSuchLensError, SourceStamp, Visible, draw_lens
 from training.simulate.observe import (
     Conditions,
-    Instrument,
     add_noise,
     add_points,
     convolve,
     draw_conditions,
-    load_instrument,
     saturate,
     typical_conditions,
     wide_psf,
@@ -234,7 +233,7 @@ class Generator:
     def _spoil(
         self, rng: np.random.Generator, kind: str, image: Float32[np.ndarray, "band y x"]
     ) -> None:
-        defects.apply(rng, kind, image, typical_conditions(self.instrument.name))
+        defects.apply(rng, kind, image, typical_conditions(self.instrument))
 
     def _lens(self, rng: np.random.Generator) -> Example:
         painted = bool(self.hosts) and rng.random() < self.recipe.painted_fraction

@@ -10,8 +10,9 @@ import numpy as np
 
 from training.simulate import arc_truth, colours, priors
 from training.simulate.aim import NATURAL, Aim
+from training.simulate.instrument import Instrument
 from training.simulate.multiplicity import count_images
-from training.simulate.observe import Conditions, Instrument, convolve, signal_to_noise
+from training.simulate.observe import Conditions, convolve, signal_to_noise
 from training.simulate.passband import Filters
 from training.simulate.priors import Host
 from training.simulate.scene import Component, Lens, Scene, magnitude, render_arcs, render_light

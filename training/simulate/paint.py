@@ -10,8 +10,9 @@ import numpy as np
 
 from training.simulate import real
 from training.simulate.aim import NATURAL, Aim
+from training.simulate.instrument import Instrument
 from training.simulate.lens import Arcs, SourceStamp, Visible, draw_arcs
-from training.simulate.observe import Conditions, Instrument, draw_conditions
+from training.simulate.observe import Conditions, draw_conditions
 from training.simulate.real import RealHost
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from training.simulate import shapes
-from training.simulate.observe import Instrument, convolve, load_instrument, signal_to_noise
+from training.simulate.instrument import Instrument, load_instrument
+from training.simulate.observe import convolve, signal_to_noise
 from training.simulate.population import draw
 from training.simulate.scene import (
     ADAPTIVE,

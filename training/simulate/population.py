@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from training.simulate import contaminants
-from training.simulate.observe import Instrument
+from training.simulate.instrument import Instrument
 from training.simulate.scene import Component, Scene
 from training.simulate.shapes import Parameters
 

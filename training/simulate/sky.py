@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from training.simulate import field, paint_field
-from training.simulate.observe import load_instrument
+from training.simulate.instrument import load_instrument
 from training.simulate.paint_field import Painted, Part, TileJob, generator
 from training.simulate.population import assign_kinds
 from training.simulate.sky_catalogue import truth_table, write_catalogue

@@ -5,7 +5,7 @@ import pytest
 
 from lenspipe.errors import InputError
 from training.simulate import contaminants, priors
-from training.simulate.observe import load_instrument
+from training.simulate.instrument import load_instrument
 from training.simulate.scene import flux, render
 
 PS1 = load_instrument("ps1")

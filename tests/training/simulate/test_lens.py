@@ -5,8 +5,9 @@ import pytest
 
 from training.simulate import priors
 from training.simulate.aim import Aim, Measure
+from training.simulate.instrument import load_instrument
 from training.simulate.lens import Visible, draw_lens
-from training.simulate.observe import convolve, load_instrument, signal_to_noise, typical_conditions
+from training.simulate.observe import convolve, signal_to_noise, typical_conditions
 from training.simulate.scene import Lens, render_arcs
 
 PS1 = load_instrument("ps1")

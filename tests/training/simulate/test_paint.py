@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from training.simulate.instrument import load_instrument
 from training.simulate.lens import Visible
-from training.simulate.observe import load_instrument, typical_conditions
+from training.simulate.observe import typical_conditions
 from training.simulate.paint import crop, paint, painted_lens, real_negative
 from training.simulate.real import RealHost
 from training.simulate.scene import Component, render_light

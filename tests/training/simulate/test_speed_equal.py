@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.simulate_speed import draw_examples, largest_difference, naive, ours
-from training.simulate.observe import load_instrument
+from training.simulate.instrument import load_instrument
 from training.simulate.scene import ADAPTIVE, Sampling
 
 PS1 = load_instrument("ps1")

@@ -10,8 +10,9 @@ import sys
 import numpy as np
 
 from lenspipe import registry
+from training.simulate.instrument import Instrument
 from training.simulate.lens import VISIBLE, Visible, draw_lens
-from training.simulate.observe import Instrument, typical_conditions
+from training.simulate.observe import typical_conditions
 from training.simulate.scene import Scene
 
 
@@ -26,7 +27,7 @@ def draw(
     """A random scene of a kind. A lens's arcs are visible under the instrument's median seeing and
     sky. InputError: no such kind."""
     if kind == "lens":
-        return draw_lens(rng, instrument, typical_conditions(instrument.name), visible=visible)[0]
+        return draw_lens(rng, instrument, typical_conditions(instrument), visible=visible)[0]
     made = registry.load(sys.modules[__name__], kind, "kind of contaminant").draw(
         rng, instrument.filters
     )
