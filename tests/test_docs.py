@@ -55,6 +55,7 @@ from tests.catalogue.small_run import cap, commit_scores, score_table
 from training import cli as training_cli
 from training import pipeline
 from training.recipe import parse_recipe
+from training.simulate.dataset import SimulateRecipe
 from training.simulate.instrument import parse_grids
 
 ROOT = Path(__file__).parents[1]
@@ -283,6 +284,8 @@ def parse_example(page: str, text: str) -> Any:
         return parse_grids(content, page)
     if "members" in content:
         return EnsembleSpec.model_validate(content)
+    if set(content) <= set(SimulateRecipe.model_fields):
+        return SimulateRecipe.model_validate({"n": 1, "seed": 0, **content})
     if "catalogue" in content:
         layout = LayoutFile.model_validate(content)
         parse_options(layout.cutouts)
