@@ -25,7 +25,8 @@ from lenspipe.models.ensemble import EnsembleScores, load_ensemble
 from lenspipe.models.providers import RUNTIME_NAMES
 from training.data import load_images
 from training.metrics import Curve
-from training.simulate.dataset import make_dataset, parse_recipe
+from training.simulate.dataset import parse_recipe
+from training.simulate.sets import make_dataset
 
 _OPENVINO: tuple[ProviderName, ...] = ("openvino", "openvino_bf16")
 

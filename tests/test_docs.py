@@ -56,7 +56,8 @@ from tests.catalogue.small_run import cap, commit_scores, score_table
 from training import architectures, pipeline
 from training import cli as training_cli
 from training.recipe import parse_recipe
-from training.simulate.observe import parse_instrument
+from training.simulate.dataset import SimulateRecipe
+from training.simulate.instrument import parse_grids
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -295,10 +296,12 @@ def parse_example(page: str, text: str) -> Any:
     content = yaml.safe_load(text)
     if "task" in content:
         return parse_recipe(content)
-    if "psf" in content:
-        return parse_instrument(content, page)
+    if "psf" in content or "grids" in content:
+        return parse_grids(content, page)
     if "members" in content:
         return EnsembleSpec.model_validate(content)
+    if set(content) <= set(SimulateRecipe.model_fields):
+        return SimulateRecipe.model_validate({"n": 1, "seed": 0, **content})
     if "catalogue" in content:
         layout = LayoutFile.model_validate(content)
         parse_options(layout.cutouts)

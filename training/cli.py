@@ -28,13 +28,16 @@ def simulate(
     work: Work = WORK,
     split: Annotated[str | None, typer.Option(help="one set only")] = None,
     workers: Annotated[int, typer.Option(help="processes")] = os.cpu_count() or 1,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster instead of processes; local: a Ray of its own")
+    ] = None,
 ) -> None:
-    """Simulate a recipe's sets."""
+    """Simulate a recipe's sets, or go on where a simulation stopped."""
     from training import stages
 
-    read = load_recipe(recipe)
+    read, place = load_recipe(recipe), stages.Workspace(work, workers=workers, address=address)
     for name in [split] if split else read.splits.given():
-        typer.echo(stages.simulate(read, name, stages.Workspace(work, workers=workers)))
+        typer.echo(stages.simulate(read, name, place))
 
 
 @app.command()

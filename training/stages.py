@@ -50,11 +50,13 @@ class Workspace:
     """Where intermediate files lie, and what the machine has.
 
     device: of the training, None for a GPU where there is one. workers: simulation processes.
+    address: of the Ray cluster that simulates instead, `local` for one of this machine alone.
     """
 
     root: Path
     device: str | None = None
     workers: int = 1
+    address: str | None = None
 
     def data(self, recipe: Recipe, split: str) -> Path:
         """File of one set: two recipes with the same simulate block share it."""
@@ -99,9 +101,9 @@ def simulate(recipe: Recipe, split: str, work: Workspace) -> Path:
 
         make_photometry(recipe.simulate_block(split), aside)
     else:
-        from training.simulate.dataset import simulate as make_stamps
+        from training.simulate.sets import simulate as make_stamps
 
-        make_stamps(recipe.simulate_block(split), aside, work.workers)
+        make_stamps(recipe.simulate_block(split), aside, work.workers, work.address)
     aside.replace(path)
     return path
 

@@ -11,7 +11,7 @@ from lenspipe.models import zoo
 from lenspipe.models.card import read_card
 from lenspipe.models.ensemble_file import describe_ensemble
 from training.recipe import MemberRecipe, load_ensemble, load_member, load_recipe
-from training.simulate.observe import load_instrument
+from training.simulate.instrument import load_instrument
 from training.simulate.real import load_hosts
 
 RECIPES = Path(training.__file__).parent / "recipes"

@@ -1,36 +1,42 @@
-"""A training set of stamps by a recipe: the same file from a seed whatever the workers."""
+"""A training set of stamps by a recipe: example k depends on the recipe and k alone."""
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import h5py
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from lenspipe.errors import InputError
 from lenspipe.problems import first_problem
-from training.simulate import contaminants, paint, priors
-from training.simulate.lens import SourceStamp, Visible, draw_lens
+from training.simulate import colours, contaminants, defects, paint, priors
+from training.simulate.aim import Aim, Brightness, ThetaE, draw_aim
+from training.simulate.instrument import Instrument, load_instrument
+from training.simulate.lens import NoSuchLensError, SourceStamp, Visible, draw_lens
 from training.simulate.observe import (
     Conditions,
-    Instrument,
     add_noise,
     add_points,
     convolve,
     draw_conditions,
-    load_instrument,
     saturate,
+    typical_conditions,
     wide_psf,
 )
+from training.simulate.parts import Rows
+from training.simulate.passband import Filters
 from training.simulate.real import RealHost, Split, load_hosts, load_sources
 from training.simulate.scene import Point, Scene, point_fluxes, render, render_onto
 
@@ -47,10 +53,29 @@ TRUTH = (
     "z_source",
     "sigma_v_km_s",
     "gamma",
+    "lens_e1",
+    "lens_e2",
+    "shear_1",
+    "shear_2",
+    "source_x_arcsec",
+    "source_y_arcsec",
+    "n_images",
     "magnification",
+    "arc_area_arcsec2",
+    "arc_area_2sigma_fraction",
     "half_light_radius_arcsec",
+    "centre_x_pixels",
+    "centre_y_pixels",
 )
-TRUTH_PER_BAND = ("mag", "arc_mag", "source_mag", "arc_snr", "psf_fwhm_arcsec", "sky_rms")
+TRUTH_PER_BAND = (
+    "mag",
+    "arc_mag",
+    "source_mag",
+    "arc_snr",
+    "source_lens_contrast",
+    "psf_fwhm_arcsec",
+    "sky_rms",
+)
 
 # Weights of the simulated negatives: red galaxies and what resembles arcs most are the most.
 NEGATIVES = {
@@ -62,19 +87,40 @@ NEGATIVES = {
     "group": 1.5,
     "companion": 2.5,
     "star": 0.7,
+    "star_pair": 0.4,
+    "quasar_pair": 0.4,
     "saturated_star": 0.3,
+    "satellite_trail": 0.2,
+    "cosmic_ray": 0.2,
+    "bleeding_column": 0.2,
+    "masked_pixels": 0.2,
 }
+
+# Fraction of all stamps, lenses as well, that each defect falls on by chance.
+DEFECTS = {
+    "masked_pixels": 0.04,
+    "cosmic_ray": 0.01,
+    "satellite_trail": 0.005,
+    "bleeding_column": 0.005,
+}
+# What a negative that is a defect shows besides it: what a lens would be without arcs.
+_BEHIND_DEFECTS = "early_type"
+# Aims that are drawn for one lens until one can be met, and hosts that are tried for each.
+_AIMS, _HOSTS_PER_AIM, _PAINTED_HOSTS = 40, 40, 6
 
 
 class SimulateRecipe(BaseModel):
     """The block `simulate` of a recipe: a training set and how it is mixed.
 
-    n: examples; seed. lens_fraction: of all. negatives: kind -> weight among simulated negatives.
+    n: examples; seed. content: stamps, or noiseless convolved arcs alone, all of them lenses, to be
+    laid on images later. lens_fraction: of all. negatives: kind -> weight among simulated
+    negatives, kinds of `contaminants` and of `defects` (the defect on a red galaxy).
     painted_fraction: of lenses, arcs on real hosts; real_negative_fraction: of negatives, real
     stamps; both 0 in effect where `data` holds none. hosts: which side of the split the real ones
-    come from, see `real.split_of`. minimum_arc_snr in snr_band and theta_e_arcsec:
-    which lenses count, see `lens.Visible`. neighbours: mean number by chance in a simulated stamp.
-    bad_pixel_fraction: stamps with masked columns or an edge, filled as the cutout readers do.
+    come from, see `real.split_of`. minimum_arc_snr in snr_band: arcs fainter than this are none.
+    theta_e, brightness: see `aim`; quad_fraction: of lenses, those with four images or more; gamma:
+    slope of all lenses, 2 for isothermal ones; both natural by default. neighbours: mean
+    number by chance in a simulated stamp. defects: kind -> fraction of all stamps that it falls on.
     max_shift_pixels: how far the object may lie from the stamp's centre.
     """
 
@@ -82,6 +128,7 @@ class SimulateRecipe(BaseModel):
 
     n: PositiveInt
     seed: int = Field(ge=0)
+    content: Literal["stamps", "arcs"] = "stamps"
     instrument: str = "ps1"
     size_pixels: int = Field(default=48, ge=16, le=96)
     data: str | None = None
@@ -92,32 +139,58 @@ class SimulateRecipe(BaseModel):
     negatives: dict[str, float] = Field(default_factory=lambda: dict(NEGATIVES))
     minimum_arc_snr: float = Field(default=10.0, gt=0.0)
     snr_band: str = "g"
-    theta_e_arcsec: tuple[float, float] = (0.6, 3.5)
+    theta_e: ThetaE = ThetaE()
+    brightness: Brightness = Brightness()
+    quad_fraction: float | None = Field(default=None, ge=0.0, le=1.0)
+    gamma: float | None = Field(default=None, gt=1.2, lt=2.8)
     neighbours: float = Field(default=0.8, ge=0.0)
-    bad_pixel_fraction: float = Field(default=0.04, ge=0.0, le=1.0)
+    defects: dict[str, float] = Field(default_factory=lambda: dict(DEFECTS))
     max_shift_pixels: int = Field(default=2, ge=0, le=8)
 
     @field_validator("negatives")
     @classmethod
     def _kinds(cls, value: dict[str, float]) -> dict[str, float]:
-        unknown = sorted(set(value) - set(contaminants.CONTAMINANTS))
-        if unknown:
-            known = ", ".join(contaminants.CONTAMINANTS)
-            raise ValueError(f"expected kinds out of {known}, found {', '.join(unknown)}")
+        _check_kinds(value, [*contaminants.names(), *defects.names()])
         if any(weight < 0 for weight in value.values()) or sum(value.values()) <= 0:
             raise ValueError("expected weights of at least 0, one of them positive")
         return value
 
+    @field_validator("defects")
+    @classmethod
+    def _defects(cls, value: dict[str, float]) -> dict[str, float]:
+        _check_kinds(value, defects.names())
+        if any(not 0 <= fraction <= 1 for fraction in value.values()):
+            raise ValueError("expected fractions from 0 to 1")
+        return value
+
+    @model_validator(mode="after")
+    def _bright_enough(self) -> SimulateRecipe:
+        asked = self.brightness
+        if asked.of == "arc_snr" and asked.low is not None and asked.low < self.minimum_arc_snr:
+            raise ValueError(
+                f"expected brightness.low of at least minimum_arc_snr {self.minimum_arc_snr}, "
+                f"found {asked.low}"
+            )
+        return self
+
+
+def _check_kinds(given: Mapping[str, float], known: list[str]) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ValueError(f"expected kinds out of {', '.join(known)}, found {', '.join(unknown)}")
+
 
 @dataclass(frozen=True)
 class Example:
-    """One row of the set. host: name of the real galaxy in it, or empty."""
+    """One row of the set. host: name of the real galaxy in it, or empty; arcs: of a lens, the
+    noiseless lensed light in it."""
 
     image: Float32[np.ndarray, "band y x"]
     label: int
     kind: str
     host: str = ""
     truth: Mapping[str, float] = field(default_factory=dict)
+    arcs: Float32[np.ndarray, "band y x"] | None = None
 
 
 @dataclass(frozen=True)
@@ -144,53 +217,86 @@ class Generator:
     def visible(self) -> Visible:
         """Which arcs the recipe asks for."""
         recipe = self.recipe
-        return Visible(recipe.minimum_arc_snr, recipe.snr_band, recipe.theta_e_arcsec)
+        radii = (recipe.theta_e.low, recipe.theta_e.high)
+        return Visible(recipe.minimum_arc_snr, recipe.snr_band, radii)
 
     def example(self, index: int) -> Example:
         """Example `index` of the set."""
         rng = np.random.default_rng(np.random.SeedSequence(self.recipe.seed, spawn_key=(index,)))
-        is_lens = rng.random() < self.recipe.lens_fraction
+        is_lens = rng.random() < self.recipe.lens_fraction or self.recipe.content == "arcs"
         made = self._lens(rng) if is_lens else self._negative(rng)
-        if rng.random() < self.recipe.bad_pixel_fraction:
-            spoil(rng, made.image)
+        for kind, fraction in self.recipe.defects.items():
+            if rng.random() < fraction:
+                self._spoil(rng, kind, made.image)
         return made
 
+    def _spoil(
+        self, rng: np.random.Generator, kind: str, image: Float32[np.ndarray, "band y x"]
+    ) -> None:
+        defects.apply(rng, kind, image, typical_conditions(self.instrument))
+
     def _lens(self, rng: np.random.Generator) -> Example:
-        if self.hosts and rng.random() < self.recipe.painted_fraction:
-            painted = self._painted(rng)
-            if painted is not None:
-                return painted
+        painted = bool(self.hosts) and rng.random() < self.recipe.painted_fraction
+        for _ in range(_AIMS):
+            aim = self._aim(rng)
+            made = self._painted(rng, aim) if painted else None
+            made = made or self._simulated(rng, aim)
+            if made is not None:
+                return made
+        raise NoSuchLensError(f"none of {_AIMS} lenses can be made as the recipe asks, as {aim}")
+
+    def _aim(self, rng: np.random.Generator) -> Aim:
+        recipe = self.recipe
+        return draw_aim(rng, recipe.theta_e, recipe.brightness, recipe.quad_fraction, recipe.gamma)
+
+    def _simulated(self, rng: np.random.Generator, aim: Aim) -> Example | None:
         seen = draw_conditions(rng, self.instrument)
         centre = self._centre(rng)
-        scene, light = draw_lens(
-            rng,
-            self.instrument,
-            seen,
-            visible=self.visible,
-            size_pixels=self.recipe.size_pixels,
-            centre=centre,
-            stamps=self.sources,
-        )
-        return self._observed(rng, scene, light, seen)
-
-    def _painted(self, rng: np.random.Generator) -> Example | None:
-        host = self.hosts[rng.integers(len(self.hosts))]
-        made = paint.painted_lens(
-            rng,
-            host,
-            self.instrument,
-            visible=self.visible,
-            size_pixels=self.recipe.size_pixels,
-            max_shift_pixels=self.recipe.max_shift_pixels,
-            stamps=self.sources,
-        )
-        if made is None:
+        try:
+            scene, light, arcs = draw_lens(
+                rng,
+                self.instrument,
+                seen,
+                visible=self.visible,
+                size_pixels=self.recipe.size_pixels,
+                centre=centre,
+                stamps=self.sources,
+                aim=aim,
+                hosts=_HOSTS_PER_AIM,
+            )
+        except NoSuchLensError:
             return None
-        image, arcs, seen = made
+        return replace(self._observed(rng, scene, light, seen, centre), arcs=arcs)
+
+    def _painted(self, rng: np.random.Generator, aim: Aim) -> Example | None:
+        """None where none of some hosts, or of all where the aim is nature's, can be that lens."""
+        for _ in range(_PAINTED_HOSTS):
+            host = self.hosts[rng.integers(len(self.hosts))]
+            made = paint.painted_lens(
+                rng,
+                host,
+                self.instrument,
+                visible=self.visible,
+                size_pixels=self.recipe.size_pixels,
+                max_shift_pixels=self.recipe.max_shift_pixels,
+                stamps=self.sources,
+                aim=aim,
+            )
+            if made is not None:
+                return self._painted_example(host, made)
+        return None
+
+    def _painted_example(self, host: RealHost, made: paint.Painted) -> Example:
+        arcs = made.arcs
         light = {band: arcs.truth[f"arc_mag_{band}"] for band in self.instrument.bands}
         total = priors.combined([host.magnitudes, light])
-        truth = {**self._seen(seen), **_magnitude_truth(total, host.radius_arcsec), **arcs.truth}
-        return Example(image, 1, "painted_lens", host.name, truth)
+        truth = {
+            **self._seen(made.seen),
+            **_magnitude_truth(total, host.radius_arcsec),
+            **_centre_truth(made.centre),
+            **arcs.truth,
+        }
+        return Example(made.image, 1, "painted_lens", host.name, truth, arcs.blurred)
 
     def _negative(self, rng: np.random.Generator) -> Example:
         if self.hosts and rng.random() < self.recipe.real_negative_fraction:
@@ -199,8 +305,14 @@ class Generator:
         weights = np.array([self.recipe.negatives[kind] for kind in kinds])
         kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
         seen = draw_conditions(rng, self.instrument)
-        scene = contaminants.draw(rng, kind, self.instrument)
-        return self._observed(rng, scene, self._light(rng, scene, seen), seen)
+        spoilt = kind in defects.names()
+        scene = contaminants.draw(rng, _BEHIND_DEFECTS if spoilt else kind, self.instrument)
+        centre = self._centre(rng)
+        light = self._light(scene, seen, centre)
+        made = self._observed(rng, scene, light, seen, centre)
+        if spoilt:
+            defects.apply(rng, kind, made.image, seen)
+        return replace(made, kind=kind)
 
     def _real_negative(self, rng: np.random.Generator) -> Example:
         host = self.hosts[rng.integers(len(self.hosts))]
@@ -221,9 +333,8 @@ class Generator:
         return float(x), float(y)
 
     def _light(
-        self, rng: np.random.Generator, scene: Scene, seen: Conditions
+        self, scene: Scene, seen: Conditions, centre: tuple[float, float]
     ) -> Float32[np.ndarray, "band y x"]:
-        centre = self._centre(rng)
         step, zero = self.instrument.pixel_scale_arcsec, self.instrument.zero_point_mag
         bands = self.instrument.bands
         sharp = render(scene, bands, self.recipe.size_pixels, step, zero, centre=centre)
@@ -244,6 +355,7 @@ class Generator:
         scene: Scene,
         light: Float32[np.ndarray, "band y x"],
         seen: Conditions,
+        centre: tuple[float, float],
     ) -> Example:
         full = light + self._neighbours(rng, seen)
         if scene.kind == "saturated_star":
@@ -252,6 +364,7 @@ class Generator:
         truth = {
             **self._seen(seen),
             **_magnitude_truth(scene.magnitudes, scene.half_light_radius_arcsec),
+            **_centre_truth(centre),
             **scene.truth,
         }
         return Example(image, int(scene.kind == "lens"), scene.kind, "", truth)
@@ -267,7 +380,7 @@ class Generator:
         count = rng.poisson(self.recipe.neighbours)
         for _ in range(count):
             centre = self._beside(rng)
-            scene = _neighbour(rng)
+            scene = _neighbour(rng, self.instrument.filters)
             points.extend(point_fluxes(scene, bands, step, zero, centre))
             if scene.components:
                 render_onto(
@@ -298,43 +411,23 @@ def _magnitude_truth(magnitudes: Mapping[str, float], radius_arcsec: float) -> d
     return {**found, "half_light_radius_arcsec": radius_arcsec}
 
 
-def _neighbour(rng: np.random.Generator) -> Scene:
+def _centre_truth(centre: tuple[float, float]) -> dict[str, float]:
+    return {"centre_x_pixels": centre[0], "centre_y_pixels": centre[1]}
+
+
+def _neighbour(rng: np.random.Generator, filters: Filters) -> Scene:
     """A faint galaxy or star, as number counts have them."""
     i_mag = priors.counts(rng, 17.5, 23.0, slope=0.3)
     if rng.random() < 0.3:
-        light = contaminants.star_magnitudes(rng, i_mag)
+        light = priors.magnitudes(i_mag, colours.draw(rng, "star", 0.0, filters))
         return Scene("star", (), light, points=(Point(0.0, 0.0, light),))
     red = rng.random() < 0.3
     z = float(rng.uniform(0.1, 0.6))
-    light = priors.magnitudes(
-        i_mag, (priors.passive_colours if red else priors.disc_colours)(rng, z)
-    )
+    light = priors.magnitudes(i_mag, colours.draw(rng, "passive" if red else "disc", z, filters))
     radius = float(np.clip(10.0 ** (-0.1 * (i_mag - 19.5) + rng.normal(0, 0.15)), 0.15, 3.0))
     index = float(rng.uniform(2.5, 4.5) if red else rng.uniform(0.7, 1.5))
     part = priors.sersic(light, radius, index, priors.ellipticity(rng, 0.3, 1.0))
-    return Scene("neighbour", (part,), light, radius)
-
-
-def spoil(rng: np.random.Generator, image: Float32[np.ndarray, "band y x"]) -> None:
-    """Lose some pixels in place, as survey stamps do, filled with the band's median.
-
-    Masked columns or rows in one band or all, or an edge of the survey in all.
-    """
-    size = image.shape[-1]
-    lost = np.zeros(image.shape, dtype=bool)
-    bands = slice(None) if rng.random() < 0.4 else int(rng.integers(len(image)))
-    start = int(rng.integers(size))
-    if rng.random() < 0.7:
-        lost[bands, :, start : start + int(rng.integers(1, 5))] = True
-    else:
-        start = int(rng.integers(1, size // 5))
-        lost[:, :, :start] = True
-    if rng.random() < 0.5:
-        lost = lost.swapaxes(1, 2)
-    if rng.random() < 0.5:
-        lost = lost[:, ::-1, ::-1]
-    for band, gone in zip(image, lost, strict=True):
-        band[gone] = np.median(band[~gone])
+    return Scene("neighbour", (part,), light, radius, i_mag)
 
 
 def truth_columns(instrument: Instrument) -> list[str]:
@@ -342,102 +435,46 @@ def truth_columns(instrument: Instrument) -> list[str]:
     return [*TRUTH, *(f"{name}_{band}" for name in TRUTH_PER_BAND for band in instrument.bands)]
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """A run of examples as arrays."""
-
-    start: int
-    images: Float32[np.ndarray, "n band y x"]
-    columns: dict[str, Any]
-
-
-_worker: Generator | None = None
-
-
-def _start_worker(recipe: SimulateRecipe) -> None:
-    global _worker  # noqa: PLW0603 - a process pool's initialiser can hand on state in no other way
-    _worker = Generator.of(recipe)
-
-
-def _rows(generator: Generator, start: int) -> _Rows:
+def rows(generator: Generator, start: int) -> Rows:
+    """The run of `CHUNK_ROWS` examples that begins with number `start`."""
     stop = min(start + CHUNK_ROWS, generator.recipe.n)
     made = [generator.example(index) for index in range(start, stop)]
-    columns: dict[str, Any] = {
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        **_pixels(generator.recipe, made),
         "label": np.array([e.label for e in made], dtype=np.uint8),
-        "kind": [e.kind for e in made],
-        "host": [e.host for e in made],
+        "kind": np.array([e.kind for e in made], dtype=np.str_),
+        "host": np.array([e.host for e in made], dtype=np.str_),
         "object_id": np.arange(start, stop, dtype=np.int64),
     }
     for name in truth_columns(generator.instrument):
         values = [e.truth.get(name, np.nan) for e in made]
-        columns[f"truth/{name}"] = np.array(values, dtype=np.float32)
-    return _Rows(start, np.stack([e.image for e in made]), columns)
+        arrays[f"truth/{name}"] = np.array(values, dtype=np.float32)
+    return Rows(start, arrays)
 
 
-def _rows_in_worker(start: int) -> _Rows:
-    if _worker is None:
-        raise RuntimeError("worker was not started with a recipe")
-    return _rows(_worker, start)
+def _pixels(recipe: SimulateRecipe, made: list[Example]) -> dict[str, np.ndarray[Any, Any]]:
+    if recipe.content == "stamps":
+        return {"images": np.stack([e.image for e in made])}
+    return {"arcs": np.stack([e.arcs for e in made if e.arcs is not None])}
 
 
-def _all_rows(generator: Generator, workers: int) -> Iterator[_Rows]:
-    starts = range(0, generator.recipe.n, CHUNK_ROWS)
-    if workers <= 1:
-        yield from (_rows(generator, start) for start in starts)
-        return
-    with ProcessPoolExecutor(
-        workers,
-        # Neither threads of numerical libraries nor open files are carried into the workers.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(generator.recipe,),
-    ) as pool:
-        yield from pool.map(_rows_in_worker, starts)
+def recipe_text(recipe: SimulateRecipe) -> str:
+    """The recipe as a set carries it: all that made it but for the place of the real data."""
+    return yaml.safe_dump(recipe.model_dump(mode="json", exclude={"data"}), sort_keys=True)
 
 
-def _create(file: h5py.File, generator: Generator) -> None:
-    recipe, instrument = generator.recipe, generator.instrument
-    n, size, bands = recipe.n, recipe.size_pixels, len(instrument.bands)
-    chunk = min(CHUNK_ROWS, n)
-    file.create_dataset("images", (n, bands, size, size), "f4", chunks=(chunk, bands, size, size))
-    file.create_dataset("label", (n,), "u1")
-    file.create_dataset("object_id", (n,), "i8")
-    for name in ("kind", "host"):
-        file.create_dataset(name, (n,), h5py.string_dtype())
-    for name in truth_columns(instrument):
-        file.create_dataset(f"truth/{name}", (n,), "f4")
-    file.attrs["bands"] = list(instrument.bands)
-    file.attrs["pixel_scale_arcsec"] = instrument.pixel_scale_arcsec
-    file.attrs["zero_point_mag"] = instrument.zero_point_mag
-    file.attrs["recipe"] = yaml.safe_dump(recipe.model_dump(exclude={"data"}), sort_keys=True)
-    file.attrs["seed"] = recipe.seed
-    file.attrs["real_hosts"] = len(generator.hosts)
-    file.attrs["real_sources"] = len(generator.sources)
-
-
-def make_dataset(recipe: SimulateRecipe, out: Path, workers: int = 1) -> None:
-    """Write the set as HDF5: images (n, band, y, x) float32 flux, label, kind, host, object_id,
-    truth/*. The file appears under its name only when it is whole."""
-    generator = Generator.of(recipe)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(out.name + ".partial")
-    began = time.monotonic()
-    with h5py.File(aside, "w") as file:
-        _create(file, generator)
-        for rows in _all_rows(generator, workers):
-            place = slice(rows.start, rows.start + len(rows.images))
-            file["images"][place] = rows.images
-            for name, values in rows.columns.items():
-                file[name][place] = values
-            _progress(place.stop, recipe.n, time.monotonic() - began)
-    aside.replace(out)
-
-
-def _progress(done: int, total: int, seconds: float) -> None:
-    end = "\n" if done == total else "\r"
-    rate = done / max(seconds, 1e-9)
-    sys.stderr.write(f"simulate: {done}/{total} stamps, {rate:.0f}/s{end}")
-    sys.stderr.flush()
+def attributes(generator: Generator) -> dict[str, Any]:
+    """What a set says of itself."""
+    instrument = generator.instrument
+    return {
+        "bands": list(instrument.bands),
+        "pixel_scale_arcsec": instrument.pixel_scale_arcsec,
+        "zero_point_mag": instrument.zero_point_mag,
+        "recipe": recipe_text(generator.recipe),
+        "seed": generator.recipe.seed,
+        "real_hosts": len(generator.hosts),
+        "real_sources": len(generator.sources),
+    }
 
 
 def parse_recipe(block: Mapping[str, Any]) -> SimulateRecipe:
@@ -446,8 +483,3 @@ def parse_recipe(block: Mapping[str, Any]) -> SimulateRecipe:
         return SimulateRecipe.model_validate(dict(block))
     except ValidationError as error:
         raise first_problem(error, "simulate") from error
-
-
-def simulate(recipe_block: Mapping[str, Any], out: Path, workers: int) -> None:
-    """`python -m training simulate`: the block `simulate` of a recipe into an HDF5 file."""
-    make_dataset(parse_recipe(recipe_block), out, workers)

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.simulate import priors
-from training.simulate.observe import Conditions, Instrument, convolve, signal_to_noise
+from training.simulate import arc_truth, colours, priors
+from training.simulate.aim import NATURAL, Aim
+from training.simulate.instrument import Instrument
+from training.simulate.multiplicity import count_images
+from training.simulate.observe import Conditions, convolve, signal_to_noise
+from training.simulate.passband import Filters
 from training.simulate.priors import Host
 from training.simulate.scene import Component, Lens, Scene, magnitude, render_arcs, render_light
 
@@ -20,10 +24,22 @@ SOURCE_REDSHIFT = (0.8, 3.0)
 # Einstein radii below this are thinned out by (theta_E / this)^2: most lenses of the sky are too
 # small for a ground-based survey to resolve, and would be most of the set.
 _RESOLVED_ARCSEC = 1.7
-# r magnitude of unlensed sources: the bright limit is where galaxies at z > 0.8 become rare.
+# Pan-STARRS r magnitude of unlensed sources: the bright limit is where galaxies at z > 0.8 become
+# rare.
 SOURCE_R_MAG = (21.8, 25.8)
 MAX_DRAWS = 400
 _SOURCES_PER_HOST = 10
+# r magnitudes of sources that may be asked for by their arcs' brightness.
+_ASKED_R_MAG = (20.0, 27.5)
+# A host may stand for velocity dispersions that differ from its own by this much (dex): twice the
+# scatter about the relation with luminosity.
+_SIGMA_DEX = 0.12
+# Places that are tried for a source that is to have a stated number of images.
+_PLACES = 60
+
+
+class NoSuchLensError(RuntimeError):
+    """What a set asks of its lenses is not found."""
 
 
 @dataclass(frozen=True)
@@ -50,28 +66,75 @@ class Visible:
 VISIBLE = Visible()
 
 
-def draw_mass(
-    rng: np.random.Generator, host: Host, theta_e_arcsec: tuple[float, float]
-) -> tuple[tuple[tuple[str, dict[str, float]], ...], float, float] | None:
-    """Elliptical power law and external shear of a host: (mass, theta_E, z_source).
+@dataclass(frozen=True)
+class Deflector:
+    """Mass of a host and how far the source is behind it; sigma_km_s gives theta_e_arcsec."""
 
-    None where the Einstein radius is outside theta_e_arcsec, or is thinned out. Slopes: Auger et
-    al. 2010 (arXiv:1007.2880), gamma 2.08 with scatter 0.16; axis ratio and angle scatter about
-    the light's.
+    mass: tuple[tuple[str, dict[str, float]], ...]
+    theta_e_arcsec: float
+    z_source: float
+    sigma_km_s: float
+
+
+def _einstein_radius(
+    rng: np.random.Generator,
+    host: Host,
+    z_source: float,
+    within: tuple[float, float],
+    wanted: float | None,
+) -> tuple[float, float] | None:
+    """(theta_E, sigma) of a host, or of one whose velocity dispersion gives the radius wanted."""
+    natural = priors.theta_e_arcsec(host.sigma_km_s, host.redshift, z_source)
+    if wanted is None:
+        low, high = within
+        kept = low < natural < high and rng.random() <= (natural / _RESOLVED_ARCSEC) ** 2
+        return (natural, host.sigma_km_s) if kept else None
+    dex = 0.5 * np.log10(wanted / natural)
+    return (wanted, host.sigma_km_s * float(10.0**dex)) if abs(dex) < _SIGMA_DEX else None
+
+
+def draw_mass(
+    rng: np.random.Generator,
+    host: Host,
+    theta_e_arcsec: tuple[float, float],
+    aim: Aim = NATURAL,
+) -> Deflector | None:
+    """Elliptical power law and external shear of a host.
+
+    None where the Einstein radius is outside theta_e_arcsec, or is thinned out, or where the host
+    could not have the one aimed at. Slopes: Auger et al. 2010 (arXiv:1007.2880), gamma 2.08 with
+    scatter 0.16; axis ratio and angle scatter about the light's.
     """
     z_source = priors.truncated_normal(rng, 1.6, 0.6, *SOURCE_REDSHIFT)
-    theta_e = priors.theta_e_arcsec(host.sigma_km_s, host.redshift, z_source)
-    low, high = theta_e_arcsec
-    if not low < theta_e < high or rng.random() > (theta_e / _RESOLVED_ARCSEC) ** 2:
+    found = _einstein_radius(rng, host, z_source, theta_e_arcsec, aim.theta_e_arcsec)
+    if found is None:
         return None
+    theta_e, sigma = found
     modulus, angle = np.hypot(*host.shape), 0.5 * np.arctan2(host.shape[1], host.shape[0])
     q = np.clip((1 - modulus) / (1 + modulus) + rng.normal(0.0, 0.08), 0.5, 0.98)
     e1, e2 = priors.ellipticity_of(float(q), float(angle + rng.normal(0.0, 0.17)))
-    gamma = priors.truncated_normal(rng, 2.06, 0.14, 1.7, 2.4)
+    gamma = aim.gamma or priors.truncated_normal(rng, 2.06, 0.14, 1.7, 2.4)
     shear, direction = rng.rayleigh(0.035), rng.uniform(0, 2 * np.pi)
     epl = {"theta_E": theta_e, "gamma": gamma, "e1": e1, "e2": e2, "center_x": 0.0, "center_y": 0.0}
     external = {"gamma1": shear * np.cos(direction), "gamma2": shear * np.sin(direction)}
-    return (("EPL", epl), ("SHEAR", external)), theta_e, z_source
+    return Deflector((("EPL", epl), ("SHEAR", external)), theta_e, z_source, sigma)
+
+
+def draw_place(
+    rng: np.random.Generator, deflector: Deflector, quad: bool | None = None
+) -> tuple[float, float] | None:
+    """(x, y) arcsec of a source that is strongly lensed: four images or more, or two or three,
+    where that is asked. None where no such place was found."""
+    for _ in range(1 if quad is None else _PLACES):
+        distance = 0.75 * deflector.theta_e_arcsec * np.sqrt(rng.random())
+        angle = rng.uniform(0, 2 * np.pi)
+        at = (float(distance * np.cos(angle)), float(distance * np.sin(angle)))
+        if quad is None:
+            return at
+        images = count_images(deflector.mass, deflector.theta_e_arcsec, *at)
+        if (images >= 4) == quad and images >= 2:
+            return at
+    return None
 
 
 @dataclass(frozen=True)
@@ -85,12 +148,13 @@ class SourceStamp:
 
 def draw_source(
     rng: np.random.Generator,
-    theta_e: float,
+    filters: Filters,
+    at: tuple[float, float],
     z_source: float,
     r_mag: float,
     stamps: Sequence[SourceStamp] = (),
 ) -> tuple[Component, ...]:
-    """A star-forming galaxy at a place that is strongly lensed.
+    """A star-forming galaxy at a place (x, y) arcsec.
 
     A Sersic disc with up to three clumps, or, where there are `stamps`, in half of the cases a real
     galaxy turned at random and scaled to the size that was drawn.
@@ -98,10 +162,8 @@ def draw_source(
     radius = np.clip(
         2.2 * 10.0 ** rng.normal(0.0, 0.17) / priors.kpc_per_arcsec(z_source), 0.1, 0.6
     )
-    distance, angle = 0.75 * theta_e * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
-    at = (float(distance * np.cos(angle)), float(distance * np.sin(angle)))
-    g_r, r_i = priors.source_colours(rng)
-    total = priors.magnitudes(r_mag - r_i, (g_r, r_i))
+    colour = colours.draw(rng, "source", z_source, filters, reference="r")
+    total = priors.magnitudes(r_mag, colour)
     if stamps and rng.random() < 0.5:
         return (
             _real_source(rng, stamps[int(rng.integers(len(stamps)))], float(radius), at, total),
@@ -180,23 +242,107 @@ def _magnitudes_of(
 
 
 def _truth(
-    arcs: Arcs, host: Host, instrument: Instrument, theta_e: float, z_source: float
+    arcs: Arcs,
+    host: Host,
+    behind: _Setting,
+    deflector: Deflector,
 ) -> dict[str, float]:
+    instrument, bands = behind.instrument, behind.instrument.bands
     arc_mag = _magnitudes_of(arcs.sharp, instrument)
     source_mag = priors.combined([part.magnitudes for part in arcs.lens.source])
-    reference = instrument.bands[0]
-    epl = arcs.lens.mass[0][1]
+    k, scale = bands.index(behind.visible.band), instrument.pixel_scale_arcsec
+    contrast = arc_truth.contrast(arcs.blurred, behind.light, behind.centre, scale)
     return {
-        "theta_e_arcsec": theta_e,
+        **_geometry(deflector, arcs.lens.source[0]),
         "z_lens": host.redshift,
-        "z_source": z_source,
-        "sigma_v_km_s": host.sigma_km_s,
-        "gamma": epl["gamma"],
-        "magnification": float(10.0 ** (0.4 * (source_mag[reference] - arc_mag[reference]))),
+        "magnification": float(10.0 ** (0.4 * (source_mag[bands[0]] - arc_mag[bands[0]]))),
+        **arc_truth.area(arcs.blurred[k], float(behind.seen.sky_rms[k]), scale),
         **{f"arc_mag_{band}": m for band, m in arc_mag.items()},
         **{f"source_mag_{band}": m for band, m in source_mag.items()},
-        **{f"arc_snr_{b}": float(s) for b, s in zip(instrument.bands, arcs.snr, strict=True)},
+        **{f"arc_snr_{b}": float(s) for b, s in zip(bands, arcs.snr, strict=True)},
+        **{f"source_lens_contrast_{b}": float(c) for b, c in zip(bands, contrast, strict=True)},
     }
+
+
+def _geometry(deflector: Deflector, source: Component) -> dict[str, float]:
+    epl, shear = (keywords for _, keywords in deflector.mass)
+    x, y = source.parameters["center_x"], source.parameters["center_y"]
+    return {
+        "theta_e_arcsec": deflector.theta_e_arcsec,
+        "z_source": deflector.z_source,
+        "sigma_v_km_s": deflector.sigma_km_s,
+        "gamma": epl["gamma"],
+        "lens_e1": epl["e1"],
+        "lens_e2": epl["e2"],
+        "shear_1": shear["gamma1"],
+        "shear_2": shear["gamma2"],
+        "source_x_arcsec": x,
+        "source_y_arcsec": y,
+        "n_images": float(count_images(deflector.mass, deflector.theta_e_arcsec, x, y)),
+    }
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """The image that arcs must show on: host light (convolved), its centre (x, y) in pixels."""
+
+    light: Float32[np.ndarray, "band y x"]
+    centre: tuple[float, float]
+    instrument: Instrument
+    seen: Conditions
+    visible: Visible
+
+    @property
+    def band(self) -> int:
+        """Number of the band that arcs must show in."""
+        return self.instrument.bands.index(self.visible.band)
+
+    def room_mag(self, blurred: Float32[np.ndarray, "band y x"]) -> float:
+        """How far arcs of the brightest source may dim and still show."""
+        k = self.band
+        noise = self.seen.sky_rms[k] ** 2
+        variance = noise + np.maximum(self.light[k], 0.0) / self.seen.electrons[k]
+        bright, faint = SOURCE_R_MAG
+        return min(faint - bright, _faintest(blurred[k], variance, self.visible.minimum_snr))
+
+
+def _natural_dimming(rng: np.random.Generator, room_mag: float) -> float | None:
+    """By how much the brightest source dims, by number counts down to `room_mag`."""
+    bright, faint = SOURCE_R_MAG
+    # What brighter sources or higher magnification would show anyway is rarer on the sky.
+    if room_mag < 0.0 or rng.random() > 10.0 ** (0.2 * (room_mag - (faint - bright))):
+        return None
+    return priors.counts(rng, bright, bright + room_mag) - bright
+
+
+def _dimming_to(first: Arcs, setting: _Setting, aim: Aim) -> float | None:
+    """By how much the brightest source dims until its arcs are as bright as aimed at."""
+    if aim.brightness is None:
+        raise ValueError("expected an aim with a brightness")
+    measure, value = aim.brightness
+    k = setting.band
+    if measure == "arc_mag":
+        total = float(first.sharp[k].sum())
+        dim = value - magnitude(total, setting.instrument.zero_point_mag)
+    elif measure == "alpha":
+        scale = setting.instrument.pixel_scale_arcsec
+        now = arc_truth.contrast(first.blurred, setting.light, setting.centre, scale)[k]
+        dim = 2.5 * float(np.log10(now / value)) if now > 0 else -np.inf
+    else:
+        dim = _dimming_to_snr(first, setting, value)
+    low, high = (limit - SOURCE_R_MAG[0] for limit in _ASKED_R_MAG)
+    return dim if low <= dim <= high else None
+
+
+def _dimming_to_snr(first: Arcs, setting: _Setting, wanted: float) -> float:
+    """S/N falls with every magnitude: halve the interval until it is within a thousandth."""
+    low, high = (limit - SOURCE_R_MAG[0] for limit in (19.0, 29.0))
+    for _ in range(14):
+        middle = 0.5 * (low + high)
+        arcs = first.blurred * np.float32(10.0 ** (-0.4 * middle))
+        snr = signal_to_noise(arcs, setting.light + arcs, setting.seen)[setting.band]
+        low, high = (middle, high) if snr > wanted else (low, middle)
+    return low
 
 
 def draw_arcs(
@@ -209,41 +355,47 @@ def draw_arcs(
     visible: Visible,
     centre: tuple[float, float],
     stamps: Sequence[SourceStamp] = (),
+    aim: Aim = NATURAL,
 ) -> Arcs | None:
     """Arcs of a random source behind `host`, drawn so that they can be seen on this image.
 
     light: the host convolved with the PSF, the noise of which the arcs must overcome; centre:
     (x, y) of the host in pixels; stamps: see `draw_source`. Geometry is drawn
-    first; the source's magnitude then follows number counts down to the faintest that is visible.
-    None where no source of a plausible magnitude is visible, or the host is no lens.
+    first; the source's magnitude then follows number counts down to the faintest that is visible,
+    or is what the aim's brightness asks. None where no source of a plausible magnitude is visible
+    or as bright as aimed at, or the host is no such lens.
     """
-    drawn = draw_mass(rng, host, visible.theta_e_arcsec)
-    if drawn is None:
+    setting = _Setting(light, centre, instrument, seen, visible)
+    deflector = draw_mass(rng, host, visible.theta_e_arcsec, aim)
+    at = None if deflector is None else draw_place(rng, deflector, aim.quad)
+    if deflector is None or at is None:
         return None
-    mass, theta_e, z_source = drawn
-    bright, faint = SOURCE_R_MAG
-    lens = Lens(mass, draw_source(rng, theta_e, z_source, bright, stamps))
+    source = draw_source(rng, instrument.filters, at, deflector.z_source, SOURCE_R_MAG[0], stamps)
+    first = _brightest(Lens(deflector.mass, source), setting)
+    if aim.brightness is None:
+        dim = _natural_dimming(rng, setting.room_mag(first.blurred))
+    else:
+        dim = _dimming_to(first, setting, aim)
+    if dim is None:
+        return None
+    arcs = _scaled(first, dim, light, seen)
+    if arcs.snr[setting.band] < visible.minimum_snr:
+        return None
+    return replace(arcs, truth=_truth(arcs, host, setting, deflector))
+
+
+def _brightest(lens: Lens, setting: _Setting) -> Arcs:
+    """Arcs of a lens as it is, not yet dimmed and without S/N."""
+    instrument = setting.instrument
     sharp = render_arcs(
         lens,
         instrument.bands,
-        light.shape[1:],
+        setting.light.shape[1:],
         instrument.pixel_scale_arcsec,
         instrument.zero_point_mag,
-        centre=centre,
+        centre=setting.centre,
     )
-    first = Arcs(lens, sharp, convolve(sharp, seen.psf), np.empty(0), {})
-    k = instrument.bands.index(visible.band)
-    variance = seen.sky_rms[k] ** 2 + np.maximum(light[k], 0.0) / seen.electrons[k]
-    room = min(faint - bright, _faintest(first.blurred[k], variance, visible.minimum_snr))
-    if room < 0.0:
-        return None
-    # What brighter sources or higher magnification would show anyway is rarer on the sky.
-    if rng.random() > 10.0 ** (0.2 * (room - (faint - bright))):
-        return None
-    arcs = _scaled(first, priors.counts(rng, bright, bright + room) - bright, light, seen)
-    if arcs.snr[k] < visible.minimum_snr:
-        return None
-    return replace(arcs, truth=_truth(arcs, host, instrument, theta_e, z_source))
+    return Arcs(lens, sharp, convolve(sharp, setting.seen.psf), np.empty(0), {})
 
 
 def host_light(
@@ -275,6 +427,7 @@ def lens_scene(host: Host, arcs: Arcs) -> Scene:
         host.components,
         priors.combined([host.magnitudes, arc_magnitudes]),
         host.radius_arcsec,
+        i_mag=host.i_mag,
         lens=arcs.lens,
         truth=arcs.truth,
     )
@@ -289,16 +442,31 @@ def draw_lens(
     size_pixels: int = 48,
     centre: tuple[float, float] | None = None,
     stamps: Sequence[SourceStamp] = (),
-) -> tuple[Scene, Float32[np.ndarray, "band y x"]]:
-    """A lens with visible arcs, and its noiseless image under these conditions."""
+    aim: Aim = NATURAL,
+    hosts: int = MAX_DRAWS,
+) -> tuple[Scene, Float32[np.ndarray, "band y x"], Float32[np.ndarray, "band y x"]]:
+    """A lens with visible arcs, its noiseless image under these conditions, and of that the arcs.
+
+    NoSuchLensError: none of so many `hosts` made a lens that is visible and as aimed at.
+    """
     where = centre or ((size_pixels - 1) / 2, (size_pixels - 1) / 2)
-    for _ in range(MAX_DRAWS):
-        host = priors.draw_host(rng)
+    for _ in range(hosts):
+        host = priors.draw_host(rng, instrument.filters)
         light = host_light(host, instrument, seen.psf, size_pixels, where)
         for _ in range(_SOURCES_PER_HOST):
             arcs = draw_arcs(
-                rng, host, light, instrument, seen, visible=visible, centre=where, stamps=stamps
+                rng,
+                host,
+                light,
+                instrument,
+                seen,
+                visible=visible,
+                centre=where,
+                stamps=stamps,
+                aim=aim,
             )
             if arcs is not None:
-                return lens_scene(host, arcs), light + arcs.blurred
-    raise RuntimeError(f"no lens with {visible} in {MAX_DRAWS} hosts: the mix asks for too much")
+                return lens_scene(host, arcs), light + arcs.blurred, arcs.blurred
+    raise NoSuchLensError(
+        f"no lens with {visible}, {aim} in {hosts} hosts: the mix asks for too much"
+    )

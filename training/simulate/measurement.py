@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from training.simulate.observe import Conditions, Instrument
+from training.simulate.instrument import Instrument
+from training.simulate.observe import Conditions
 
 # A Kron aperture gathers about twice the background variance of a matched filter.
 KRON_AREA = 2.0
@@ -38,16 +39,6 @@ class Depth:
     pixel_scale_arcsec: float
 
 
-def correlation_factor(instrument: Instrument) -> float:
-    """Noise of a sum over many pixels against that of uncorrelated ones: sqrt(sum of the noise's
-    autocorrelation over all offsets)."""
-    quadrant = np.array(instrument.noise_correlation)
-    times = np.full(quadrant.shape, 4.0)
-    times[0, :] = times[:, 0] = 2.0
-    times[0, 0] = 1.0
-    return float(np.sqrt((times * quadrant).sum()))
-
-
 def depth(
     instrument: Instrument,
     conditions: Sequence[Conditions],
@@ -56,7 +47,7 @@ def depth(
 ) -> Depth:
     """Depth of one band at each source. image: number of the source's image in `conditions`."""
     zero_point = instrument.zero_point_mag
-    rms = np.array([c.sky_rms[band] for c in conditions]) * correlation_factor(instrument)
+    rms = np.array([c.sky_rms[band] for c in conditions]) * instrument.correlation_factor
     electrons = np.array([c.electrons[band] for c in conditions])
     fwhm = np.array([c.fwhm_arcsec[band] for c in conditions])
     return Depth(

@@ -1,106 +1,23 @@
-"""An instrument: PSF, sampling, zero point and noise; turns noiseless light into an image."""
+"""Turns noiseless light into an image: PSF, sky noise, photon noise, full wells."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 from scipy.fft import fft2, irfft2, next_fast_len, rfft2
 
-from lenspipe.errors import InputError
-from lenspipe.problems import first_problem
+from training.simulate.instrument import Instrument, load_instrument
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64
 
-_INSTRUMENTS = Path(__file__).parent / "instruments"
-
-
-class _Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Psf(_Block):
-    """Moffat profile of one band: mean and scatter of its FWHM, and how elliptical it may be."""
-
-    fwhm_arcsec: PositiveFloat
-    scatter_arcsec: float = Field(ge=0.0)
-    moffat_beta: float = Field(gt=1.0)
-    max_ellipticity: float = Field(default=0.0, ge=0.0, lt=1.0)
-
-
-class Noise(_Block):
-    """Noise of one band in flux units per pixel.
-
-    sky_rms: standard deviation of the sky, its median over images; scatter_dex: spread of log10
-    of it; background_rms: spread of what sky subtraction leaves; exposure_s and gain: electrons of
-    one flux unit are exposure_s x gain, for the sources' own Poisson noise.
-    """
-
-    sky_rms: PositiveFloat
-    scatter_dex: float = Field(ge=0.0)
-    background_rms: float = Field(default=0.0, ge=0.0)
-    exposure_s: PositiveFloat
-    gain: PositiveFloat
-
-    @property
-    def electrons(self) -> float:
-        """Electrons per flux unit."""
-        return self.exposure_s * self.gain
-
-
-class Instrument(_Block):
-    """A survey as its images are: one YAML file in `instruments/`.
-
-    noise_correlation: autocorrelation of the sky noise at (row, column) offsets 0, 1, 2 ...;
-    common_scatter_dex: spread of log10 sky_rms that the bands of one image share.
-    saturation_flux: flux per pixel at which the detector is full.
-    """
-
-    name: str
-    bands: tuple[str, ...]
-    pixel_scale_arcsec: PositiveFloat
-    zero_point_mag: float
-    psf: dict[str, Psf]
-    noise: dict[str, Noise]
-    common_scatter_dex: float = Field(default=0.0, ge=0.0)
-    noise_correlation: tuple[tuple[float, ...], ...] = ((1.0,),)
-    saturation_flux: PositiveFloat = float("inf")
-
-    @model_validator(mode="after")
-    def _complete(self) -> Instrument:
-        for name, table in (("psf", self.psf), ("noise", self.noise)):
-            if set(table) != set(self.bands):
-                raise ValueError(f"expected {name} of bands {self.bands}, found {tuple(table)}")
-        if len({len(row) for row in self.noise_correlation}) != 1:
-            raise ValueError("expected noise_correlation with rows of one length")
-        if self.noise_correlation[0][0] != 1.0:
-            raise ValueError("expected noise_correlation to be 1 at no offset")
-        return self
-
-
-@lru_cache(maxsize=8)
-def load_instrument(name: str) -> Instrument:
-    """An instrument by the name of its YAML file. InputError names what is wrong."""
-    path = _INSTRUMENTS / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in _INSTRUMENTS.glob("*.yaml")))
-        raise InputError("instrument", f"one of {known}", repr(name))
-    return parse_instrument(yaml.safe_load(path.read_text(encoding="utf-8")), str(path.name))
-
-
-def parse_instrument(content: dict[str, Any], source: str) -> Instrument:
-    """An instrument from a mapping; see `load_instrument`."""
-    try:
-        return Instrument.model_validate(content)
-    except ValidationError as error:
-        raise first_problem(error, source) from error
+# Side of a Moffat PSF's image, and samples across its FWHM at least.
+_PSF_PIXELS = 33
+_SAMPLES_PER_FWHM = 4
 
 
 @dataclass(frozen=True)
@@ -123,10 +40,10 @@ def psf_image(
     *,
     e1: float = 0.0,
     e2: float = 0.0,
-    size_pixels: int = 33,
+    size_pixels: int = _PSF_PIXELS,
 ) -> Float32[np.ndarray, "y x"]:
     """A Moffat PSF that sums to 1 on an odd grid, integrated over each pixel."""
-    samples = 2
+    samples = max(2, int(np.ceil(_SAMPLES_PER_FWHM * pixel_scale_arcsec / fwhm_arcsec)))
     half = size_pixels / 2
     axis = ((np.arange(size_pixels * samples) + 0.5) / samples - half) * pixel_scale_arcsec
     x, y = np.meshgrid(axis, axis)
@@ -154,60 +71,97 @@ def draw_conditions(rng: np.random.Generator, instrument: Instrument) -> Conditi
     modulus = rng.uniform(0, [p.max_ellipticity for p in psfs])
     angle = rng.uniform(0, 2 * np.pi, size=n)
     shape = np.stack([modulus * np.cos(angle), modulus * np.sin(angle)], axis=1)
-    step = instrument.pixel_scale_arcsec
-    images = [
-        psf_image(width, p.moffat_beta, step, e1=e1, e2=e2)
-        for p, width, (e1, e2) in zip(psfs, fwhm, shape, strict=True)
-    ]
+    fwhm = _seen_fwhm(instrument, fwhm)
     common = instrument.common_scatter_dex
     own = np.sqrt(np.maximum(np.array([q.scatter_dex for q in noises]) ** 2 - common**2, 0.0))
     dex = common * rng.normal() + own * rng.normal(size=n)
     return Conditions(
-        np.stack(images),
+        _kernels(instrument, fwhm, shape, _psf_size(instrument)),
         fwhm,
         shape,
-        np.array([q.sky_rms for q in noises]) * 10.0**dex,
+        np.array([instrument.sky_rms(band) for band in instrument.bands]) * 10.0**dex,
         rng.normal(size=n) * [q.background_rms for q in noises],
         np.array([q.electrons for q in noises]),
     )
+
+
+def _psf_size(instrument: Instrument) -> int:
+    images = [instrument.psf_pixels(band) for band in instrument.bands]
+    return max([_PSF_PIXELS, *(len(image) for image in images if image is not None)])
+
+
+def _seen_fwhm(
+    instrument: Instrument, drawn: Float64[np.ndarray, " band"]
+) -> Float64[np.ndarray, " band"]:
+    """FWHM in arcsec: what was drawn, or that of the band's PSF image."""
+    images = [instrument.psf_pixels(band) for band in instrument.bands]
+    step = instrument.pixel_scale_arcsec
+    return np.array(
+        [
+            width if image is None else fwhm_pixels(image) * step
+            for image, width in zip(images, drawn, strict=True)
+        ]
+    )
+
+
+def fwhm_pixels(psf: Float32[np.ndarray, "y x"]) -> float:
+    """Diameter of the circle with the area above half of the peak, by bilinear interpolation."""
+    rows = np.linspace(0, psf.shape[0] - 1, 8 * psf.shape[0])
+    columns = np.linspace(0, psf.shape[1] - 1, 8 * psf.shape[1])
+    along = np.stack([np.interp(columns, np.arange(psf.shape[1]), row) for row in psf])
+    fine = np.stack([np.interp(rows, np.arange(psf.shape[0]), column) for column in along.T])
+    cell = (rows[1] - rows[0]) * (columns[1] - columns[0])
+    return 2.0 * float(np.sqrt((fine > psf.max() / 2).sum() * cell / np.pi))
+
+
+def _kernels(
+    instrument: Instrument,
+    fwhm_arcsec: Float64[np.ndarray, " band"],
+    shape: Float64[np.ndarray, "band 2"],
+    size_pixels: int,
+) -> Float32[np.ndarray, "band y x"]:
+    """PSF images of one odd size: of each band its own image, or a Moffat profile."""
+    step = instrument.pixel_scale_arcsec
+    kernels = []
+    for band, width, (e1, e2) in zip(instrument.bands, fwhm_arcsec, shape, strict=True):
+        image = instrument.psf_pixels(band)
+        if image is None:
+            beta = instrument.psf[band].moffat_beta
+            image = psf_image(width, beta, step, e1=e1, e2=e2, size_pixels=size_pixels)
+        kernels.append(_resized(image, size_pixels))
+    return np.stack(kernels)
+
+
+def _resized(image: Float32[np.ndarray, "y x"], size_pixels: int) -> Float32[np.ndarray, "y x"]:
+    """An odd image cut or padded with zeros about its middle; sum 1."""
+    grow = max(0, (size_pixels - len(image)) // 2)
+    cut = max(0, (len(image) - size_pixels) // 2)
+    inner = slice(cut, len(image) - cut)
+    changed = np.pad(image[inner, inner], grow)
+    return np.asarray(changed / changed.sum() if cut else changed, dtype=np.float32)
 
 
 def wide_psf(
     instrument: Instrument, conditions: Conditions, size_pixels: int
 ) -> Float32[np.ndarray, "band y x"]:
     """The PSF of the same image on a larger grid, for bright stars; size odd."""
-    return np.stack(
-        [
-            psf_image(
-                fwhm,
-                instrument.psf[band].moffat_beta,
-                instrument.pixel_scale_arcsec,
-                e1=e1,
-                e2=e2,
-                size_pixels=size_pixels,
-            )
-            for band, fwhm, (e1, e2) in zip(
-                instrument.bands, conditions.fwhm_arcsec, conditions.ellipticity, strict=True
-            )
-        ]
-    )
+    return _kernels(instrument, conditions.fwhm_arcsec, conditions.ellipticity, size_pixels)
 
 
-@lru_cache(maxsize=4)
-def typical_conditions(instrument_name: str) -> Conditions:
-    """Median seeing and sky of a shipped instrument, no ellipticity, no background."""
-    instrument = load_instrument(instrument_name)
+@lru_cache(maxsize=16)
+def typical_conditions(instrument: Instrument | str) -> Conditions:
+    """Median seeing and sky of an instrument, or of a shipped one by its name: no ellipticity, no
+    background."""
+    if isinstance(instrument, str):
+        return typical_conditions(load_instrument(instrument))
     bands = instrument.bands
-    fwhm = np.array([instrument.psf[band].fwhm_arcsec for band in bands])
-    psf = [
-        psf_image(w, instrument.psf[band].moffat_beta, instrument.pixel_scale_arcsec)
-        for w, band in zip(fwhm, bands, strict=True)
-    ]
+    fwhm = _seen_fwhm(instrument, np.array([instrument.psf[band].fwhm_arcsec for band in bands]))
+    round_ = np.zeros((len(bands), 2))
     return Conditions(
-        np.stack(psf),
+        _kernels(instrument, fwhm, round_, _psf_size(instrument)),
         fwhm,
-        np.zeros((len(bands), 2)),
-        np.array([instrument.noise[band].sky_rms for band in bands]),
+        round_,
+        np.array([instrument.sky_rms(band) for band in bands]),
         np.zeros(len(bands)),
         np.array([instrument.noise[band].electrons for band in bands]),
     )

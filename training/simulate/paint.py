@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training.simulate import real
+from training.simulate.aim import NATURAL, Aim
+from training.simulate.instrument import Instrument
 from training.simulate.lens import Arcs, SourceStamp, Visible, draw_arcs
-from training.simulate.observe import Conditions, Instrument, draw_conditions
+from training.simulate.observe import Conditions, draw_conditions
 from training.simulate.real import RealHost
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def crop(
         image = np.rot90(image, axes=(1, 2))
         x, y = y, size_pixels - 1 - x
         e1, e2 = -e1, -e2
-    return Crop(np.ascontiguousarray(image), (x, y), (e1, e2))
+    return Crop(np.array(image, order="C"), (x, y), (e1, e2))
 
 
 def conditions_of(rng: np.random.Generator, host: RealHost, instrument: Instrument) -> Conditions:
@@ -79,6 +81,16 @@ def paint(
     return np.asarray(image + light + noise, dtype=np.float32)
 
 
+@dataclass(frozen=True)
+class Painted:
+    """A real galaxy with arcs on it; centre (x, y) of the galaxy in pixels."""
+
+    image: Float32[np.ndarray, "band y x"]
+    arcs: Arcs
+    seen: Conditions
+    centre: tuple[float, float]
+
+
 def painted_lens(
     rng: np.random.Generator,
     host: RealHost,
@@ -88,7 +100,8 @@ def painted_lens(
     size_pixels: int,
     max_shift_pixels: int,
     stamps: Sequence[SourceStamp] = (),
-) -> tuple[Float32[np.ndarray, "band y x"], Arcs, Conditions] | None:
+    aim: Aim = NATURAL,
+) -> Painted | None:
     """A real galaxy with simulated arcs; None where the sources drawn behind it stay invisible."""
     cut = crop(rng, host, host.centre, size_pixels, max_shift_pixels)
     seen = conditions_of(rng, host, instrument)
@@ -103,9 +116,10 @@ def painted_lens(
             visible=visible,
             centre=cut.centre,
             stamps=stamps,
+            aim=aim,
         )
         if arcs is not None:
-            return paint(rng, cut.image, arcs.blurred, seen), arcs, seen
+            return Painted(paint(rng, cut.image, arcs.blurred, seen), arcs, seen, cut.centre)
     return None
 
 

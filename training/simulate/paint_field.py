@@ -9,9 +9,17 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from training.simulate import shapes
-from training.simulate.observe import Instrument, convolve, load_instrument, signal_to_noise
+from training.simulate.instrument import Instrument, load_instrument
+from training.simulate.observe import convolve, signal_to_noise
 from training.simulate.population import draw
-from training.simulate.scene import Scene, point_fluxes, render_arcs, render_onto
+from training.simulate.scene import (
+    ADAPTIVE,
+    Sampling,
+    Scene,
+    point_fluxes,
+    render_arcs,
+    render_onto,
+)
 from training.simulate.tile_pixels import (
     MARGIN_PIXELS,
     Observation,
@@ -90,19 +98,21 @@ def _lay(
         centre,
         pixel_scale_arcsec=scale,
         zero_point_mag=zero_point,
-        supersampling=_supersampling(scene),
+        sampling=_sampling(scene),
         max_size_pixels=2 * MARGIN_PIXELS + 1,
     )
     for x, y, fluxes in point_fluxes(scene, instrument.bands, scale, zero_point, centre):
         lay_point(flux, (x, y), fluxes)
 
 
-def _supersampling(scene: Scene) -> int:
+def _sampling(scene: Scene) -> Sampling:
     """One sample per pixel does for large smooth profiles, whose cusps `scene` samples finely:
     after the PSF it differs from six per side by under 0.2% of the peak, below 1.5 sigma of the
     noise in the sum over all pixels. Arms and rings have structure everywhere."""
     smooth = all(c.profile not in shapes.OWN for c in scene.components)
-    return 1 if smooth and scene.half_light_radius_arcsec > SMOOTH_ARCSEC else 2
+    return (
+        Sampling(light=1) if smooth and scene.half_light_radius_arcsec > SMOOTH_ARCSEC else ADAPTIVE
+    )
 
 
 def describe(

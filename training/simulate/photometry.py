@@ -21,6 +21,7 @@ from lenspipe.errors import InputError
 from lenspipe.healpix import healpix_29
 from lenspipe.problems import first_problem
 from training.simulate.catalogue import JITTER_COLOUR, JITTER_MAG
+from training.simulate.instrument import Instrument, load_instrument
 from training.simulate.measurement import (
     Depth,
     depth,
@@ -30,7 +31,7 @@ from training.simulate.measurement import (
     magnitude_error,
     psf_minus_kron,
 )
-from training.simulate.observe import Instrument, draw_conditions, load_instrument
+from training.simulate.observe import draw_conditions
 from training.simulate.population import assign_kinds, draw
 
 LRG_TABLE = "catalogues/sdss_lrg_ps1_gri_150k.parquet"

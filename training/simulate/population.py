@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from training.simulate import contaminants
-from training.simulate.observe import Instrument
+from training.simulate.instrument import Instrument
 from training.simulate.scene import Component, Scene
 from training.simulate.shapes import Parameters
 
@@ -72,6 +72,7 @@ def recede(scene: Scene, by_mag: float) -> Scene:
         points=points,
         magnitudes=_dimmed(scene.magnitudes, by_mag),
         half_light_radius_arcsec=scene.half_light_radius_arcsec * factor,
+        i_mag=scene.i_mag + by_mag,
     )
 
 
@@ -100,4 +101,4 @@ def draw(rng: np.random.Generator, kind: str, instrument: Instrument) -> Scene:
     scene = contaminants.draw(rng, kind.removeprefix(FAINT), instrument)
     if not kind.startswith(FAINT):
         return scene
-    return recede(scene, faint_by(rng, scene.magnitudes["i"]))
+    return recede(scene, faint_by(rng, scene.magnitudes.get("i", scene.i_mag)))

@@ -11,6 +11,8 @@ import numpy as np
 from astropy.cosmology import FlatLambdaCDM
 from astropy.cosmology import units as cosmology_units
 
+from training.simulate import colours
+from training.simulate.passband import Filters
 from training.simulate.scene import Component
 
 if TYPE_CHECKING:
@@ -19,13 +21,6 @@ if TYPE_CHECKING:
 COSMOLOGY = FlatLambdaCDM(H0=70.0, Om0=0.3)
 SPEED_OF_LIGHT_KM_S = 299792.458
 ARCSEC_PER_RADIAN = 206264.80624709636
-
-# Colours of passive galaxies against redshift, AB, Pan-STARRS bands: medians of 150,000 BOSS/eBOSS
-# luminous red galaxies (SDSS model colours, put on the PS1 system by the relations of Tonry et al.
-# 2012, table 6), extended below redshift 0.12 to the red sequence of nearby clusters.
-_REDSHIFTS = np.array([0.0, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.60, 0.70])
-_G_R = np.array([0.66, 0.78, 0.90, 1.02, 1.15, 1.26, 1.38, 1.48, 1.54, 1.57, 1.58, 1.57, 1.55])
-_R_I = np.array([0.32, 0.36, 0.40, 0.45, 0.48, 0.51, 0.55, 0.60, 0.66, 0.74, 0.83, 1.00, 1.10])
 
 # Luminosity of an early type of 220 km/s, i-band, observed frame (passive evolution makes up for
 # the K correction), its slope with log10 sigma and its scatter: the same galaxies.
@@ -96,30 +91,9 @@ def ellipticity_of(q: float, angle_rad: float) -> tuple[float, float]:
     return modulus * np.cos(2 * angle_rad), modulus * np.sin(2 * angle_rad)
 
 
-def passive_colours(rng: np.random.Generator, redshift: float) -> tuple[float, float]:
-    """(g - r, r - i) of an early type: the red sequence with its scatter."""
-    g_r = np.interp(redshift, _REDSHIFTS, _G_R) + rng.normal(0.0, 0.06)
-    r_i = np.interp(redshift, _REDSHIFTS, _R_I) + rng.normal(0.0, 0.035)
-    return float(g_r), float(r_i)
-
-
-def disc_colours(rng: np.random.Generator, redshift: float) -> tuple[float, float]:
-    """(g - r, r - i) of a star-forming disc; reddens with redshift up to 0.4."""
-    g_r = 0.45 + 0.7 * min(redshift, 0.4) + rng.normal(0.0, 0.13)
-    r_i = 0.20 + 0.25 * min(redshift, 0.4) + 0.3 * (g_r - 0.45) + rng.normal(0.0, 0.05)
-    return float(g_r), float(r_i)
-
-
-def source_colours(rng: np.random.Generator) -> tuple[float, float]:
-    """(g - r, r - i) of a star-forming galaxy at redshift 0.8 to 3: blue, with a redder tail."""
-    g_r = rng.normal(0.20, 0.18) + (rng.exponential(0.35) if rng.random() < 0.2 else 0.0)
-    return float(g_r), float(rng.normal(0.18, 0.14) + 0.25 * max(g_r - 0.3, 0.0))
-
-
-def magnitudes(i_mag: float, colours: tuple[float, float]) -> dict[str, float]:
-    """Magnitudes in g, r, i of an i magnitude and (g - r, r - i)."""
-    g_r, r_i = colours
-    return {"g": i_mag + r_i + g_r, "r": i_mag + r_i, "i": i_mag}
+def magnitudes(reference_mag: float, colour: Mapping[str, float]) -> dict[str, float]:
+    """Magnitudes from that in the reference band and the colours that `colours.draw` gives."""
+    return {band: reference_mag + difference for band, difference in colour.items()}
 
 
 def split(total: Magnitudes, fraction: float) -> tuple[dict[str, float], dict[str, float]]:
@@ -158,17 +132,19 @@ def sersic(
 
 @dataclass(frozen=True)
 class Host:
-    """An early-type galaxy: redshift, velocity dispersion (km/s), light and its shape."""
+    """An early-type galaxy: redshift, velocity dispersion (km/s), Pan-STARRS i magnitude,
+    magnitudes in the survey's bands, light and its shape."""
 
     redshift: float
     sigma_km_s: float
+    i_mag: float
     magnitudes: Magnitudes
     radius_arcsec: float
     shape: tuple[float, float]
     components: tuple[Component, ...]
 
 
-def draw_host(rng: np.random.Generator, *, massive: bool = True) -> Host:
+def draw_host(rng: np.random.Generator, filters: Filters, *, massive: bool = True) -> Host:
     """An early type between i = 15 and 21.5, redshift 0.1 to 0.7.
 
     massive: one that could be a lens of Einstein radius above 0.6 arcsec with a source at
@@ -181,15 +157,22 @@ def draw_host(rng: np.random.Generator, *, massive: bool = True) -> Host:
         absolute = M_I + M_SLOPE * np.log10(sigma / 220.0) + rng.normal(0.0, _M_SCATTER)
         i_mag = absolute + distance_modulus(z)
         if 15.0 < i_mag < 21.5 and (not massive or theta_e_arcsec(sigma, z, 2.0) > 0.6):
-            return _host(rng, z, sigma, float(i_mag), float(absolute))
+            return _host(rng, filters, z, sigma, float(i_mag), float(absolute))
 
 
-def _host(rng: np.random.Generator, z: float, sigma: float, i_mag: float, absolute: float) -> Host:
+def _host(
+    rng: np.random.Generator,
+    filters: Filters,
+    z: float,
+    sigma: float,
+    i_mag: float,
+    absolute: float,
+) -> Host:
     kpc = _RADIUS_KPC * 10.0 ** (
         _RADIUS_SLOPE * (absolute - M_I) + rng.normal(0.0, _RADIUS_SCATTER)
     )
     radius = max(0.25, kpc / kpc_per_arcsec(z))
-    total = magnitudes(i_mag, passive_colours(rng, z))
+    total = magnitudes(i_mag, colours.draw(rng, "passive", z, filters))
     q, angle = truncated_normal(rng, 0.8, 0.13, 0.45, 0.99), float(rng.uniform(0, np.pi))
     shape = ellipticity_of(q, angle)
     index = truncated_normal(rng, 4.3, 1.2, 2.2, 7.0)
@@ -204,4 +187,4 @@ def _host(rng: np.random.Generator, z: float, sigma: float, i_mag: float, absolu
             sersic(inner, 0.55 * radius, index, shape),
             sersic(outer, 1.7 * radius, float(rng.uniform(1.0, 2.5)), envelope),
         )
-    return Host(z, sigma, total, radius, shape, parts)
+    return Host(z, sigma, i_mag, total, radius, shape, parts)

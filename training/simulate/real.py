@@ -17,9 +17,10 @@ import numpy as np
 from astropy.io import fits
 from scipy.ndimage import gaussian_filter, label, maximum_filter
 
+from lenspipe.errors import InputError
 from training.simulate import priors
+from training.simulate.instrument import Instrument
 from training.simulate.lens import SourceStamp
-from training.simulate.observe import Instrument
 from training.simulate.priors import Host
 from training.simulate.scene import magnitude
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Split = Literal["training", "calibration", "held_out"]
 
 _FOLDER = "ps1_lenses"
+_FRAME_BANDS = "grizy"
 _GROUP = "unresolved_galaxy_lens"
 _SOURCES = (
     (
@@ -89,20 +91,23 @@ def load_hosts(
     """Luminous red galaxies of the PS1 frames whose arcs nobody sees; empty where absent.
 
     data: the folder that holds `ps1_lenses/`. Lensed quasars, supernovae and every lens with a
-    visible or possible arc are left out, as are frames with a missing band.
+    visible or possible arc are left out, as are frames with a missing band. InputError: no i band.
     """
     if data is None or instrument.name != "ps1":
         return ()
+    if "i" not in instrument.bands:
+        raise InputError("bands", "i among them, for real hosts", ", ".join(instrument.bands))
     table, frames = data / _FOLDER / "ps1_catalogue.csv", data / _FOLDER / "ps1_fields_120px.h5"
     if not table.is_file() or not frames.is_file():
         return ()
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     hosts = []
+    places = [_FRAME_BANDS.index(band) for band in instrument.bands]
     with h5py.File(frames) as file:
         for index, row in enumerate(rows):
             if _is_host(row) and split_of(row["name"]) == split:
-                host = _host(row, file["images"][index, : len(instrument.bands)], instrument)
+                host = _host(row, file["images"][index][places], instrument)
                 hosts.extend([host] if host is not None else [])
     return tuple(hosts)
 
@@ -118,17 +123,18 @@ def _host(
     if not np.isfinite(counts).all() or not (exposure > 0).all():
         return None
     frame = (counts / exposure[:, None, None]).astype(np.float32)
-    peaks = find_peaks(frame[-1])
+    red = frame[instrument.bands.index("i")]
+    peaks = find_peaks(red)
     middle = (np.array(frame.shape[2:0:-1]) - 1) / 2
     distance = np.hypot(*(peaks - middle).T) if len(peaks) else np.array([np.inf])
     if distance.min() > 4.0:
         return None
-    centre, shape, radius = _moments(frame[-1], peaks[np.argmin(distance)], instrument)
+    centre, shape, radius = _moments(red, peaks[np.argmin(distance)], instrument)
     total = _aperture(frame, centre, instrument)
     if not np.isfinite(list(total.values())).all():
         return None
     rms = sky_rms(frame)
-    expected = np.array([instrument.noise[band].sky_rms for band in instrument.bands])
+    expected = np.array([instrument.sky_rms(band) for band in instrument.bands])
     if np.abs(np.log(rms / expected)).max() > np.log(_NOISE_FACTOR) or total["i"] > _FAINTEST_I_MAG:
         return None
     gain = np.array([instrument.noise[band].gain for band in instrument.bands])
@@ -268,4 +274,4 @@ def as_lens_host(rng: np.random.Generator, real: RealHost) -> Host:
     absolute = real.magnitudes["i"] - priors.distance_modulus(z)
     dex = (absolute - priors.M_I) / priors.M_SLOPE + rng.normal(0.0, _SIGMA_SCATTER_DEX)
     sigma = float(np.clip(220.0 * 10.0**dex, 180.0, 380.0))
-    return Host(z, sigma, real.magnitudes, real.radius_arcsec, real.shape, ())
+    return Host(z, sigma, real.magnitudes["i"], real.magnitudes, real.radius_arcsec, real.shape, ())

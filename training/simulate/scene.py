@@ -18,12 +18,33 @@ if TYPE_CHECKING:
 
 Bands = Sequence[str]
 
-# Half-width (pixels) of the box around a profile's centre that is sampled finely, and how finely:
-# a Sersic cusp has most of its curvature there.
+# Half-width (pixels) of the box around a profile's centre that is sampled finely: a Sersic cusp has
+# most of its curvature there.
 _CUSP_PIXELS = 3
-_CUSP_SAMPLES = 8
-# Sub-rays per pixel side where a lensed source is bright.
-_ARC_SAMPLES = 5
+# Rays that meet a part of the source where it is fainter than this part of its centre are not
+# followed by finer ones: their single sample is right to well under 1e-5 of an image's peak.
+_FAINT = 5e-6
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Samples per pixel side.
+
+    light: of unlensed profiles; cusp: in a box around the centre of each; arcs: rays where a lensed
+    source is bright (elsewhere it has one).
+    """
+
+    light: int = 2
+    cusp: int = 8
+    arcs: int = 5
+
+    @classmethod
+    def uniform(cls, samples: int) -> Sampling:
+        """The same everywhere, as lenstronomy's `supersampling_factor` has it."""
+        return cls(samples, samples, samples)
+
+
+ADAPTIVE = Sampling()
 
 
 @dataclass(frozen=True)
@@ -58,7 +79,8 @@ class Scene:
     """One object of the sky.
 
     kind: `lens` or a class of `training.simulate.contaminants`. magnitudes: band -> total AB
-    magnitude of all that belongs to the catalogue's object (a lens: host and arcs). truth: numbers
+    magnitude of all that belongs to the catalogue's object (a lens: host and arcs). i_mag: about
+    its Pan-STARRS i magnitude, whatever the survey's bands (a lens: the host's). truth: numbers
     such as theta_e_arcsec, z_lens, z_source, arc_mag_g; absent where they have no meaning.
     """
 
@@ -66,6 +88,7 @@ class Scene:
     components: tuple[Component, ...]
     magnitudes: Mapping[str, float]
     half_light_radius_arcsec: float = 0.0
+    i_mag: float = float("nan")
     points: tuple[Point, ...] = ()
     lens: Lens | None = None
     truth: Mapping[str, float] = field(default_factory=dict)
@@ -146,14 +169,14 @@ def _cusp(axis: Float64[np.ndarray, " n"], position: float) -> slice:
 
 
 def _shape_image(
-    component: Component, grid: _Grid, supersampling: int
+    component: Component, grid: _Grid, sampling: Sampling
 ) -> Float64[np.ndarray, "y x"]:
-    image = _pixels(component, grid, slice(None), slice(None), supersampling)
-    if component.profile in shapes.OWN:
+    image = _pixels(component, grid, slice(None), slice(None), sampling.light)
+    if component.profile in shapes.OWN or sampling.cusp == sampling.light:
         return image
     rows = _cusp(grid.y, component.parameters.get("center_y", 0.0))
     columns = _cusp(grid.x, component.parameters.get("center_x", 0.0))
-    image[rows, columns] = _pixels(component, grid, rows, columns, _CUSP_SAMPLES)
+    image[rows, columns] = _pixels(component, grid, rows, columns, sampling.cusp)
     return image
 
 
@@ -165,28 +188,42 @@ def _near_source(
     for part in lens.source:
         dx = bx - part.parameters.get("center_x", 0.0)
         dy = by - part.parameters.get("center_y", 0.0)
-        reach = 6.0 * shapes.radius_arcsec(part.profile, part.parameters) + margin
+        reach = margin + shapes.bright_radius_arcsec(part.profile, part.parameters, _FAINT)
         near |= dx**2 + dy**2 < reach**2
     return near
 
 
+def _source_light(
+    lens: Lens,
+    bx: Float64[np.ndarray, "*ray"],
+    by: Float64[np.ndarray, "*ray"],
+    fluxes: Float64[np.ndarray, "part band"],
+) -> Float64[np.ndarray, "band pixel"]:
+    """Flux per square arcsec of rays (pixel, sub-ray) in the source plane, mean over sub-rays."""
+    total = np.zeros((fluxes.shape[1], len(bx)))
+    for part, weights in zip(lens.source, fluxes, strict=True):
+        light = shapes.surface_brightness(part.profile, part.parameters, bx.ravel(), by.ravel())
+        total += np.outer(weights, light.reshape(len(bx), -1).mean(axis=1))
+    return total
+
+
 def _arcs(
-    lens: Lens, grid: _Grid, bands: Bands, zero_point_mag: float
+    lens: Lens, grid: _Grid, bands: Bands, zero_point_mag: float, samples: int
 ) -> Float64[np.ndarray, "band y x"]:
-    """Lensed source light: one coarse ray per pixel finds the bright pixels, which alone are
-    sampled finely. Surface brightness is kept by lensing."""
+    """Lensed source light: one ray per pixel finds the bright pixels, which alone are sampled
+    finely. Surface brightness is kept by lensing, and all bands share the rays."""
+    fluxes = np.array([band_fluxes(p.magnitudes, bands, zero_point_mag) for p in lens.source])
     xx, yy = (a.ravel() for a in np.meshgrid(grid.x, grid.y))
+    bx, by = shoot(lens.mass, xx, yy)
     centre = np.hypot(xx, yy) < 2.0 * grid.scale  # the deflection turns round within a pixel
-    chosen = np.flatnonzero(_near_source(lens, *shoot(lens.mass, xx, yy), grid.scale) | centre)
-    step = _offsets(_ARC_SAMPLES) * grid.scale
+    chosen = np.flatnonzero(_near_source(lens, bx, by, grid.scale) | centre)
+    image = _source_light(lens, bx[:, None], by[:, None], fluxes)
+    step = _offsets(samples) * grid.scale
     sy, sx = (a.ravel() for a in np.meshgrid(step, step, indexing="ij"))
-    bx, by = shoot(lens.mass, (xx[chosen, None] + sx).ravel(), (yy[chosen, None] + sy).ravel())
-    image = np.zeros((len(bands), xx.size))
-    for part in lens.source:
-        light = shapes.surface_brightness(part.profile, part.parameters, bx, by)
-        cells = light.reshape(len(chosen), -1).mean(axis=1) * grid.scale**2
-        image[:, chosen] += np.outer(band_fluxes(part.magnitudes, bands, zero_point_mag), cells)
-    return image.reshape(len(bands), len(grid.y), len(grid.x))
+    x, y = xx[chosen, None] + sx, yy[chosen, None] + sy
+    bx, by = (b.reshape(x.shape) for b in shoot(lens.mass, x.ravel(), y.ravel()))
+    image[:, chosen] = _source_light(lens, bx, by, fluxes)
+    return image.reshape(len(bands), len(grid.y), len(grid.x)) * grid.scale**2
 
 
 def _centre(shape: tuple[int, int], centre: tuple[float, float] | None) -> tuple[float, float]:
@@ -200,7 +237,7 @@ def render_light(
     pixel_scale_arcsec: float,
     zero_point_mag: float,
     *,
-    supersampling: int = 2,
+    sampling: Sampling = ADAPTIVE,
     centre: tuple[float, float] | None = None,
 ) -> Float32[np.ndarray, "band y x"]:
     """Extended light, no PSF; each profile is evaluated once for all bands.
@@ -210,7 +247,7 @@ def render_light(
     grid = _grid(shape, pixel_scale_arcsec, _centre(shape, centre))
     image = np.zeros((len(bands), *shape), dtype=np.float32)
     for component in components:
-        unit = _shape_image(component, grid, supersampling).astype(np.float32)
+        unit = _shape_image(component, grid, sampling).astype(np.float32)
         fluxes = band_fluxes(component.magnitudes, bands, zero_point_mag).astype(np.float32)
         image += fluxes[:, None, None] * unit
     return image
@@ -223,11 +260,12 @@ def render_arcs(
     pixel_scale_arcsec: float,
     zero_point_mag: float,
     *,
+    sampling: Sampling = ADAPTIVE,
     centre: tuple[float, float] | None = None,
 ) -> Float32[np.ndarray, "band y x"]:
     """The lensed source alone, no PSF; arguments as `render_light`."""
     grid = _grid(shape, pixel_scale_arcsec, _centre(shape, centre))
-    return _arcs(lens, grid, bands, zero_point_mag).astype(np.float32)
+    return _arcs(lens, grid, bands, zero_point_mag, sampling.arcs).astype(np.float32)
 
 
 def render(
@@ -237,7 +275,7 @@ def render(
     pixel_scale_arcsec: float,
     zero_point_mag: float,
     *,
-    supersampling: int = 2,
+    sampling: Sampling = ADAPTIVE,
     centre: tuple[float, float] | None = None,
 ) -> Float32[np.ndarray, "band y x"]:
     """A square stamp of a scene's extended light and arcs: flux per pixel, noiseless, no PSF.
@@ -247,9 +285,9 @@ def render(
     shape = (size_pixels, size_pixels)
     where = _centre(shape, centre)
     common = (tuple(bands), shape, pixel_scale_arcsec, zero_point_mag)
-    image = render_light(scene.components, *common, supersampling=supersampling, centre=where)
+    image = render_light(scene.components, *common, sampling=sampling, centre=where)
     if scene.lens is not None:
-        image += render_arcs(scene.lens, *common, centre=where)
+        image += render_arcs(scene.lens, *common, sampling=sampling, centre=where)
     return image
 
 
@@ -279,7 +317,7 @@ def render_onto(
     *,
     pixel_scale_arcsec: float,
     zero_point_mag: float,
-    supersampling: int = 2,
+    sampling: Sampling = ADAPTIVE,
     max_size_pixels: int = 129,
 ) -> None:
     """Add a scene's extended light to a large image in place; what falls outside is dropped.
@@ -295,7 +333,7 @@ def render_onto(
         size,
         pixel_scale_arcsec,
         zero_point_mag,
-        supersampling=supersampling,
+        sampling=sampling,
         centre=(centre[0] - x0, centre[1] - y0),
     )
     top, left = max(0, y0), max(0, x0)

@@ -113,10 +113,13 @@ def surface_brightness(
     """Light per square arcsec at (x, y) arcsec of a profile whose total flux is 1."""
     if profile in OWN:
         return OWN[profile](x, y, parameters)
-    model = _lenstronomy(profile)
-    keywords = [{**parameters, "amp": 1.0}]
-    total = float(model.total_flux(keywords)[0])
-    return np.asarray(model.surface_brightness(x, y, keywords) / total, dtype=np.float64)
+    light = _lenstronomy(profile).surface_brightness(x, y, [{**parameters, "amp": 1.0}])
+    return np.asarray(light / unit_flux(profile, parameters), dtype=np.float64)
+
+
+def unit_flux(profile: str, parameters: Parameters) -> float:
+    """Total flux of one of lenstronomy's profiles with `amp` 1."""
+    return float(_lenstronomy(profile).total_flux([{**parameters, "amp": 1.0}])[0])
 
 
 def radius_arcsec(profile: str, parameters: Parameters) -> float:
@@ -128,3 +131,16 @@ def radius_arcsec(profile: str, parameters: Parameters) -> float:
     if profile == "STAMP":
         return float(0.15 * parameters["scale"] * max(np.shape(parameters["image"])))
     return float(parameters.get("R_sersic", parameters.get("sigma", 1.0)))
+
+
+def bright_radius_arcsec(profile: str, parameters: Parameters, faintest: float) -> float:
+    """Radius beyond which a profile is below `faintest` of its central surface brightness.
+
+    Sersic profiles by Ciotti & Bertin 1999 (astro-ph/9911078), b = 2 n - 1/3; six times the radius
+    that holds half of the light for all others.
+    """
+    if profile != "SERSIC_ELLIPSE":
+        return 6.0 * radius_arcsec(profile, parameters)
+    index = parameters["n_sersic"]
+    times = (-np.log(faintest) / (2.0 * index - 1.0 / 3.0)) ** index
+    return float(parameters["R_sersic"] * times)

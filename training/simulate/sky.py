@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from training.simulate import field, paint_field
-from training.simulate.observe import load_instrument
+from training.simulate.instrument import load_instrument
 from training.simulate.paint_field import Painted, Part, TileJob, generator
 from training.simulate.population import assign_kinds
 from training.simulate.sky_catalogue import truth_table, write_catalogue
@@ -82,10 +82,10 @@ def make_sky(out: Path, seed: int, scale: Scale, workers: int = 1) -> bool:
 
 
 def generator_version() -> str:
-    """Hash of the code and the instruments that a sky follows from."""
+    """Hash of the code, the instruments and the spectra that a sky follows from."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in sorted([*here.glob("*.py"), *here.glob("instruments/*.yaml")]):
+    for path in sorted([*here.glob("*.py"), *here.glob("*/*.yaml")]):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -12,8 +12,8 @@ from jaxtyping import Int64
 
 from training.simulate import catalogue, field
 from training.simulate.catalogue import Sources
+from training.simulate.instrument import Instrument
 from training.simulate.measurement import depth
-from training.simulate.observe import Instrument
 from training.simulate.paint_field import CATALOGUE, Painted, Part, generator, observation_of
 from training.simulate.tile_pixels import Observation
 from training.simulate.tiles import Mosaic

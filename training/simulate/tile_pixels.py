@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 from scipy import ndimage
 
+from training.simulate.instrument import Instrument
 from training.simulate.observe import (
     Conditions,
-    Instrument,
     add_noise,
     convolve,
     draw_conditions,

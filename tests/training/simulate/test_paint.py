@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from training.simulate.instrument import load_instrument
 from training.simulate.lens import Visible
-from training.simulate.observe import load_instrument, typical_conditions
+from training.simulate.observe import typical_conditions
 from training.simulate.paint import crop, paint, painted_lens, real_negative
 from training.simulate.real import RealHost
 from training.simulate.scene import Component, render_light
@@ -72,7 +73,7 @@ def test_a_painted_lens_is_its_host_plus_arcs(host: RealHost) -> None:
         max_shift_pixels=2,
     )
     assert made is not None
-    image, arcs, seen = made
+    image, arcs, seen = made.image, made.arcs, made.seen
     assert arcs.truth["arc_snr_g"] >= 10.0
     assert image.shape == (3, 48, 48)
     assert seen.sky_rms is host.sky_rms

@@ -7,6 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.simulate import priors
+from training.simulate.colours import measured_filters
+
+GRI = measured_filters()
 
 
 @settings(max_examples=15, deadline=None)
@@ -36,7 +39,7 @@ def test_distances_are_astropys(z: float) -> None:
 
 def test_hosts_are_red_and_within_the_surveys_cuts() -> None:
     rng = np.random.default_rng(4)
-    hosts = [priors.draw_host(rng) for _ in range(400)]
+    hosts = [priors.draw_host(rng, GRI) for _ in range(400)]
     i_mag = np.array([h.magnitudes["i"] for h in hosts])
     g_i = np.array([h.magnitudes["g"] - h.magnitudes["i"] for h in hosts])
     assert 15.0 < i_mag.min() <= i_mag.max() < 21.5
@@ -49,7 +52,7 @@ def test_hosts_are_red_and_within_the_surveys_cuts() -> None:
 def test_a_hosts_parts_add_up_to_its_magnitudes() -> None:
     rng = np.random.default_rng(5)
     for _ in range(30):
-        host = priors.draw_host(rng)
+        host = priors.draw_host(rng, GRI)
         total = priors.combined([part.magnitudes for part in host.components])
         assert total == pytest.approx(dict(host.magnitudes), abs=1e-9)
 

@@ -144,8 +144,8 @@ def test_arcs_are_those_of_lenstronomys_image_model() -> None:
     expected = model.image(
         [mass[1]], kwargs_source=[{**light.parameters, "amp": total / unit}], unconvolved=True
     )
-    # Pixels that the coarse rays find dark are not sampled: below 2e-4 of the brightest.
-    np.testing.assert_allclose(found, expected, atol=2e-4 * float(expected.max()))
+    # Pixels that the coarse rays find dark have one sample each.
+    np.testing.assert_allclose(found, expected, atol=1e-5 * float(expected.max()))
 
 
 def test_stars_are_points_for_the_caller() -> None:

@@ -16,7 +16,7 @@ from astropy.wcs import WCS
 from lenspipe.config import load_survey
 from training.simulate import field, paint_field, population
 from training.simulate.catalogue import ROW_GROUP_ROWS
-from training.simulate.observe import load_instrument
+from training.simulate.instrument import load_instrument
 from training.simulate.scene import Point, Scene
 from training.simulate.sky import SCALES, make_sky
 from training.simulate.tile_pixels import MARGIN_PIXELS, expose, lay_point
