@@ -22,7 +22,8 @@ from lenspipe.models.card import Threshold
 from lenspipe.models.ensemble import EnsembleDescription, describe_ensemble
 from lenspipe.score.groups import GroupCount, count_group, passing_text
 from lenspipe.score.score_cutouts import read_catalogue, score_cutouts
-from training.simulate.real import name_of, split_of
+from training.simulate.hosts.ps1 import name_of
+from training.simulate.real import split_of
 
 ROOT = Path(__file__).parents[1]
 FPRS = (1e-2, 1e-3)

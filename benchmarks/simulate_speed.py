@@ -23,13 +23,12 @@ from typing import Any
 import numpy as np
 from lenstronomy.SimulationAPI.sim_api import SimAPI
 
+from training.simulate.instrument import Instrument, load_instrument
 from training.simulate.lens import draw_lens
 from training.simulate.observe import (
     Conditions,
-    Instrument,
     convolve,
     draw_conditions,
-    load_instrument,
 )
 from training.simulate.scene import ADAPTIVE, Component, Sampling, Scene, flux, render
 from training.simulate.shapes import unit_flux

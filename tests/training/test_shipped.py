@@ -11,8 +11,8 @@ from lenspipe.models import zoo
 from lenspipe.models.card import read_card
 from lenspipe.models.ensemble_file import describe_ensemble
 from training.recipe import MemberRecipe, load_ensemble, load_member, load_recipe
+from training.simulate.hosts import load_hosts
 from training.simulate.instrument import load_instrument
-from training.simulate.real import load_hosts
 
 RECIPES = Path(training.__file__).parent / "recipes"
 NETWORKS = sorted(zoo.folder().glob("*.onnx"))

@@ -23,6 +23,7 @@ from lenspipe.errors import InputError
 from lenspipe.problems import first_problem
 from training.simulate import colours, contaminants, defects, paint, priors
 from training.simulate.aim import Aim, Brightness, ThetaE, draw_aim
+from training.simulate.hosts import load_hosts
 from training.simulate.instrument import Instrument, load_instrument
 from training.simulate.lens import NoSuchLensError, SourceStamp, Visible, draw_lens
 from training.simulate.observe import (
@@ -37,7 +38,7 @@ from training.simulate.observe import (
 )
 from training.simulate.parts import Rows
 from training.simulate.passband import Filters
-from training.simulate.real import RealHost, Split, load_hosts, load_sources
+from training.simulate.real import RealHost, Split, load_sources
 from training.simulate.scene import Point, Scene, point_fluxes, render, render_onto
 
 if TYPE_CHECKING:
@@ -209,9 +210,9 @@ class Generator:
         if recipe.snr_band not in instrument.bands:
             raise InputError("snr_band", f"one of {instrument.bands}", repr(recipe.snr_band))
         data = Path(recipe.data) if recipe.data else None
-        return cls(
-            recipe, instrument, load_hosts(data, instrument, recipe.hosts), load_sources(data)
-        )
+        least = recipe.size_pixels + 2 * recipe.max_shift_pixels
+        hosts = load_hosts(data, instrument, recipe.hosts, least)
+        return cls(recipe, instrument, hosts, load_sources(data))
 
     @property
     def visible(self) -> Visible:

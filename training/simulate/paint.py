@@ -12,7 +12,7 @@ from training.simulate import real
 from training.simulate.aim import NATURAL, Aim
 from training.simulate.instrument import Instrument
 from training.simulate.lens import Arcs, SourceStamp, Visible, draw_arcs
-from training.simulate.observe import Conditions, draw_conditions
+from training.simulate.observe import Conditions, draw_conditions, fwhm_pixels
 from training.simulate.real import RealHost
 
 if TYPE_CHECKING:
@@ -62,9 +62,14 @@ def crop(
 
 
 def conditions_of(rng: np.random.Generator, host: RealHost, instrument: Instrument) -> Conditions:
-    """The host's own noise; its seeing is drawn, for its frame need not hold a star."""
+    """The host's own noise, and its own PSF where the survey gives it; else the seeing is drawn,
+    for its frame need not hold a star."""
     drawn = draw_conditions(rng, instrument)
-    return replace(drawn, sky_rms=host.sky_rms, electrons=host.electrons)
+    own = replace(drawn, sky_rms=host.sky_rms, electrons=host.electrons)
+    if host.psf is None:
+        return own
+    fwhm = np.array([fwhm_pixels(psf) for psf in host.psf]) * instrument.pixel_scale_arcsec
+    return replace(own, psf=host.psf, fwhm_arcsec=fwhm, ellipticity=np.zeros((len(fwhm), 2)))
 
 
 def paint(

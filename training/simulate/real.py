@@ -1,23 +1,19 @@
-"""Real galaxies for training: Pan-STARRS1 hosts and negatives, HST galaxies as source light.
+"""Real galaxies for training: what is measured of hosts, and HST galaxies as source light.
 
 Each host belongs to training or to evaluation by the SHA-256 of its name, for good.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import h5py
 import numpy as np
 from astropy.io import fits
 from scipy.ndimage import gaussian_filter, label, maximum_filter
 
-from lenspipe.errors import InputError
 from training.simulate import priors
 from training.simulate.instrument import Instrument
 from training.simulate.lens import SourceStamp
@@ -29,9 +25,6 @@ if TYPE_CHECKING:
 
 Split = Literal["training", "calibration", "held_out"]
 
-_FOLDER = "ps1_lenses"
-_FRAME_BANDS = "grizy"
-_GROUP = "unresolved_galaxy_lens"
 _SOURCES = (
     (
         "hst_cosmos/paltas/real_galaxy_images_23.5_n1.fits",
@@ -46,7 +39,9 @@ _APERTURE_ARCSEC = 4.0
 # A frame whose noise differs from the survey's median by more than this factor in any band is not
 # on the zero point that its exposure time says, or holds a defect.
 _NOISE_FACTOR = 1.7
-_FAINTEST_I_MAG = 20.8
+FAINTEST_I_MAG = 20.8
+# How far from its place a galaxy may be found, and from where on another one is its own source.
+_NEAR_PIXELS, _APART_ARCSEC = 4.0, 4.0
 # Velocity dispersion from luminosity scatters by this much (dex) about the inverse relation.
 _SIGMA_SCATTER_DEX = 0.06
 
@@ -56,8 +51,8 @@ class RealHost:
     """A real galaxy in its frame.
 
     frame: (band, y, x) flux at the instrument's zero point; centre (x, y) and neighbours (n, 2) of
-    (x, y) in pixels; shape (e1, e2); electrons per flux unit, sky_rms per band; redshift may be
-    nan.
+    (x, y) in pixels; shape (e1, e2); electrons per flux unit, sky_rms per band; redshift and
+    velocity dispersion (km/s) may be nan; psf: images that sum to 1 where the survey gives them.
     """
 
     name: str
@@ -70,6 +65,8 @@ class RealHost:
     redshift: float
     sky_rms: Float64[np.ndarray, " band"]
     electrons: Float64[np.ndarray, " band"]
+    sigma_km_s: float = float("nan")
+    psf: Float32[np.ndarray, "band py px"] | None = None
 
 
 def split_of(name: str) -> Split:
@@ -80,76 +77,48 @@ def split_of(name: str) -> Split:
     return sides[digest[-1] % 4]
 
 
-def name_of(row: Mapping[str, str]) -> str:
-    """What an object of the PS1 frames is called; its folder where the catalogue has no name."""
-    return row["name"] or row["folder"]
-
-
-def load_hosts(
-    data: Path | None, instrument: Instrument, split: Split = "training"
-) -> tuple[RealHost, ...]:
-    """Luminous red galaxies of the PS1 frames whose arcs nobody sees; empty where absent.
-
-    data: the folder that holds `ps1_lenses/`. Lensed quasars, supernovae and every lens with a
-    visible or possible arc are left out, as are frames with a missing band. InputError: no i band.
-    """
-    if data is None or instrument.name != "ps1":
-        return ()
-    if "i" not in instrument.bands:
-        raise InputError("bands", "i among them, for real hosts", ", ".join(instrument.bands))
-    table, frames = data / _FOLDER / "ps1_catalogue.csv", data / _FOLDER / "ps1_fields_120px.h5"
-    if not table.is_file() or not frames.is_file():
-        return ()
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    hosts = []
-    places = [_FRAME_BANDS.index(band) for band in instrument.bands]
-    with h5py.File(frames) as file:
-        for index, row in enumerate(rows):
-            if _is_host(row) and split_of(row["name"]) == split:
-                host = _host(row, file["images"][index][places], instrument)
-                hosts.extend([host] if host is not None else [])
-    return tuple(hosts)
-
-
-def _is_host(row: dict[str, str]) -> bool:
-    return row["group"] == _GROUP and row["arc_visible_by_eye"] == "no"
-
-
-def _host(
-    row: dict[str, str], counts: Float32[np.ndarray, "band y x"], instrument: Instrument
+def measured_host(
+    name: str,
+    frame: Float32[np.ndarray, "band y x"],
+    instrument: Instrument,
+    *,
+    electrons: Float64[np.ndarray, " band"],
+    rms: Float64[np.ndarray, " band"] | None = None,
+    at: tuple[float, float] | None = None,
+    faintest_i_mag: float = FAINTEST_I_MAG,
+    redshift: float = float("nan"),
+    sigma_km_s: float = float("nan"),
+    psf: Float32[np.ndarray, "band py px"] | None = None,
 ) -> RealHost | None:
-    exposure = np.array([float(row[f"exptime_{band}"]) for band in instrument.bands])
-    if not np.isfinite(counts).all() or not (exposure > 0).all():
-        return None
-    frame = (counts / exposure[:, None, None]).astype(np.float32)
+    """The galaxy of a frame that stands within four pixels of `at` (x, y), default its middle.
+
+    None where there is none or it is fainter than faintest_i_mag. frame: flux at the instrument's
+    zero point; rms: of the sky; None: measured between the frame's sources, and None is returned
+    where that is not the survey's; the rest as in `RealHost`.
+    """
     red = frame[instrument.bands.index("i")]
     peaks = find_peaks(red)
-    middle = (np.array(frame.shape[2:0:-1]) - 1) / 2
+    middle = np.array(at) if at else (np.array(frame.shape[2:0:-1]) - 1) / 2
     distance = np.hypot(*(peaks - middle).T) if len(peaks) else np.array([np.inf])
-    if distance.min() > 4.0:
+    if not np.isfinite(frame).all() or distance.min() > _NEAR_PIXELS:
         return None
     centre, shape, radius = _moments(red, peaks[np.argmin(distance)], instrument)
     total = _aperture(frame, centre, instrument)
-    if not np.isfinite(list(total.values())).all():
+    if rms is None:
+        rms = sky_rms(frame)
+        if not _is_the_surveys(rms, instrument):
+            return None
+    if not np.isfinite(list(total.values())).all() or total["i"] > faintest_i_mag:
         return None
-    rms = sky_rms(frame)
-    expected = np.array([instrument.sky_rms(band) for band in instrument.bands])
-    if np.abs(np.log(rms / expected)).max() > np.log(_NOISE_FACTOR) or total["i"] > _FAINTEST_I_MAG:
-        return None
-    gain = np.array([instrument.noise[band].gain for band in instrument.bands])
+    others = peaks[distance > _APART_ARCSEC / instrument.pixel_scale_arcsec]
     return RealHost(
-        name_of(row),
-        frame,
-        centre,
-        peaks[distance > 16.0],
-        total,
-        radius,
-        shape,
-        float(row["z_lens"] or "nan"),
-        rms,
-        exposure * gain,
+        name, frame, centre, others, total, radius, shape, redshift, rms, electrons, sigma_km_s, psf
     )
+
+
+def _is_the_surveys(rms: Float64[np.ndarray, " band"], instrument: Instrument) -> bool:
+    expected = np.array([instrument.sky_rms(band) for band in instrument.bands])
+    return bool(np.abs(np.log(rms / expected)).max() < np.log(_NOISE_FACTOR))
 
 
 def sky_rms(frame: Float32[np.ndarray, "band y x"]) -> Float64[np.ndarray, " band"]:
@@ -267,11 +236,16 @@ def clean_stamp(image: Float32[np.ndarray, "y x"], noise_variance: float) -> Sou
 
 
 def as_lens_host(rng: np.random.Generator, real: RealHost) -> Host:
-    """What a lens model needs of a real galaxy: redshift (drawn where unknown) and a velocity
-    dispersion from its luminosity, within 180 to 380 km/s. Light is the frame itself."""
+    """What a lens model needs of a real galaxy, whose light is the frame itself.
+
+    Redshift, drawn where unknown; velocity dispersion, measured, or from its luminosity within 180
+    to 380 km/s.
+    """
     known = 0.05 < real.redshift < 0.75
     z = real.redshift if known else priors.truncated_normal(rng, 0.4, 0.12, 0.1, 0.7)
-    absolute = real.magnitudes["i"] - priors.distance_modulus(z)
-    dex = (absolute - priors.M_I) / priors.M_SLOPE + rng.normal(0.0, _SIGMA_SCATTER_DEX)
-    sigma = float(np.clip(220.0 * 10.0**dex, 180.0, 380.0))
+    sigma = real.sigma_km_s
+    if not sigma > 0:
+        absolute = real.magnitudes["i"] - priors.distance_modulus(z)
+        dex = (absolute - priors.M_I) / priors.M_SLOPE + rng.normal(0.0, _SIGMA_SCATTER_DEX)
+        sigma = float(np.clip(220.0 * 10.0**dex, 180.0, 380.0))
     return Host(z, sigma, real.magnitudes["i"], real.magnitudes, real.radius_arcsec, real.shape, ())

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from training.simulate import real
+from training.simulate.hosts import load_hosts
 from training.simulate.instrument import load_instrument
 
 PS1 = load_instrument("ps1")
 
 
 def test_without_data_there_are_no_hosts_and_no_sources(tmp_path: Path) -> None:
-    assert real.load_hosts(None, PS1) == ()
-    assert real.load_hosts(tmp_path, PS1) == ()
+    assert load_hosts(None, PS1) == ()
+    assert load_hosts(tmp_path, PS1) == ()
     assert real.load_sources(None) == ()
     assert real.load_sources(tmp_path) == ()
 
@@ -61,13 +62,13 @@ def test_a_faint_stamp_is_no_source() -> None:
 
 @pytest.mark.data
 def test_only_red_galaxies_of_ones_own_split_are_hosts(data: Path) -> None:
-    training = real.load_hosts(data, PS1)
-    held_out = real.load_hosts(data, PS1, "held_out")
+    training = load_hosts(data, PS1)
+    held_out = load_hosts(data, PS1, "held_out")
     with (data / "ps1_lenses" / "ps1_catalogue.csv").open(encoding="utf-8") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
     assert len(training) > 40
     assert len(held_out) > 12
-    kept_for_thresholds = real.load_hosts(data, PS1, "calibration")
+    kept_for_thresholds = load_hosts(data, PS1, "calibration")
     names = [h.name for h in (*training, *kept_for_thresholds, *held_out)]
     assert all(names)
     assert len(set(names)) == len(names)
@@ -82,7 +83,7 @@ def test_only_red_galaxies_of_ones_own_split_are_hosts(data: Path) -> None:
 
 @pytest.mark.data
 def test_noise_of_real_frames_is_that_of_the_instrument(data: Path) -> None:
-    hosts = real.load_hosts(data, PS1)
+    hosts = load_hosts(data, PS1)
     median = np.median([host.sky_rms for host in hosts], axis=0)
     stated = [PS1.sky_rms(band) for band in PS1.bands]
     # Frames hold faint galaxies that the corners do not.
