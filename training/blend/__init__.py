@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from lenspipe import blenders, registry
 from lenspipe.problems import first_problem
 
-HELPERS = ("calibration", "logistic_fit")
+HELPERS = ("calibration", "diversity", "logistic_fit")
 
 
 def names() -> list[str]:
