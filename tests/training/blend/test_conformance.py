@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from lenspipe import blenders
@@ -11,6 +12,8 @@ from lenspipe.models.calibrate import calibrate as apply_calibration
 from training import blend
 from training.blend.calibration import calibrate
 from training.blend.logistic_fit import logistic_fit
+from training.blend.onnx_graph import blend_graph
+from training.blend.ridge import deal
 from training.metrics import Curve
 
 
@@ -37,7 +40,7 @@ def test_the_blend_ranks_better_than_its_members_on_average(name: str) -> None:
     assert Curve(scores, truth).auroc() > np.mean(singles)
 
 
-@pytest.mark.parametrize("name", ["weighted_mean", "logistic"])
+@pytest.mark.parametrize("name", ["weighted_mean", "logistic", "ridge"])
 def test_a_fitted_blend_beats_the_best_member(name: str) -> None:
     logits, positive = members()
     options = blend.fit(name, {}, logits, positive)
@@ -49,6 +52,63 @@ def test_a_fitted_blend_beats_the_best_member(name: str) -> None:
 def test_unknown_parameters_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"blender\.parameters\.typo"):
         blend.fit(name, {"typo": 1}, *members())
+
+
+@pytest.mark.parametrize("name", blend.names())
+def test_arrays_and_onnx_give_the_same_score(name: str) -> None:
+    """Both sum in float64 and round once, so that they differ by one float32 rounding at most; the
+    absolute part is float64's own rounding where a sum of logits of up to 100 cancels to nought."""
+    logits, positive = members()
+    options = blend.fit(name, {}, logits, positive)
+    draw = np.random.default_rng(2)
+    many = draw.uniform(-100, 100, (500, 3)).astype(np.float32)
+    many[7, 1] = np.nan
+    model = blend_graph(options, 3).SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (found,) = session.run(["score"], {"logits": many})
+    wanted = blenders.blend(many, options)
+    np.testing.assert_allclose(found, wanted, rtol=1.2e-7, atol=1e-12)
+    assert np.flatnonzero(np.isnan(found)).tolist() == [7]
+
+
+def test_a_graph_for_another_number_of_members_is_refused() -> None:
+    options = blenders.parse({"kind": "logistic", "weights": [1.0, 2.0]}, 2)
+    with pytest.raises(InputError, match=r"blender\.weights"):
+        blend_graph(options, 3)
+
+
+def test_ridge_is_scikit_learns() -> None:
+    from sklearn.linear_model import Ridge
+
+    logits, positive = members()
+    parameters = {"strengths": [0.3], "clip": 2.0, "non_negative": False}
+    options = blend.fit("ridge", parameters, logits, positive).model_dump()
+    wanted = Ridge(alpha=0.3 * len(logits)).fit(np.clip(logits, -2, 2), np.where(positive, 2, -2))
+    np.testing.assert_allclose(options["weights"], wanted.coef_, rtol=1e-5)
+    assert options["intercept"] == pytest.approx(wanted.intercept_, rel=1e-5)
+
+
+def test_ridge_chooses_its_strength_by_folds_that_hold_both_classes() -> None:
+    """Few sources and many members that say nothing: a stronger pull predicts better."""
+    draw = np.random.default_rng(3)
+    positive = np.arange(40) % 2 == 0
+    noise = draw.normal(size=(40, 20))
+    noise[:, 0] += positive
+    weak, strong, chosen = (
+        np.abs(blend.fit("ridge", {"strengths": s, "non_negative": False}, noise, positive).weights)
+        for s in ([1e-4], [10.0], [1e-4, 10.0])
+    )
+    assert chosen.max() == strong.max() < weak.max()
+    assert deal(positive, 5).tolist()[:6] == [0, 0, 1, 1, 2, 2]
+    with pytest.raises(InputError, match="folds"):
+        blend.fit("ridge", {"folds": 21}, noise, positive)
+
+
+def test_ridge_gives_a_member_that_is_mistaken_no_weight_below_zero() -> None:
+    logits, positive = members()
+    logits[:, 2] = -logits[:, 0] + logits[:, 1]
+    assert min(blend.fit("ridge", {}, logits, positive).weights) == 0.0
+    assert min(blend.fit("ridge", {"non_negative": False}, logits, positive).weights) < 0.0
 
 
 def test_logistic_fit_is_scikit_learns() -> None:
