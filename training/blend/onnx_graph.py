@@ -31,14 +31,18 @@ def blend_graph(options: blenders.BlenderOptions, members: int) -> onnx.ModelPro
     """The blend of so many members' logits; InputError where the options are for another number."""
     options.check_members(members)
     module = registry.load(package, options.kind, "blender.kind", package.HELPERS)
-    nodes = [
-        helper.make_node("Cast", ["logits"], [WIDE], to=TensorProto.DOUBLE),
-        *module.nodes(options, members),
-        helper.make_node("Cast", [BLENDED], ["score"], to=TensorProto.FLOAT),
-    ]
+    return whole(module.nodes(options, members), members)
+
+
+def whole(nodes: Sequence[NodeProto], members: int) -> onnx.ModelProto:
+    """A blender's own nodes as a model."""
     graph = helper.make_graph(
-        nodes,
-        options.kind,
+        [
+            helper.make_node("Cast", ["logits"], [WIDE], to=TensorProto.DOUBLE),
+            *nodes,
+            helper.make_node("Cast", [BLENDED], ["score"], to=TensorProto.FLOAT),
+        ],
+        "blend",
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", members])],
         [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["batch"])],
     )
