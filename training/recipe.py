@@ -179,7 +179,7 @@ class EnsembleRecipe(Common):
     task: Literal["ensemble"]
     members: tuple[str, ...] = Field(min_length=1)
     blender: Named = Named(name="logistic")
-    calibration: Literal["platt", "isotonic"] = "platt"
+    calibration: Literal["temperature", "platt", "isotonic"] = "platt"
 
 
 Recipe = MemberRecipe | EnsembleRecipe

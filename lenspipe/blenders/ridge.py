@@ -1,4 +1,4 @@
-"""Stacking by ridge regression on the members' logits (Hoerl & Kennard 1970, Technometrics 12, 55)."""
+"""Stacking by ridge regression on the the logits (Hoerl & Kennard 1970, Technometrics 12, 55)."""
 
 from __future__ import annotations
 

@@ -92,6 +92,19 @@ class EnsembleDescription:
         """The members' names, in the order of the score columns."""
         return tuple(member.name for member in self.members)
 
+    def prevalence(self, wanted: float | None) -> float | None:
+        """Fraction of lenses that probabilities hold at: what is wanted, or the calibration's own.
+
+        InputError where one is wanted and there is no calibration to bring there, or it is no
+        fraction.
+        """
+        if wanted is not None and not 0.0 < wanted < 1.0:
+            raise InputError("prevalence", "a fraction between 0 and 1", wanted)
+        own = self.spec.calibration.prevalence if self.spec.calibration else None
+        if wanted is not None and own is None:
+            raise InputError("prevalence", f"a calibration in {self.name}", "none")
+        return own if wanted is None else wanted
+
     def threshold(self, fpr: float) -> Threshold:
         """The listed threshold of that false-positive rate; InputError lists those there are."""
         for threshold in self.spec.thresholds:

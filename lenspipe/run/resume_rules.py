@@ -65,6 +65,12 @@ RULES: tuple[ResumeRule, ...] = (
     ResumeRule("survey.photometry", "`photometry`, any key", "refused", "other rows are selected"),
     ResumeRule("survey.cutouts", "`cutouts`, any key", "refused", "other pixels, other scores"),
     ResumeRule("survey.ensemble", "`ensemble`", "refused", "another name is another model"),
+    ResumeRule(
+        "survey.prevalence",
+        "`prevalence`",
+        "refused",
+        "probabilities that are written hold at the old one",
+    ),
     ResumeRule("survey.candidates", "`candidates`, any key", "accepted", "published anew"),
     ResumeRule("survey.publish", "`publish`, any key", "accepted", "published anew"),
     ResumeRule(

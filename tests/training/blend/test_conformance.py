@@ -10,7 +10,7 @@ from lenspipe import blenders
 from lenspipe.errors import InputError
 from lenspipe.models.calibrate import calibrate as apply_calibration
 from training import blend
-from training.blend.calibration import calibrate
+from training.blend.calibration import Kind, calibrate
 from training.blend.logistic_fit import logistic_fit
 from training.blend.onnx_graph import blend_graph
 from training.blend.ridge import deal
@@ -128,15 +128,51 @@ def test_bounds_keep_weights_from_falling_below_zero() -> None:
     assert (weights >= 0).all()
 
 
-@pytest.mark.parametrize("kind", ["platt", "isotonic"])
-def test_calibrated_probabilities_are_frequencies(kind: str) -> None:
-    logits, positive = members(n=20_000)
-    fitted = calibrate(kind, logits[:, 0], positive)  # type: ignore[arg-type] # two literals
-    held, truth = members(seed=1, n=20_000)
-    probability = apply_calibration(held[:, 0], fitted)
+def scores(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of which 3 · score + log(1/3) is the logit, a quarter of them of lenses."""
+    logits, positive = members(seed, 20_000)
+    return logits[:, 0], positive
+
+
+@pytest.mark.parametrize("kind", ["temperature", "platt", "isotonic"])
+def test_calibrated_probabilities_are_frequencies(kind: Kind) -> None:
+    shift = np.log(1 / 3) / 3.0 if kind == "temperature" else 0.0  # it has no intercept
+    values, positive = scores(0)
+    fitted = calibrate(kind, values + shift, positive)
+    held, truth = scores(1)
+    probability = apply_calibration(held + shift, fitted)
     assert fitted.prevalence == pytest.approx(0.25)
     for low in (0.0, 0.2, 0.4, 0.6, 0.8):
         inside = (probability >= low) & (probability < low + 0.2)
         # At least 300 sources per bin: the fraction scatters by at most 0.029.
         assert inside.sum() > 300
         assert truth[inside].mean() == pytest.approx(probability[inside].mean(), abs=0.07)
+
+
+def test_a_temperature_is_found_again() -> None:
+    values, positive = scores(0)
+    fitted = calibrate("temperature", values + np.log(1 / 3) / 3.0, positive)
+    assert fitted.slope == pytest.approx(3.0, rel=0.03)
+    assert fitted.intercept == 0.0
+
+
+def test_ends_of_an_isotonic_curve_are_as_sure_as_the_set_allows() -> None:
+    """10 non-lenses, a mixed middle, 20 lenses: 1 in 12 at one end, 21 in 22 at the other."""
+    values = np.arange(40, dtype=np.float32)
+    positive = np.r_[np.zeros(10, bool), np.tile([True, False], 5), np.ones(20, bool)]
+    fitted = calibrate("isotonic", values, positive)
+    found = apply_calibration(np.array([-99.0, 99.0], np.float32), fitted, prevalence=1e-4)
+    odds = np.array([1 / 11, 21.0]) * (1e-4 / (1 - 1e-4)) * (15 / 25)
+    np.testing.assert_allclose(found, odds / (1 + odds), rtol=1e-5)
+
+
+def test_an_isotonic_curve_without_a_middle_still_rises() -> None:
+    positive = np.arange(8) >= 4
+    fitted = calibrate("isotonic", np.arange(8, dtype=np.float32), positive)
+    assert (fitted.probabilities[0], fitted.probabilities[-1]) == pytest.approx((1 / 6, 5 / 6))
+
+
+def test_scores_that_fall_with_the_lenses_are_refused() -> None:
+    values, positive = scores(0)
+    with pytest.raises(InputError, match="higher for lenses"):
+        calibrate("platt", -values, positive)
