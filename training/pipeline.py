@@ -95,7 +95,10 @@ def make_ensemble(
     metrics = stages.judge_ensemble(recipe, members, blended, work)
     logger.info("%s: %s", recipe.name, in_words(metrics))
     real = stages.seen(recipe, members, work)
-    return stages.export_ensemble(recipe, blended, metrics, real, zoo)
+    path = stages.export_ensemble(recipe, blended, metrics, real, zoo)
+    if recipe.cascade is not None:
+        stages.time_cascade(recipe, recipe.cascade, path, work)
+    return path
 
 
 def members_of(recipe: EnsembleRecipe, known: dict[str, MemberRecipe]) -> tuple[MemberRecipe, ...]:

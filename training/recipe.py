@@ -21,6 +21,7 @@ from lenspipe.cutouts.base import Block
 from lenspipe.errors import InputError
 from lenspipe.problems import first_problem
 from lenspipe.yaml_file import read_yaml
+from training.blend.cascade import CascadeChoice
 
 SPLITS = ("train", "validation", "calibration", "test")
 
@@ -174,12 +175,21 @@ class MemberRecipe(Common):
 
 
 class EnsembleRecipe(Common):
-    """Several members as one. members: names of recipes beside this one."""
+    """Several members as one. members: names of recipes beside this one. cascade: whether one of
+    them looks first."""
 
     task: Literal["ensemble"]
     members: tuple[str, ...] = Field(min_length=1)
     blender: Named = Named(name="logistic")
     calibration: Literal["temperature", "platt", "isotonic"] = "platt"
+    cascade: CascadeChoice | None = None
+
+    @model_validator(mode="after")
+    def _first(self) -> EnsembleRecipe:
+        if self.cascade and self.cascade.first not in ("auto", *self.members):
+            known = ", ".join(self.members)
+            raise ValueError(f"expected `cascade.first` auto or one of {known}")
+        return self
 
 
 Recipe = MemberRecipe | EnsembleRecipe

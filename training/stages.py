@@ -5,6 +5,7 @@ A file's name holds the hash of what made it: a changed recipe makes new files a
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,23 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from lenspipe import blenders
 from lenspipe.errors import InputError
 from lenspipe.models.card import Calibration, Feature, Metric, ModelCard, Threshold
+from lenspipe.models.ensemble_file import Cascade, describe_ensemble
 from training import blend, fit
 from training.blend.calibration import calibrate
+from training.blend.cascade import (
+    CascadeChoice,
+    cascaded,
+    fit_cascade,
+    judge_cascade,
+    seconds_per_image,
+    time_ratio,
+)
+from training.blend.diversity import diversity
 from training.data import Examples, load_images, load_table, measure_features, real_objects
 from training.evaluate import card_metrics, evaluate, thresholds_of, write_report
 from training.export import (
@@ -34,6 +45,8 @@ from training.unseen import LEARNT_FROM, check_unseen
 logger = logging.getLogger(__name__)
 # Stamps that torch and ONNX are compared on at every export.
 PARITY_ROWS = 256
+# Stamps that networks are timed on.
+TIMED_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -170,20 +183,45 @@ class Blended:
     blender: blenders.BlenderOptions
     calibration: Calibration
     thresholds: tuple[Threshold, ...]
+    cascade: Cascade | None = None
+
+    def scores(
+        self, names: Sequence[str], columns: Float[np.ndarray, "n member"]
+    ) -> Float32[np.ndarray, " n"]:
+        """What rows rank by, from all members' logits, with the cascade where there is one."""
+        whole = blenders.blend(columns, self.blender)
+        return whole if self.cascade is None else cascaded(self.cascade, names, columns, whole)
 
 
 def fit_blend(recipe: EnsembleRecipe, members: Sequence[MemberRecipe], work: Workspace) -> Blended:
-    """Blender, calibration and thresholds from the calibration set."""
+    """Blender, cascade, calibration and thresholds from the calibration set."""
     check_unseen(recipe, members)
-    positive = examples(recipe, "calibration", work).positive
+    held = examples(recipe, "calibration", work)
     columns = _columns(recipe, members, "calibration", work)
-    blender = blend.fit(recipe.blender.name, recipe.blender.parameters, columns, positive)
-    scores = blenders.blend(columns, blender)
+    blender = blend.fit(recipe.blender.name, recipe.blender.parameters, columns, held.positive)
+    scores, cascade = blenders.blend(columns, blender), None
+    if recipe.cascade is not None:
+        graphs = {member.name: work.graph(member) for member in members}
+        seconds = seconds_per_image(graphs, held.inputs[:TIMED_ROWS])
+        cascade = fit_cascade(
+            recipe.cascade, recipe.members, columns, scores, held.positive, seconds, recipe.fprs
+        )
+        logger.info("%s: cascade %s", recipe.name, cascade)
+        scores = cascaded(cascade, recipe.members, columns, scores)
+    thresholds = thresholds_of(scores, held.positive, recipe.fprs)
+    _check_above(cascade, thresholds)
     return Blended(
-        blender,
-        calibrate(recipe.calibration, scores, positive),
-        thresholds_of(scores, positive, recipe.fprs),
+        blender, calibrate(recipe.calibration, scores, held.positive), thresholds, cascade
     )
+
+
+def _check_above(cascade: Cascade | None, thresholds: Sequence[Threshold]) -> None:
+    """InputError where a threshold lies among the rows that the cascade stops."""
+    low = [t.fpr for t in thresholds if cascade is not None and t.score <= cascade.floor]
+    if low:
+        raise InputError(
+            "cascade", f"one that asks all members for more than {max(low):g} of non-lenses", "less"
+        )
 
 
 def judge_ensemble(
@@ -192,8 +230,19 @@ def judge_ensemble(
     """Figures of the ensemble, and a page with its members beside it, from the test set."""
     test = examples(recipe, "test", work)
     columns = _columns(recipe, members, "test", work)
-    scores = {recipe.name: blenders.blend(columns, blended.blender)}
+    scores = {recipe.name: blended.scores(recipe.members, columns)}
     reports = {recipe.name: evaluate(scores[recipe.name], test, blended.thresholds)}
+    fpr = max(recipe.fprs)
+    reports[recipe.name]["diversity"] = diversity(columns, test.positive, recipe.members, fpr)
+    if blended.cascade is not None and recipe.cascade is not None:
+        reports[recipe.name]["cascade"] = judge_cascade(
+            recipe.cascade,
+            blended.cascade,
+            recipe.members,
+            columns,
+            blenders.blend(columns, blended.blender),
+            test.positive,
+        ).as_dict()
     for member in members:
         scores[member.name] = logits(member, recipe, "test", work)
         held = logits(member, recipe, "calibration", work)
@@ -222,11 +271,30 @@ def export_ensemble(
         "blender": blended.blender.model_dump(mode="json"),
         "calibration": blended.calibration.model_dump(mode="json", exclude_defaults=True),
         "thresholds": [t.model_dump(mode="json") for t in blended.thresholds],
+        **({"cascade": blended.cascade.model_dump(mode="json")} if blended.cascade else {}),
         "metrics": {name: metric.model_dump(mode="json") for name, metric in metrics.items()},
         "seen": list(real),
     }
     path = zoo / f"{recipe.name}.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False, width=100), encoding="utf-8")
+    return path
+
+
+def time_cascade(
+    recipe: EnsembleRecipe, choice: CascadeChoice, ensemble: Path, work: Workspace
+) -> Path:
+    """Time of the cascade over that of all members, on test stamps at the stated prevalence, as
+    `cascade.json` beside the evaluation."""
+    test = examples(recipe, "test", work)
+    draw = np.random.default_rng(0)
+    lenses = round(TIMED_ROWS * choice.prevalence)
+    groups = ((test.positive, lenses), (~test.positive, TIMED_ROWS - lenses))
+    rows = np.concatenate([draw.choice(np.flatnonzero(kind), n) for kind, n in groups])
+    [name] = [spec.name for spec in describe_ensemble(str(ensemble)).inputs]
+    found = time_ratio(ensemble, {name: test.inputs[rows]})
+    path = work.report(recipe) / "cascade.json"
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    logger.info("%s: cascade takes %.3f of the time", recipe.name, found["time_ratio_median"])
     return path
 
 

@@ -16,7 +16,6 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from lenspipe import blenders
 from lenspipe.errors import InputError
 from lenspipe.models import self_test
 from lenspipe.models.card import ModelCard, read_card
@@ -119,6 +118,7 @@ def toy_recipes() -> list[dict[str, Any]]:
             "simulate": common["simulate"],
             "splits": shared,
             "members": ["toy-plain", "toy-group"],
+            "cascade": {"first": "toy-plain", "tpr_loss": 0.05, "fpr": 0.05},
             "fprs": [0.05],
         },
     ]
@@ -211,15 +211,15 @@ def test_photometry_features_carry_the_training_sets_mean_and_scale(made: Made) 
 
 
 def test_production_reads_the_ensemble_and_scores_as_training_did(made: Made) -> None:
-    """Of the ensemble's scores, within float32: the same graphs and the same blender."""
-    from lenspipe.models.ensemble_file import describe_ensemble
+    """Of the ensemble's scores, within float32: the same graphs, blender and cascade."""
+    from lenspipe.models.ensemble import load_ensemble
 
     root, work, recipes = made
-    described = describe_ensemble(str(root / "zoo" / "toy-gri.yaml"))
+    ensemble = load_ensemble(str(root / "zoo" / "toy-gri.yaml"), provider="cpu")
+    described = ensemble.description
     assert described.member_names == ("toy-plain", "toy-group")
     test = load_images(work.data(the(recipes, "toy-plain"), "test"))
-    logits = np.stack([onnx_logits(m.path, test.inputs, threads=1) for m in described.members], 1)
-    scores = blenders.blend(logits, described.blender)
+    scores = ensemble.score({"image": test.inputs}).score
     above = (scores > described.threshold(0.05).score)[~test.positive].mean()
     report = json.loads((work.root / "reports" / "toy-gri" / "evaluation.json").read_text())
     found = report["models"]["toy-gri"]["at_threshold"]["fpr_0.05"]
@@ -228,6 +228,20 @@ def test_production_reads_the_ensemble_and_scores_as_training_did(made: Made) ->
     assert "1 to 1.5" in found["completeness_by"]["theta_e_arcsec"]
     assert described.spec.calibration is not None
     assert described.spec.calibration.prevalence == 0.5
+
+
+def test_the_evaluation_tells_what_the_cascade_costs_and_how_members_err(made: Made) -> None:
+    report = json.loads((made[1].root / "reports" / "toy-gri" / "evaluation.json").read_text())
+    cascade = report["models"]["toy-gri"]["cascade"]
+    low, high = cascade["tpr_loss_interval"]
+    assert 0.0 <= low <= cascade["tpr_loss"] <= high <= 0.2
+    assert 0.0 < cascade["asked"] < 1.0
+    [pair] = report["models"]["toy-gri"]["diversity"]["pairs"]
+    assert pair["members"] == ["toy-plain", "toy-group"]
+    timed = json.loads((made[1].root / "reports" / "toy-gri" / "cascade.json").read_text())
+    assert timed["rows"] == stages.TIMED_ROWS
+    assert 0.0 < timed["asked"] < 1.0
+    assert 0.0 < timed["time_ratio_median"] < 2.0
 
 
 def test_a_second_call_makes_nothing_anew(made: Made) -> None:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from lenspipe import blenders, registry
 from lenspipe.problems import first_problem
 
-HELPERS = ("calibration", "diversity", "logistic_fit", "onnx_graph")
+HELPERS = ("calibration", "cascade", "diversity", "logistic_fit", "onnx_graph")
 
 
 def names() -> list[str]:

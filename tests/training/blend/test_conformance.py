@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -88,6 +90,11 @@ def test_ridge_is_scikit_learns() -> None:
     assert options["intercept"] == pytest.approx(wanted.intercept_, rel=1e-5)
 
 
+def ridge_weights(parameters: dict[str, Any], *sample: np.ndarray) -> list[float]:
+    found: list[float] = blend.fit("ridge", parameters, *sample).model_dump()["weights"]
+    return found
+
+
 def test_ridge_chooses_its_strength_by_folds_that_hold_both_classes() -> None:
     """Few sources and many members that say nothing: a stronger pull predicts better."""
     draw = np.random.default_rng(3)
@@ -95,7 +102,7 @@ def test_ridge_chooses_its_strength_by_folds_that_hold_both_classes() -> None:
     noise = draw.normal(size=(40, 20))
     noise[:, 0] += positive
     weak, strong, chosen = (
-        np.abs(blend.fit("ridge", {"strengths": s, "non_negative": False}, noise, positive).weights)
+        np.abs(ridge_weights({"strengths": s, "non_negative": False}, noise, positive))
         for s in ([1e-4], [10.0], [1e-4, 10.0])
     )
     assert chosen.max() == strong.max() < weak.max()
@@ -107,8 +114,8 @@ def test_ridge_chooses_its_strength_by_folds_that_hold_both_classes() -> None:
 def test_ridge_gives_a_member_that_is_mistaken_no_weight_below_zero() -> None:
     logits, positive = members()
     logits[:, 2] = -logits[:, 0] + logits[:, 1]
-    assert min(blend.fit("ridge", {}, logits, positive).weights) == 0.0
-    assert min(blend.fit("ridge", {"non_negative": False}, logits, positive).weights) < 0.0
+    assert min(ridge_weights({}, logits, positive)) == 0.0
+    assert min(ridge_weights({"non_negative": False}, logits, positive)) < 0.0
 
 
 def test_logistic_fit_is_scikit_learns() -> None:
