@@ -231,6 +231,7 @@ def load_ensemble(
     gpu_share: float = 1.0,
     described: EnsembleDescription | None = None,
     prevalence: float | None = None,
+    variants: bool = True,
 ) -> Ensemble:
     """Open every member of an ensemble and run each once on zeros; see `Member.load`.
 
@@ -238,7 +239,7 @@ def load_ensemble(
     process's; below 1 its memory is divided among the members, so that other processes get theirs.
     described: what `describe_ensemble` gave, where it was asked already; files that changed since
     are refused. prevalence: fraction of lenses that probabilities are to hold at, by default the
-    calibration's own.
+    calibration's own. variants: on CPUs, take what the ensemble file has there for its members.
     """
     chosen = choose(provider)
     rows = batch_size or default_batch_size(chosen)
@@ -247,11 +248,11 @@ def load_ensemble(
     if on_gpu(chosen) and given.memory_bytes is None:
         each = memory_share(gpu_share, len(description.members), device_id)
         given = replace(given, memory_bytes=each)
+    files = [file.on(chosen) if variants else file for file in description.members]
     members = tuple(
-        Member.load(file.path, provider, threads, rows, device_id, given)
-        for file in description.members
+        Member.load(file.path, provider, threads, rows, device_id, given) for file in files
     )
-    for file, member in zip(description.members, members, strict=True):
+    for file, member in zip(files, members, strict=True):
         if file.sha256 != member.sha256:
             raise InputError(f"model {file.path}", "a file at rest", "one that changed on loading")
     return Ensemble(description, members, prevalence)

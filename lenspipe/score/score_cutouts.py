@@ -198,6 +198,7 @@ def _report(summary: ScoreSummary, ensemble: Ensemble, cutouts_path: str | Path)
         facts=[
             ("ensemble", ensemble.name),
             ("members", ", ".join(ensemble.member_names)),
+            ("networks that ran", ", ".join(member.name for member in ensemble.members)),
             ("model hash", ensemble.model_hash),
             ("provider", ensemble.provider),
             ("lenspipe", __version__),
