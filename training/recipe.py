@@ -176,13 +176,14 @@ class MemberRecipe(Common):
 
 class EnsembleRecipe(Common):
     """Several members as one. members: names of recipes beside this one. cascade: whether one of
-    them looks first."""
+    them looks first. int8: whether members that lose little in int8 take that form on CPUs."""
 
     task: Literal["ensemble"]
     members: tuple[str, ...] = Field(min_length=1)
     blender: Named = Named(name="logistic")
     calibration: Literal["temperature", "platt", "isotonic"] = "platt"
     cascade: CascadeChoice | None = None
+    int8: bool = False
 
     @model_validator(mode="after")
     def _first(self) -> EnsembleRecipe:

@@ -39,6 +39,8 @@ from training.export import (
     onnx_logits,
     ship,
 )
+from training.half import make_half
+from training.quantise import CALIBRATION_ROWS, Verdict, accept, make_int8
 from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, digest
 from training.unseen import LEARNT_FROM, check_unseen
 
@@ -176,6 +178,42 @@ def export_member(recipe: MemberRecipe, work: Workspace, zoo: Path) -> ModelCard
     return ship(work.graph(recipe), card, zoo / f"{recipe.name}.onnx")
 
 
+def export_half(recipe: MemberRecipe, work: Workspace, zoo: Path) -> Path:
+    """The exported network in half precision, for GPUs, as `zoo/NAME-fp16.onnx`."""
+    path = zoo / f"{recipe.name}-fp16.onnx"
+    apart = make_half(zoo / f"{recipe.name}.onnx", path, _some(recipe, "train", work))
+    logger.info("%s: half precision, logits within %.2g", recipe.name, apart)
+    return path
+
+
+def export_int8(recipe: MemberRecipe, work: Workspace, zoo: Path) -> tuple[Path | None, Verdict]:
+    """The exported network in int8, for CPUs, as `zoo/NAME-int8.onnx`, its ranges from training
+    stamps; None where it loses too much on the test set, by `training.quantise.accept`.
+
+    The verdict is kept as `int8.json` beside the evaluation.
+    """
+    path, aside = zoo / f"{recipe.name}-int8.onnx", zoo / f"{recipe.name}-int8.part"
+    make_int8(zoo / f"{recipe.name}.onnx", aside, _some(recipe, "train", work))
+    test = examples(recipe, "test", work)
+    scores = logits(recipe, recipe, "test", work)
+    verdict = accept(scores, onnx_logits(aside, test.inputs), test.positive, min(recipe.fprs))
+    text = json.dumps(verdict.as_dict(), indent=1)
+    (work.report(recipe) / "int8.json").write_text(text + "\n", encoding="utf-8")
+    logger.info("%s: int8 %s", recipe.name, verdict)
+    if not verdict.accepted:
+        aside.unlink()
+        path.unlink(missing_ok=True)
+        return None, verdict
+    aside.replace(path)
+    return path, verdict
+
+
+def _some(recipe: MemberRecipe, split: str, work: Workspace) -> dict[str, np.ndarray]:
+    """Stamps of a set, as the exported network takes them."""
+    name = "features" if recipe.task == "photometry" else "image"
+    return {name: examples(recipe, split, work).inputs[:CALIBRATION_ROWS]}
+
+
 @dataclass(frozen=True)
 class Blended:
     """An ensemble, fitted."""
@@ -253,21 +291,46 @@ def judge_ensemble(
     return card_metrics(reports[recipe.name])
 
 
+def judge_int8(
+    recipe: EnsembleRecipe,
+    members: Sequence[MemberRecipe],
+    blended: Blended,
+    int8: Mapping[str, Path],
+    work: Workspace,
+) -> Verdict:
+    """What the ensemble loses with the members of `int8`, name -> file, in that form."""
+    test = examples(recipe, "test", work)
+    columns = _columns(recipe, members, "test", work)
+    rounded = columns.copy()
+    for name, path in int8.items():
+        rounded[:, recipe.members.index(name)] = onnx_logits(path, test.inputs)
+    scores = [blended.scores(recipe.members, one) for one in (columns, rounded)]
+    verdict = accept(scores[0], scores[1], test.positive, min(recipe.fprs))
+    text = json.dumps({"members": sorted(int8), **verdict.as_dict()}, indent=1)
+    (work.report(recipe) / "int8.json").write_text(text + "\n", encoding="utf-8")
+    logger.info("%s: int8 of %s %s", recipe.name, ", ".join(int8), verdict)
+    return verdict
+
+
 def export_ensemble(
     recipe: EnsembleRecipe,
     blended: Blended,
     metrics: Mapping[str, Metric],
     real: Sequence[str],
     zoo: Path,
+    int8: Mapping[str, Path] | None = None,
 ) -> Path:
     """`zoo/NAME.yaml`, which `lenspipe.models.ensemble` reads; its members lie beside it.
 
-    real: names of real objects that its making saw, see `seen`.
+    real: names of real objects that its making saw, see `seen`. int8: member -> its int8 form, in
+    the same folder.
     """
+    on_cpu = {name: path.name for name, path in (int8 or {}).items()}
     content = {
         "name": recipe.name,
         "description": recipe.description,
         "members": [f"{member}.onnx" for member in recipe.members],
+        **({"on_cpu": on_cpu} if on_cpu else {}),
         "blender": blended.blender.model_dump(mode="json"),
         "calibration": blended.calibration.model_dump(mode="json", exclude_defaults=True),
         "thresholds": [t.model_dump(mode="json") for t in blended.thresholds],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from lenspipe.models.card import ModelCard, read_card
 from training import cli, fit, pipeline, stages
 from training.data import load_images, without_a_band
 from training.export import PARITY, check_parity, export_graph, onnx_logits
-from training.recipe import MemberRecipe, Recipe
+from training.recipe import EnsembleRecipe, MemberRecipe, Recipe
 from training.stages import Workspace
 
 MakeSet = Callable[[Path, int, int], Path]
@@ -323,3 +324,43 @@ def test_a_fraction_of_rows_loses_one_band() -> None:
     lost = np.isnan(np.stack([dropped[name].to_numpy() for name in table.column_names]))
     assert lost.sum(axis=0).max() == 1
     assert lost.mean(axis=1) == pytest.approx([0.1, 0.1, 0.0], abs=0.02)
+
+
+def test_export_writes_half_and_int8_beside_the_network(made: Made, tmp_path: Path) -> None:
+    root, work, recipes = made
+    recipe = str(root / "recipes" / "toy-plain.yaml")
+    arguments = ["export", recipe, "--work", str(work.root), "--zoo", str(tmp_path / "zoo")]
+    result = CliRunner().invoke(cli.app, [*arguments, "--half", "--int8"])
+    assert result.exit_code == 0, result.output
+    verdict = json.loads((work.report(the(recipes, "toy-plain")) / "int8.json").read_text())
+    assert (verdict["fpr"], verdict["n_negatives"]) == (0.05, 200)
+    found = {path.name for path in (tmp_path / "zoo").iterdir()}
+    assert "toy-plain-fp16.onnx" in found
+    assert ("toy-plain-int8.onnx" in found) == verdict["accepted"]
+    assert not any(name.endswith(".part") for name in found)
+    assert ("no int8" in result.output) == (not verdict["accepted"])
+
+
+@pytest.mark.parametrize("within", [1.0, -1.0], ids=["accepted", "refused"])
+def test_an_ensemble_takes_int8_where_the_rule_accepts_it(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within: float
+) -> None:
+    """The rule is set to take all, and nothing: what is left in the zoo and in the file."""
+    from lenspipe.models.ensemble import load_ensemble
+    from training import quantise
+
+    monkeypatch.setattr(quantise, "AUROC_WITHIN", within)
+    monkeypatch.setattr(quantise, "TPR_WITHIN", 1.0)
+    root, work, recipes = made
+    ensemble = next(r for r in recipes if r.name == "toy-gri")
+    assert isinstance(ensemble, EnsembleRecipe)
+    members = tuple(the(recipes, name) for name in ensemble.members)
+    zoo = tmp_path / "zoo"
+    shutil.copytree(root / "zoo", zoo)
+    wanted = ensemble.model_copy(update={"int8": True})
+    path = pipeline.make_ensemble(wanted, members, work, zoo)
+    variants = [f"{name}-int8" for name in ensemble.members] if within > 0 else []
+    loaded = load_ensemble(str(path), provider="cpu")
+    assert loaded.description.variants("cpu") == variants
+    assert sorted(file.stem for file in zoo.glob("*-int8*")) == sorted(variants)
+    assert loaded.member_names == ensemble.members
