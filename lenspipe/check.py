@@ -100,16 +100,21 @@ class CheckedSurvey:
 
     def _rule(self) -> Rule:
         wanted = self.survey.candidates
+        prevalence = self.ensemble.prevalence(self.survey.prevalence)
         if wanted.fpr is None:
-            return Rule(score_above=wanted.score_above, top=wanted.top, keep=wanted.max_stamps)
+            return Rule(
+                score_above=wanted.score_above,
+                top=wanted.top,
+                keep=wanted.max_stamps,
+                prevalence=prevalence,
+            )
         threshold = self.ensemble.threshold(wanted.fpr)
-        calibration = self.ensemble.spec.calibration
         return Rule(
             score_above=threshold.score,
             keep=wanted.max_stamps,
             fpr=threshold.fpr,
             n_negatives=threshold.n_negatives,
-            prevalence=calibration.prevalence if calibration else None,
+            prevalence=prevalence,
         )
 
     def files(self) -> list[CatalogueFile]:
@@ -130,6 +135,7 @@ class CheckedSurvey:
             inputs=self.ensemble.inputs,
             model_hash=self.ensemble.model_hash,
             gpu_share=min(1.0, self.survey.runtime.gpus_per_scorer),
+            prevalence=self.survey.prevalence,
         )
 
 
@@ -138,6 +144,7 @@ def check_survey(survey: Survey) -> CheckedSurvey:
     check_output(resolve(survey.output, survey.base))
     _check_apart(survey)
     ensemble = describe_ensemble(survey.ensemble, survey.base)
+    ensemble.prevalence(survey.prevalence)
     if survey.candidates.fpr is not None:
         ensemble.threshold(survey.candidates.fpr)
     reader = cutouts.open_reader(survey.cutouts, survey.base)

@@ -101,6 +101,9 @@ def score(
         list[str] | None, typer.Option(help="Catalogue column to count results by; repeatable.")
     ] = None,
     report: Annotated[bool, typer.Option(help="Write a page with pictures too.")] = True,
+    prevalence: Annotated[
+        float | None, typer.Option(help="Fraction of lenses that probabilities hold at.")
+    ] = None,
 ) -> None:
     """Score cutouts with nothing of a survey around them."""
     from lenspipe.models.providers import parse_provider
@@ -118,6 +121,7 @@ def score(
         threads=threads or len(os.sched_getaffinity(0)),
         group=group or (),
         report=report,
+        prevalence=prevalence,
     )
     _print_fields(summary.lines())
     if summary.groups is not None:

@@ -125,7 +125,11 @@ class Publish(Block):
 
 
 class Survey(Block):
-    """A whole survey file. `base`: the folder that relative paths start from."""
+    """A whole survey file. `base`: the folder that relative paths start from.
+
+    prevalence: fraction of lenses among the sources that reach the ensemble, which probabilities
+    are to hold at; by default that of the ensemble's calibration.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     sources: Sources
@@ -133,6 +137,7 @@ class Survey(Block):
     photometry: Photometry | None = None
     cutouts: ReaderOptions
     ensemble: Text
+    prevalence: Number | None = Field(default=None, gt=0.0, lt=1.0)
     candidates: Candidates
     output: Text = "run/"
     runtime: Runtime = Runtime()

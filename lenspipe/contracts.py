@@ -148,15 +148,21 @@ def member_column(member: str) -> str:
     return "score_" + member.replace("-", "_")
 
 
-def score_schema(id_type: pa.DataType, members: Sequence[str]) -> pa.Schema:
-    """Schema of `scores/part-*.parquet` and of the published catalogue."""
+def score_schema(
+    id_type: pa.DataType, members: Sequence[str], prevalence: float | None = None
+) -> pa.Schema:
+    """Schema of `scores/part-*.parquet` and of the published catalogue.
+
+    prevalence: fraction of lenses that the probabilities hold at.
+    """
+    at = "" if prevalence is None else f", where a fraction {prevalence:.3g} are lenses"
     return pa.schema(
         [
             id_field(id_type),
             *POSITION_FIELDS,
             *(_field(member_column(m), pa.float32(), "", f"logit of member {m}") for m in members),
             _field("score", pa.float32(), "", "logit of the ensemble; what candidates rank by"),
-            _field("probability", pa.float32(), "", "calibrated score"),
+            _field("probability", pa.float32(), "", f"calibrated score{at}"),
             _field("flags", pa.int32(), "", "quality bits, see lenspipe.contracts.Flag"),
             _field("model_hash", pa.string(), "", "SHA-256 of the ensemble, first 16 digits"),
         ]

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, get_args, get_origin
 
 import numpy as np
+import onnxruntime
 import pyarrow as pa
 import pytest
 import torch
@@ -55,6 +56,7 @@ from lenspipe.score.layout import LayoutFile, parse_options
 from tests.catalogue.small_run import cap, commit_scores, score_table
 from training import architectures, pipeline
 from training import cli as training_cli
+from training.blend.onnx_graph import whole
 from training.recipe import parse_recipe
 from training.simulate.dataset import SimulateRecipe
 from training.simulate.instrument import parse_grids
@@ -351,6 +353,10 @@ def test_examples_of_plugins_work(examples: dict[str, ModuleType], tmp_path: Pat
     logits = np.array([[0.0, 2.0], [np.nan, 1.0]])
     options = maximum.Options(**fitted.fit(fitted.Parameters(), logits, np.array([True, False])))
     np.testing.assert_array_equal(maximum.blend(logits, options), [2.0, np.nan])
+    graph = whole(fitted.nodes(options, 2), 2).SerializeToString()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    (score,) = session.run(["score"], {"logits": logits.astype(np.float32)})
+    np.testing.assert_array_equal(score, [2.0, np.nan])
 
     ones = np.ones((1, 2, 3, 3), np.float32)
     bent = normalise.apply("arctan", {"scale": 1.0}, ones, np)

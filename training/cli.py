@@ -99,7 +99,15 @@ def blend(recipe: RecipeFile, work: Work = WORK, zoo: Zoo = ZOO) -> None:
 
 
 @app.command()
-def export(recipe: RecipeFile, work: Work = WORK, zoo: Zoo = ZOO) -> None:
+def export(
+    recipe: RecipeFile,
+    work: Work = WORK,
+    zoo: Zoo = ZOO,
+    half: Annotated[bool, typer.Option(help="in half precision too, for GPUs")] = False,
+    int8: Annotated[
+        bool, typer.Option(help="in int8 too, for CPUs, where that is no loss")
+    ] = False,
+) -> None:
     """Write a trained network with its card, or an ensemble with all its members."""
     from training import pipeline, stages
 
@@ -107,8 +115,14 @@ def export(recipe: RecipeFile, work: Work = WORK, zoo: Zoo = ZOO) -> None:
     members = (read,) if isinstance(read, MemberRecipe) else pipeline.members_beside(recipe, read)
     for member in members:
         typer.echo(stages.export_member(member, place, zoo).name)
+        if half:
+            typer.echo(stages.export_half(member, place, zoo))
+        if int8 and isinstance(read, MemberRecipe):
+            path, verdict = stages.export_int8(member, place, zoo)
+            typer.echo(path or f"{member.name}: no int8, {verdict.reason}")
     if isinstance(read, EnsembleRecipe):
-        typer.echo(pipeline.make_ensemble(read, members, place, zoo))
+        wanted = read.model_copy(update={"int8": read.int8 or int8})
+        typer.echo(pipeline.make_ensemble(wanted, members, place, zoo))
 
 
 @app.command()

@@ -49,7 +49,7 @@ def halve(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = changed.graph
     if model.functions or any(a.HasField("g") or a.graphs for n in graph.node for a in n.attribute):
         raise InputError("model", "one flat graph", "graphs inside of it")
-    early = _early(graph)
+    early = normalising(graph)
     weights = {t.name: t for t in graph.initializer if t.data_type == TensorProto.FLOAT}
     # Values in float32 that float16 nodes may ask for: what is fed, and what was normalised.
     wide = {tensor.name for tensor in graph.input} | {n for node in early for n in node.output}
@@ -75,7 +75,7 @@ def halve(model: onnx.ModelProto) -> onnx.ModelProto:
     return changed
 
 
-def _early(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+def normalising(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """The nodes that normalise: elementwise ones on the inputs and constants alone."""
     known = {tensor.name for tensor in (*graph.input, *graph.initializer)}
     early = []
@@ -198,7 +198,7 @@ def make_half(
     apart = largest_difference(source, out, images)
     rows = len(next(iter(images.values())))
     text = f"of the float32 network; logits of this one are within {apart:.2g} on {rows} stamps"
-    metrics = {name: _noted(metric, text) for name, metric in named.metrics.items()}
+    metrics = {name: noted(metric, text) for name, metric in named.metrics.items()}
     description = f"{card.description} In half precision, input {input_type}.".strip()
     final = named.model_copy(update={"metrics": metrics, "description": description})
     write_card(model, final, out)
@@ -217,7 +217,8 @@ def largest_difference(first: Path, second: Path, images: Mapping[str, np.ndarra
     return apart
 
 
-def _noted(metric: Metric, text: str) -> Metric:
+def noted(metric: Metric, text: str) -> Metric:
+    """The figure with `text` before its note."""
     return metric.model_copy(update={"note": f"{text}; {metric.note}".rstrip("; ")})
 
 

@@ -101,7 +101,27 @@ def make_ensemble(
     metrics = stages.judge_ensemble(recipe, members, blended, work)
     logger.info("%s: %s", recipe.name, in_words(metrics))
     real = stages.seen(recipe, members, work)
-    return stages.export_ensemble(recipe, blended, metrics, real, zoo)
+    int8 = _in_int8(recipe, members, blended, work, zoo) if recipe.int8 else {}
+    path = stages.export_ensemble(recipe, blended, metrics, real, zoo, int8)
+    if recipe.cascade is not None:
+        stages.time_cascade(recipe, recipe.cascade, path, work)
+    return path
+
+
+def _in_int8(
+    recipe: EnsembleRecipe,
+    members: Sequence[MemberRecipe],
+    blended: stages.Blended,
+    work: Workspace,
+    zoo: Path,
+) -> dict[str, Path]:
+    """The members that take their int8 form on CPUs: those that lose little by themselves, where
+    the ensemble loses little with all of them."""
+    made = {member.name: stages.export_int8(member, work, zoo)[0] for member in members}
+    int8 = {name: path for name, path in made.items() if path is not None}
+    if int8 and stages.judge_int8(recipe, members, blended, int8, work).accepted:
+        return int8
+    return {}
 
 
 def members_of(recipe: EnsembleRecipe, known: dict[str, MemberRecipe]) -> tuple[MemberRecipe, ...]:

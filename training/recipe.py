@@ -26,6 +26,7 @@ from lenspipe.cutouts.base import Block
 from lenspipe.errors import InputError
 from lenspipe.problems import first_problem
 from lenspipe.yaml_file import read_yaml
+from training.blend.cascade import CascadeChoice
 
 SPLITS = ("train", "validation", "arcs", "pool", "calibration", "test")
 SELECTIONS = ("validation_loss", "auroc", "tpr0", "tpr10")
@@ -364,12 +365,22 @@ class MemberRecipe(Common):
 
 
 class EnsembleRecipe(Common):
-    """Several members as one. members: names of recipes beside this one."""
+    """Several members as one. members: names of recipes beside this one. cascade: whether one of
+    them looks first. int8: whether members that lose little in int8 take that form on CPUs."""
 
     task: Literal["ensemble"]
     members: tuple[str, ...] = Field(min_length=1)
     blender: Named = Named(name="logistic")
-    calibration: Literal["platt", "isotonic"] = "platt"
+    calibration: Literal["temperature", "platt", "isotonic"] = "platt"
+    cascade: CascadeChoice | None = None
+    int8: bool = False
+
+    @model_validator(mode="after")
+    def _first(self) -> EnsembleRecipe:
+        if self.cascade and self.cascade.first not in ("auto", *self.members):
+            known = ", ".join(self.members)
+            raise ValueError(f"expected `cascade.first` auto or one of {known}")
+        return self
 
 
 Recipe = MemberRecipe | EnsembleRecipe

@@ -5,6 +5,7 @@ A file's name holds the hash of what made it: a changed recipe makes new files a
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,23 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from lenspipe import blenders
 from lenspipe.errors import InputError
 from lenspipe.models.card import Calibration, Feature, Metric, ModelCard, Threshold
+from lenspipe.models.ensemble_file import Cascade, describe_ensemble
 from training import blend, fit, mining
 from training.blend.calibration import calibrate
+from training.blend.cascade import (
+    CascadeChoice,
+    cascaded,
+    fit_cascade,
+    judge_cascade,
+    seconds_per_image,
+    time_ratio,
+)
+from training.blend.diversity import diversity
 from training.data import (
     Examples,
     load_images,
@@ -35,7 +46,9 @@ from training.export import (
     onnx_logits,
     ship,
 )
+from training.half import make_half
 from training.merging import load_arcs
+from training.quantise import CALIBRATION_ROWS, Verdict, accept, make_int8
 from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, StartFrom, digest
 from training.together import joined
 from training.unseen import check_unseen, learnt_from, lineage
@@ -43,6 +56,8 @@ from training.unseen import check_unseen, learnt_from, lineage
 logger = logging.getLogger(__name__)
 # Stamps that torch and ONNX are compared on at every export.
 PARITY_ROWS = 256
+# Stamps that networks are timed on.
+TIMED_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -239,6 +254,41 @@ def export_member(recipe: MemberRecipe, work: Workspace, zoo: Path) -> ModelCard
     return ship(work.graph(recipe), card, zoo / f"{recipe.name}.onnx")
 
 
+def export_half(recipe: MemberRecipe, work: Workspace, zoo: Path) -> Path:
+    """The exported network in half precision, for GPUs, as `zoo/NAME-fp16.onnx`."""
+    path = zoo / f"{recipe.name}-fp16.onnx"
+    apart = make_half(zoo / f"{recipe.name}.onnx", path, _some(recipe, "train", work))
+    logger.info("%s: half precision, logits within %.2g", recipe.name, apart)
+    return path
+
+
+def export_int8(recipe: MemberRecipe, work: Workspace, zoo: Path) -> tuple[Path | None, Verdict]:
+    """The exported network in int8, for CPUs, as `zoo/NAME-int8.onnx`, its ranges from training
+    stamps; None where it loses too much on the test set, by `training.quantise.accept`.
+
+    The verdict is kept as `int8.json` beside the evaluation.
+    """
+    path, aside = zoo / f"{recipe.name}-int8.onnx", zoo / f"{recipe.name}-int8.part"
+    make_int8(zoo / f"{recipe.name}.onnx", aside, _some(recipe, "train", work))
+    test = examples(recipe, "test", work)
+    scores = logits(recipe, recipe, "test", work)
+    verdict = accept(scores, onnx_logits(aside, test.inputs), test.positive, min(recipe.fprs))
+    text = json.dumps(verdict.as_dict(), indent=1)
+    (work.report(recipe) / "int8.json").write_text(text + "\n", encoding="utf-8")
+    logger.info("%s: int8 %s", recipe.name, verdict)
+    if not verdict.accepted:
+        aside.unlink()
+        path.unlink(missing_ok=True)
+        return None, verdict
+    aside.replace(path)
+    return path, verdict
+
+
+def _some(recipe: MemberRecipe, split: str, work: Workspace) -> dict[str, np.ndarray]:
+    """Stamps of a set, as the exported network takes them."""
+    return rows_of(examples(recipe, split, work).inputs, slice(CALIBRATION_ROWS))
+
+
 @dataclass(frozen=True)
 class Blended:
     """An ensemble, fitted."""
@@ -246,20 +296,45 @@ class Blended:
     blender: blenders.BlenderOptions
     calibration: Calibration
     thresholds: tuple[Threshold, ...]
+    cascade: Cascade | None = None
+
+    def scores(
+        self, names: Sequence[str], columns: Float[np.ndarray, "n member"]
+    ) -> Float32[np.ndarray, " n"]:
+        """What rows rank by, from all members' logits, with the cascade where there is one."""
+        whole = blenders.blend(columns, self.blender)
+        return whole if self.cascade is None else cascaded(self.cascade, names, columns, whole)
 
 
 def fit_blend(recipe: EnsembleRecipe, members: Sequence[MemberRecipe], work: Workspace) -> Blended:
-    """Blender, calibration and thresholds from the calibration set."""
+    """Blender, cascade, calibration and thresholds from the calibration set."""
     check_unseen(recipe, members)
-    positive = examples(recipe, "calibration", work).positive
+    held = examples(recipe, "calibration", work)
     columns = _columns(recipe, members, "calibration", work)
-    blender = blend.fit(recipe.blender.name, recipe.blender.parameters, columns, positive)
-    scores = blenders.blend(columns, blender)
+    blender = blend.fit(recipe.blender.name, recipe.blender.parameters, columns, held.positive)
+    scores, cascade = blenders.blend(columns, blender), None
+    if recipe.cascade is not None:
+        graphs = {member.name: work.graph(member) for member in members}
+        seconds = seconds_per_image(graphs, rows_of(held.inputs, slice(TIMED_ROWS)))
+        cascade = fit_cascade(
+            recipe.cascade, recipe.members, columns, scores, held.positive, seconds, recipe.fprs
+        )
+        logger.info("%s: cascade %s", recipe.name, cascade)
+        scores = cascaded(cascade, recipe.members, columns, scores)
+    thresholds = thresholds_of(scores, held.positive, recipe.fprs)
+    _check_above(cascade, thresholds)
     return Blended(
-        blender,
-        calibrate(recipe.calibration, scores, positive),
-        thresholds_of(scores, positive, recipe.fprs),
+        blender, calibrate(recipe.calibration, scores, held.positive), thresholds, cascade
     )
+
+
+def _check_above(cascade: Cascade | None, thresholds: Sequence[Threshold]) -> None:
+    """InputError where a threshold lies among the rows that the cascade stops."""
+    low = [t.fpr for t in thresholds if cascade is not None and t.score <= cascade.floor]
+    if low:
+        raise InputError(
+            "cascade", f"one that asks all members for more than {max(low):g} of non-lenses", "less"
+        )
 
 
 def judge_ensemble(
@@ -268,8 +343,19 @@ def judge_ensemble(
     """Figures of the ensemble, and a page with its members beside it, from the test set."""
     test = examples(recipe, "test", work)
     columns = _columns(recipe, members, "test", work)
-    scores = {recipe.name: blenders.blend(columns, blended.blender)}
+    scores = {recipe.name: blended.scores(recipe.members, columns)}
     reports = {recipe.name: evaluate(scores[recipe.name], test, blended.thresholds)}
+    fpr = max(recipe.fprs)
+    reports[recipe.name]["diversity"] = diversity(columns, test.positive, recipe.members, fpr)
+    if blended.cascade is not None and recipe.cascade is not None:
+        reports[recipe.name]["cascade"] = judge_cascade(
+            recipe.cascade,
+            blended.cascade,
+            recipe.members,
+            columns,
+            blenders.blend(columns, blended.blender),
+            test.positive,
+        ).as_dict()
     for member in members:
         scores[member.name] = logits(member, recipe, "test", work)
         held = logits(member, recipe, "calibration", work)
@@ -280,29 +366,76 @@ def judge_ensemble(
     return card_metrics(reports[recipe.name])
 
 
+def judge_int8(
+    recipe: EnsembleRecipe,
+    members: Sequence[MemberRecipe],
+    blended: Blended,
+    int8: Mapping[str, Path],
+    work: Workspace,
+) -> Verdict:
+    """What the ensemble loses with the members of `int8`, name -> file, in that form."""
+    test = examples(recipe, "test", work)
+    columns = _columns(recipe, members, "test", work)
+    rounded = columns.copy()
+    for name, path in int8.items():
+        rounded[:, recipe.members.index(name)] = onnx_logits(path, test.inputs)
+    scores = [blended.scores(recipe.members, one) for one in (columns, rounded)]
+    verdict = accept(scores[0], scores[1], test.positive, min(recipe.fprs))
+    text = json.dumps({"members": sorted(int8), **verdict.as_dict()}, indent=1)
+    (work.report(recipe) / "int8.json").write_text(text + "\n", encoding="utf-8")
+    logger.info("%s: int8 of %s %s", recipe.name, ", ".join(int8), verdict)
+    return verdict
+
+
 def export_ensemble(
     recipe: EnsembleRecipe,
     blended: Blended,
     metrics: Mapping[str, Metric],
     real: Sequence[str],
     zoo: Path,
+    int8: Mapping[str, Path] | None = None,
 ) -> Path:
     """`zoo/NAME.yaml`, which `lenspipe.models.ensemble` reads; its members lie beside it.
 
-    real: names of real objects that its making saw, see `seen`.
+    real: names of real objects that its making saw, see `seen`. int8: member -> its int8 form, in
+    the same folder.
     """
+    on_cpu = {name: path.name for name, path in (int8 or {}).items()}
     content = {
         "name": recipe.name,
         "description": recipe.description,
         "members": [f"{member}.onnx" for member in recipe.members],
+        **({"on_cpu": on_cpu} if on_cpu else {}),
         "blender": blended.blender.model_dump(mode="json"),
         "calibration": blended.calibration.model_dump(mode="json", exclude_defaults=True),
         "thresholds": [t.model_dump(mode="json") for t in blended.thresholds],
+        **({"cascade": blended.cascade.model_dump(mode="json")} if blended.cascade else {}),
         "metrics": {name: metric.model_dump(mode="json") for name, metric in metrics.items()},
         "seen": list(real),
     }
     path = zoo / f"{recipe.name}.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False, width=100), encoding="utf-8")
+    return path
+
+
+def time_cascade(
+    recipe: EnsembleRecipe, choice: CascadeChoice, ensemble: Path, work: Workspace
+) -> Path:
+    """Time of the cascade over that of all members, on test stamps at the stated prevalence, as
+    `cascade.json` beside the evaluation."""
+    test = examples(recipe, "test", work)
+    draw = np.random.default_rng(0)
+    lenses = round(TIMED_ROWS * choice.prevalence)
+    groups = ((test.positive, lenses), (~test.positive, TIMED_ROWS - lenses))
+    rows = np.concatenate([draw.choice(np.flatnonzero(kind), n) for kind, n in groups])
+    images = rows_of(test.inputs, rows)
+    names = [spec.name for spec in describe_ensemble(str(ensemble)).inputs]
+    if len(names) == len(images) == 1:  # an ensemble may call its one input otherwise
+        images = dict(zip(names, images.values(), strict=True))
+    found = time_ratio(ensemble, images)
+    path = work.report(recipe) / "cascade.json"
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    logger.info("%s: cascade takes %.3f of the time", recipe.name, found["time_ratio_median"])
     return path
 
 

@@ -150,7 +150,7 @@ def stage_seconds(survey: Survey, slots: Slots) -> float:
 
 def _bare_rate(ensemble: str, pixels: np.ndarray, slots: Slots) -> float:
     """Cutouts per second of the sessions alone."""
-    paths = [member.path for member in describe_ensemble(ensemble).members]
+    paths = [member.on(slots.provider).path for member in describe_ensemble(ensemble).members]
     share = np.array_split(pixels, slots.scorers)
     workers = [_bare_worker(paths, part, slots) for part in share]
     began = time.perf_counter()

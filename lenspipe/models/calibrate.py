@@ -31,12 +31,16 @@ def check(calibration: Calibration, field: str = "calibration") -> None:
 
 
 def calibrate(
-    scores: Float[np.ndarray, " n"], calibration: Calibration | None
+    scores: Float[np.ndarray, " n"],
+    calibration: Calibration | None,
+    prevalence: float | None = None,
 ) -> Float32[np.ndarray, " n"]:
-    """Probability per score at the calibration's own prevalence; NaN stays NaN.
+    """Probability per score; NaN stays NaN.
 
     Platt (1999): p = 1 / (1 + exp(-(slope s + intercept))). Isotonic: linear between the fitted
     steps, constant beyond them. Without a calibration: the logistic function of the score.
+    prevalence: fraction of lenses where the scores were made, None for the calibration's own; see
+    `to_prevalence`. All in float64, since a float32 near 1 has lost the odds.
     """
     used = calibration or Calibration()
     check(used)
@@ -45,6 +49,8 @@ def calibrate(
         found = np.interp(values, used.scores, used.probabilities)
     else:
         found = logistic(used.slope * values + used.intercept)
+    if prevalence is not None:
+        found = to_prevalence(found, used.prevalence, prevalence)
     return np.where(np.isnan(values), np.nan, found).astype(np.float32)
 
 
@@ -54,7 +60,8 @@ def to_prevalence(
     """Probability where lenses are as frequent as in the survey, by Bayes' rule.
 
     The odds are multiplied by the ratio of the prior odds (Saerens et al. 2002, Neural Computation
-    14, 21, eq. 2.4). Prevalences: fractions in (0, 1).
+    14, 21, eq. 2.4). Prevalences: fractions in (0, 1). Probabilities of exactly 0 and 1, as the
+    ends of an isotonic curve may be, are certain at any prevalence and stay.
     """
     for name, value in (("training", training_prevalence), ("survey", survey_prevalence)):
         if not 0.0 < value < 1.0:

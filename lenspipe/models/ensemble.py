@@ -68,11 +68,20 @@ class Prepared:
 
 
 class Ensemble:
-    """Members that are ready to run, and how their logits become one score."""
+    """Members that are ready to run, and how their logits become one score.
 
-    def __init__(self, description: EnsembleDescription, members: tuple[Member, ...]) -> None:
+    prevalence: fraction of lenses that probabilities hold at, None where nobody has measured any.
+    """
+
+    def __init__(
+        self,
+        description: EnsembleDescription,
+        members: tuple[Member, ...],
+        prevalence: float | None = None,
+    ) -> None:
         self.description = description
         self.members = members
+        self.prevalence = description.prevalence(prevalence)
 
     @property
     def name(self) -> str:
@@ -160,7 +169,7 @@ class Ensemble:
                 asked = _passed(logits[:, column], cascade)
         score = self._blend(logits, asked, cascade)
         score[list(failed)] = np.nan
-        probability = calibrate(score, self.description.spec.calibration)
+        probability = calibrate(score, self.description.spec.calibration, self.prevalence)
         return EnsembleScores(logits, score, probability, failed)
 
     def _rows(self, images: Images) -> int:
@@ -221,13 +230,16 @@ def load_ensemble(
     options: ProviderOptions | None = None,
     gpu_share: float = 1.0,
     described: EnsembleDescription | None = None,
+    prevalence: float | None = None,
+    variants: bool = True,
 ) -> Ensemble:
     """Open every member of an ensemble and run each once on zeros; see `Member.load`.
 
     batch_size: None for the provider's own default. gpu_share: part of the device that is this
     process's; below 1 its memory is divided among the members, so that other processes get theirs.
     described: what `describe_ensemble` gave, where it was asked already; files that changed since
-    are refused.
+    are refused. prevalence: fraction of lenses that probabilities are to hold at, by default the
+    calibration's own. variants: on CPUs, take what the ensemble file has there for its members.
     """
     chosen = choose(provider)
     rows = batch_size or default_batch_size(chosen)
@@ -236,14 +248,14 @@ def load_ensemble(
     if on_gpu(chosen) and given.memory_bytes is None:
         each = memory_share(gpu_share, len(description.members), device_id)
         given = replace(given, memory_bytes=each)
+    files = [file.on(chosen) if variants else file for file in description.members]
     members = tuple(
-        Member.load(file.path, provider, threads, rows, device_id, given)
-        for file in description.members
+        Member.load(file.path, provider, threads, rows, device_id, given) for file in files
     )
-    for file, member in zip(description.members, members, strict=True):
+    for file, member in zip(files, members, strict=True):
         if file.sha256 != member.sha256:
             raise InputError(f"model {file.path}", "a file at rest", "one that changed on loading")
-    return Ensemble(description, members)
+    return Ensemble(description, members, prevalence)
 
 
 def _rows_of(images: Images, asked: Bool[np.ndarray, " n"]) -> Images:

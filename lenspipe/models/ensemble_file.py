@@ -42,12 +42,15 @@ class Cascade(CardBlock):
 class EnsembleSpec(CardBlock):
     """An ensemble file. members: names in the zoo or paths, relative to the file.
 
+    on_cpu: member's name -> the network, named like a member, that stands in for it on CPUs: the
+    same in smaller numbers (int8), whose logits differ a little. The member's column is its own.
     seen: names of real objects that the members' or the ensemble's making saw.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
     members: tuple[str, ...] = Field(min_length=1)
+    on_cpu: dict[str, str] = Field(default_factory=dict)
     blender: dict[str, Any] = Field(default_factory=lambda: {"kind": "mean"})
     calibration: Calibration | None = None
     thresholds: tuple[Threshold, ...] = ()
@@ -58,13 +61,19 @@ class EnsembleSpec(CardBlock):
 
 @dataclass(frozen=True)
 class MemberFile:
-    """One member on disk. inputs: the network's input name -> name in the ensemble's images."""
+    """One member on disk. inputs: the network's input name -> name in the ensemble's images.
+    on_cpu: what stands in for it on CPUs."""
 
     name: str
     path: Path
     sha256: str
     card: ModelCard
     inputs: dict[str, str]
+    on_cpu: MemberFile | None = None
+
+    def on(self, provider: str) -> MemberFile:
+        """The file that runs on a provider that was chosen."""
+        return self.on_cpu if provider == "cpu" and self.on_cpu is not None else self
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,23 @@ class EnsembleDescription:
         """The members' names, in the order of the score columns."""
         return tuple(member.name for member in self.members)
 
+    def variants(self, provider: str) -> list[str]:
+        """Names of the networks that stand in for members on a provider that was chosen."""
+        return [used.name for file in self.members if (used := file.on(provider)) is not file]
+
+    def prevalence(self, wanted: float | None) -> float | None:
+        """Fraction of lenses that probabilities hold at: what is wanted, or the calibration's own.
+
+        InputError where one is wanted and there is no calibration to bring there, or it is no
+        fraction.
+        """
+        if wanted is not None and not 0.0 < wanted < 1.0:
+            raise InputError("prevalence", "a fraction between 0 and 1", wanted)
+        own = self.spec.calibration.prevalence if self.spec.calibration else None
+        if wanted is not None and own is None:
+            raise InputError("prevalence", f"a calibration in {self.name}", "none")
+        return own if wanted is None else wanted
+
     def threshold(self, fpr: float) -> Threshold:
         """The listed threshold of that false-positive rate; InputError lists those there are."""
         for threshold in self.spec.thresholds:
@@ -113,17 +139,32 @@ def describe_ensemble(name_or_path: str, base: str | Path = ".") -> EnsembleDesc
     _check_members(cards, path)
     inputs, names = merge_inputs([[image.spec() for image in card.images] for card in cards])
     _check_spec(spec, [card.name for card in cards])
+    members = tuple(
+        MemberFile(card.name, file, sha256, card, mapping)
+        for card, file, sha256, mapping in zip(cards, files, hashes, names, strict=True)
+    )
+    members = tuple(_with_variant(member, spec, path.parent) for member in members)
     return EnsembleDescription(
         spec=spec,
         path=path,
-        members=tuple(
-            MemberFile(card.name, file, sha256, card, mapping)
-            for card, file, sha256, mapping in zip(cards, files, hashes, names, strict=True)
-        ),
+        members=members,
         inputs=inputs,
         blender=blenders.parse(spec.blender, len(files)),
-        model_hash=_model_hash(spec, hashes),
+        model_hash=_model_hash(spec, members),
     )
+
+
+def _with_variant(member: MemberFile, spec: EnsembleSpec, base: Path) -> MemberFile:
+    """The member with what stands in for it on CPUs; InputError where that is another network."""
+    if member.name not in spec.on_cpu:
+        return member
+    field = f"ensemble.on_cpu.{member.name}"
+    path = locate.find(spec.on_cpu[member.name], base, field)
+    [card], [sha256] = _read_members([path])
+    wanted, found = ([image.spec() for image in c.images] for c in (member.card, card))
+    if found != wanted:
+        raise InputError(field, f"a network of the inputs of {member.name}", found)
+    return replace(member, on_cpu=MemberFile(card.name, path, sha256, card, member.inputs))
 
 
 def read_spec(path: Path) -> EnsembleSpec:
@@ -204,6 +245,9 @@ def _check_members(cards: Sequence[ModelCard], path: Path) -> None:
 def _check_spec(spec: EnsembleSpec, members: Sequence[str]) -> None:
     if spec.calibration is not None:
         calibrate.check(spec.calibration)
+    others = sorted(set(spec.on_cpu) - set(members))
+    if others:
+        raise InputError("on_cpu", f"some of {', '.join(members)}", others[0])
     if spec.cascade is None:
         return
     if spec.cascade.first not in members:
@@ -215,8 +259,12 @@ def _check_spec(spec: EnsembleSpec, members: Sequence[str]) -> None:
         )
 
 
-def _model_hash(spec: EnsembleSpec, hashes: Sequence[str]) -> str:
+def _model_hash(spec: EnsembleSpec, members: Sequence[MemberFile]) -> str:
     """Hash of all that a score, a probability or a candidate depends on."""
-    kept = spec.model_dump(mode="json", exclude={"description", "metrics", "members", "seen"})
-    text = json.dumps({"members": list(hashes), **kept}, sort_keys=True)
+    files = {"description", "metrics", "members", "on_cpu", "seen"}
+    kept = spec.model_dump(mode="json", exclude=files)
+    variants = {member.name: member.on_cpu.sha256 for member in members if member.on_cpu}
+    if variants:
+        kept["on_cpu"] = variants
+    text = json.dumps({"members": [member.sha256 for member in members], **kept}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -43,7 +43,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Verified:
-    """What `verify` found. self_test: per network the difference from its card, None: no test."""
+    """What `verify` found. self_test: per network, those that stand in on CPUs among them, the
+    difference from its card, None: no test."""
 
     name: str
     path: Path
@@ -78,6 +79,7 @@ def show(name_or_path: str, base: str | Path = ".") -> dict[str, Any]:
     return {
         **described.spec.model_dump(mode="json"),
         "member_names": list(described.member_names),
+        "variants": described.variants("cpu"),
         "inputs": [asdict(spec) for spec in described.inputs],
         "model_hash": described.model_hash,
     }
@@ -93,8 +95,14 @@ def examine(name_or_path: str, base: str | Path = ".", provider: ProviderName = 
     if path.suffix == ".onnx":
         member = Member.load(path, provider, batch_size=ROWS)
         return Verified(member.name, path, member.sha256, {member.name: difference(member)})
-    ensemble = load_ensemble(str(path), provider=provider, batch_size=ROWS)
-    tests = {member.name: difference(member) for member in ensemble.members}
+    ensemble = load_ensemble(str(path), provider=provider, batch_size=ROWS, variants=False)
+    others = [file.on(provider).path for file in ensemble.description.members]
+    standing_in = [
+        Member.load(other, provider, batch_size=ROWS)
+        for other, member in zip(others, ensemble.members, strict=True)
+        if other != member.path
+    ]
+    tests = {member.name: difference(member) for member in (*ensemble.members, *standing_in)}
     return Verified(ensemble.name, path, ensemble.model_hash, tests)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -129,20 +129,30 @@ def write_state(run: RunDirectory, checked: CheckedSurvey, state: str) -> None:
                 "members": list(checked.ensemble.member_names),
             },
             "versions": versions(),
-            **{key: before[key] for key in ("provider",) if key in before},
+            **{key: before[key] for key in ("provider", "variants") if key in before},
         },
     )
 
 
 def tell_provider(job: Job, provider: str) -> None:
-    """Keep in `run.json` what the networks run on; that a resume goes on with another is told.
+    """Keep in `run.json` what the networks run on, and what stands in for members there; that a
+    resume goes on with another provider is told.
 
-    ResumeRefusedError where scores are there and one of the two rounds to bfloat16.
+    ResumeRefusedError where scores are there and one of the two rounds to bfloat16, or others stand
+    in for members.
     """
     state = job.run.read_json(RUN) or {}
     before = state.get("provider")
+    variants = job.checked.ensemble.variants(provider)
     if before == provider:
         return
+    others = state.get("variants", [])
+    if before is not None and others != variants and any(job.run.commits("score")):
+        raise ResumeRefusedError(
+            f"run {job.run.url}: runtime.provider",
+            f"{before}, by whose networks a part is scored ({_networks(others)}), or --fresh",
+            f"{provider} ({_networks(variants)})",
+        )
     if (
         before is not None
         and "openvino_bf16" in {before, provider}
@@ -158,4 +168,8 @@ def tell_provider(job: Job, provider: str) -> None:
             f"resuming with another provider: {before} before, {provider} now; scores of the two "
             "differ in their last digits"
         )
-    job.run.write_json(RUN, {**state, "provider": provider})
+    job.run.write_json(RUN, {**state, "provider": provider, "variants": variants})
+
+
+def _networks(variants: Sequence[str]) -> str:
+    return ", ".join(variants) or "the members themselves"

@@ -65,6 +65,12 @@ RULES: tuple[ResumeRule, ...] = (
     ResumeRule("survey.photometry", "`photometry`, any key", "refused", "other rows are selected"),
     ResumeRule("survey.cutouts", "`cutouts`, any key", "refused", "other pixels, other scores"),
     ResumeRule("survey.ensemble", "`ensemble`", "refused", "another name is another model"),
+    ResumeRule(
+        "survey.prevalence",
+        "`prevalence`",
+        "refused",
+        "probabilities that are written hold at the old one",
+    ),
     ResumeRule("survey.candidates", "`candidates`, any key", "accepted", "published anew"),
     ResumeRule("survey.publish", "`publish`, any key", "accepted", "published anew"),
     ResumeRule(
@@ -73,8 +79,9 @@ RULES: tuple[ResumeRule, ...] = (
         "accepted",
         "which rows and pixels are scored does not depend on it, and shards stay as they were "
         "planned; scores on another provider differ in the last digits (on engines of half "
-        "precision by more), and the run tells the change; to or from `openvino_bf16` it is "
-        "refused once rows are scored",
+        "precision by more), and the run tells the change; to or from `openvino_bf16`, and "
+        "where the ensemble's `on_cpu` has other networks for it, it is refused once rows are "
+        "scored",
     ),
     ResumeRule(
         "output",

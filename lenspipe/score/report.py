@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 
 from lenspipe.contracts import InputSpec
 from lenspipe.cutouts.base import Reader
-from lenspipe.models.card import Calibration, Threshold
+from lenspipe.models.card import Threshold
 from lenspipe.pages.colour import asinh_rgb, band_weights
 from lenspipe.pages.figures import Histogram, Picture, score_picture, stamp_png
 from lenspipe.pages.page import Stamp, page_environment
@@ -42,13 +42,16 @@ class RowScores:
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What the page says besides pictures. facts: (name, text); failed: (reason, rows)."""
+    """What the page says besides pictures. facts: (name, text); failed: (reason, rows).
+
+    prevalence: fraction of lenses that the probabilities hold at.
+    """
 
     name: str
     ensemble: str
     facts: Sequence[tuple[str, str]]
     thresholds: Sequence[Threshold]
-    calibration: Calibration | None
+    prevalence: float | None
     failed: Sequence[tuple[str, int]]
     groups: GroupTable | None
     best: int = BEST

@@ -96,6 +96,7 @@ def score_cutouts(
     batch_size: int | None = None,
     group: Sequence[str] = (),
     report: bool = False,
+    prevalence: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScoreSummary:
     """Score every row of a catalogue, or every cutout where there is none, into a Parquet file.
@@ -103,9 +104,10 @@ def score_cutouts(
     ensemble: a name in the zoo or a path. cutouts_path, layout, options: see `find_layout`.
     catalogue: CSV or Parquet; default the layout's, else one row per cutout found. columns: `id`,
     `ra`, `dec` over the layout's. group: columns of the catalogue by whose values results are
-    counted. report: write a page with pictures too, `NAME.report.html`. progress: called with rows
-    done and rows in all. Beside `out`, `NAME.failures.parquet` holds the rows without a score, each
-    with its reason.
+    counted. report: write a page with pictures too, `NAME.report.html`. prevalence: fraction of
+    lenses that probabilities are to hold at, by default that of the ensemble's calibration.
+    progress: called with rows done and rows in all. Beside `out`, `NAME.failures.parquet` holds the
+    rows without a score, each with its reason.
     """
     began = time.perf_counter()
     folder, name, failures_name = _names(out)
@@ -124,6 +126,7 @@ def score_cutouts(
         threads=threads,
         batch_size=batch_size,
         described=described,
+        prevalence=prevalence,
     )
     listed = (catalogue or found.catalogue) is None
     locator = reader if listed and isinstance(reader, Locator) else None
@@ -195,6 +198,7 @@ def _report(summary: ScoreSummary, ensemble: Ensemble, cutouts_path: str | Path)
         facts=[
             ("ensemble", ensemble.name),
             ("members", ", ".join(ensemble.member_names)),
+            ("networks that ran", ", ".join(member.name for member in ensemble.members)),
             ("model hash", ensemble.model_hash),
             ("provider", ensemble.provider),
             ("lenspipe", __version__),
@@ -203,7 +207,7 @@ def _report(summary: ScoreSummary, ensemble: Ensemble, cutouts_path: str | Path)
             ("failures", redact(summary.failures_out)),
         ],
         thresholds=spec.thresholds,
-        calibration=spec.calibration,
+        prevalence=ensemble.prevalence,
         failed=summary.failed.most_common(),
         groups=summary.groups,
     )
@@ -390,7 +394,7 @@ class _Tables:
         ensemble: Ensemble,
     ) -> None:
         kind = sources.schema.field("object_id").type
-        self._scores = _writer(stack, store, name, score_schema(kind, ensemble.member_names))
+        self._scores = _writer(stack, store, name, _schema(kind, ensemble))
         self._failures = _writer(stack, store, failures_name, failure_schema(kind))
 
         self._waiting: list[tuple[pa.Table, pa.Table]] = []
@@ -410,6 +414,10 @@ class _Tables:
         ):
             writer.write_table(pa.concat_tables(tables))
         self._waiting, self._rows = [], 0
+
+
+def _schema(id_type: pa.DataType, ensemble: Ensemble) -> pa.Schema:
+    return score_schema(id_type, ensemble.member_names, ensemble.prevalence)
 
 
 def _writer(stack: ExitStack, store: Store, name: str, schema: pa.Schema) -> pq.ParquetWriter:

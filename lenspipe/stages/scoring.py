@@ -58,7 +58,8 @@ class PlanRows:
 class ScoreSettings:
     """What a scorer needs to know; travels to the actors. base: folder of relative paths.
 
-    model_hash: of the ensemble that the run was begun with. gpu_share: of one device.
+    model_hash: of the ensemble that the run was begun with. gpu_share: of one device. prevalence:
+    see `Survey`.
     """
 
     run_url: str
@@ -71,6 +72,7 @@ class ScoreSettings:
     inputs: tuple[InputSpec, ...] = ()
     model_hash: str = ""
     gpu_share: float = 1.0
+    prevalence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,7 @@ def open_ensemble(settings: ScoreSettings) -> Ensemble:
         threads=settings.threads,
         batch_size=settings.batch_size,
         gpu_share=settings.gpu_share,
+        prevalence=settings.prevalence,
     )
     if settings.model_hash and ensemble.model_hash != settings.model_hash:
         raise InputError(
@@ -245,7 +248,8 @@ def score_rows(
     columns["probability"] = pa.array(found.probability[finite])
     columns["flags"] = pa.array(batch.flags[finite].astype(np.int32))
     columns["model_hash"] = pa.array([ensemble.model_hash] * len(rows), pa.string())
-    schema = score_schema(pixels.sources.schema.field("object_id").type, ensemble.member_names)
+    id_type = pixels.sources.schema.field("object_id").type
+    schema = score_schema(id_type, ensemble.member_names, ensemble.prevalence)
     return pa.table(columns, schema=schema), failure_table(pixels.sources, failures, "score")
 
 

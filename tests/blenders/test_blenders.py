@@ -20,6 +20,7 @@ LOGITS = np.array([[1.0, 2.0, 6.0], [-4.0, 0.0, 1.0]], np.float32)
         ({"kind": "weighted_mean", "weights": [1, 1, 2]}, [3.75, -0.5]),
         ({"kind": "weighted_mean", "weights": [10, 10, 20]}, [3.75, -0.5]),
         ({"kind": "logistic", "weights": [1, -0.5, 0.5], "intercept": 2.0}, [5.0, -1.5]),
+        ({"kind": "ridge", "weights": [1, -0.5, 0.5], "intercept": 2.0}, [5.0, -1.5]),
     ],
 )
 def test_by_hand(content: dict[str, Any], wanted: list[float]) -> None:

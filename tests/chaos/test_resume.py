@@ -195,6 +195,7 @@ CHANGES: dict[str, dict[str, Callable[[Path], None]]] = {
         "zero_point": _key("cutouts.zero_point", {"constant": 25.0}),
     },
     "survey.ensemble": {"name": _ensemble_by_another_name},
+    "survey.prevalence": {"value": _key("prevalence", 1e-4)},
     "survey.candidates": {
         "top": _key("candidates.top", 3),
         "rule": _key("candidates", {"fpr": 0.01}),

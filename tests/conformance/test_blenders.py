@@ -35,7 +35,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def test_there_are_blenders() -> None:
-    assert {"mean", "weighted_mean", "logistic"} <= set(blenders.names())
+    assert {"mean", "weighted_mean", "logistic", "ridge"} <= set(blenders.names())
 
 
 @settings(max_examples=20, deadline=None)
@@ -102,5 +102,5 @@ def test_options_for_another_number_of_members_are_refused(kind: str) -> None:
 
 
 def test_an_unknown_kind_lists_what_there_is() -> None:
-    with pytest.raises(InputError, match="logistic, mean, weighted_mean"):
+    with pytest.raises(InputError, match="logistic, mean, ridge, weighted_mean"):
         blenders.parse({"kind": "median_of_means"}, MEMBERS)

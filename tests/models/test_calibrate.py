@@ -13,6 +13,8 @@ from lenspipe.models.card import Calibration
 
 PLATT = Calibration(slope=1.7, intercept=-2.0)
 ISOTONIC = Calibration(kind="isotonic", scores=(-3.0, 0.0, 4.0), probabilities=(0.01, 0.2, 0.9))
+ENDS = Calibration(kind="isotonic", scores=(-3.0, 4.0), probabilities=(0.0, 1.0))
+PREVALENCES = st.floats(1e-6, 0.99)
 
 
 @pytest.mark.parametrize("calibration", [PLATT, ISOTONIC, None])
@@ -87,3 +89,37 @@ def test_prevalence_keeps_nan_and_refuses_what_is_no_fraction() -> None:
     assert np.isnan(to_prevalence(np.array([np.nan]), 0.5, 0.1)).all()
     with pytest.raises(InputError, match="survey_prevalence"):
         to_prevalence(np.array([0.5]), 0.5, 0.0)
+
+
+@pytest.mark.parametrize("calibration", [PLATT, ISOTONIC, ENDS])
+@settings(max_examples=40, deadline=None)
+@given(scores=st.lists(st.floats(-60, 60, width=32), max_size=30), prevalence=PREVALENCES)
+def test_at_a_surveys_prevalence_ranks_stay(
+    calibration: Calibration, scores: list[float], prevalence: float
+) -> None:
+    """Monotone, in 0 to 1, lower where lenses are rarer, never 0/0 (warnings are errors)."""
+    values = np.sort(np.asarray(scores, np.float32))
+    own, moved = calibrate(values, calibration), calibrate(values, calibration, prevalence)
+    assert ((moved >= 0) & (moved <= 1)).all()
+    assert (np.diff(moved) >= 0).all()
+    lower = moved <= own if prevalence <= calibration.prevalence else moved >= own
+    assert lower.all()
+
+
+@pytest.mark.parametrize("calibration", [PLATT, ISOTONIC, ENDS])
+def test_at_its_own_prevalence_a_calibration_is_itself(calibration: Calibration) -> None:
+    values = np.linspace(-8, 8, 101, dtype=np.float32)
+    moved = calibrate(values, calibration, calibration.prevalence)
+    np.testing.assert_allclose(moved, calibrate(values, calibration), rtol=1e-6)
+
+
+def test_a_sure_lens_keeps_its_odds_at_a_low_prevalence() -> None:
+    """Logit 20 of a half-and-half set, at 1 in 10⁴: 20 - log(9999). In float32 it would be 1."""
+    found = calibrate(np.array([20.0]), Calibration(prevalence=0.5), 1e-4)
+    wanted = np.exp(20.0) / 9999
+    np.testing.assert_allclose(found, wanted / (1 + wanted), rtol=1e-7)
+    assert found[0] < 1.0
+
+
+def test_ends_of_exactly_0_and_1_stay_certain() -> None:
+    np.testing.assert_array_equal(calibrate(np.array([-9.0, 9.0]), ENDS, 1e-6), [0.0, 1.0])

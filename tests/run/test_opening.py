@@ -18,7 +18,8 @@ from lenspipe.run_directory import RunDirectory
 from lenspipe.stages.planning import make_plan
 from lenspipe.telling.events import Events
 from lenspipe.telling.progress import SilentProgress
-from tests.toy_survey import make_survey
+from tests.toy_models import make_member
+from tests.toy_survey import BANDS, SIZE, make_survey
 
 
 class _Listener(SilentProgress):
@@ -183,3 +184,27 @@ def test_a_run_file_of_another_form_is_named(tmp_path: Path, content: str) -> No
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(CorruptRunError, match=r"^run\.json"):
         describe_status(str(tmp_path))
+
+
+def test_scores_of_a_variant_and_of_the_member_never_meet_in_one_run(tmp_path: Path) -> None:
+    path = make_survey(tmp_path, rows=20)
+    ensemble = tmp_path / "toy.yaml"
+    make_member(tmp_path / "other.onnx", name="toy-a-int8", seed=9, bands=BANDS, size=SIZE)
+    ensemble.write_text(ensemble.read_text() + "on_cpu: {toy-a: other.onnx}\n")
+    survey = load_survey(path)
+
+    def tell(provider: str) -> None:
+        with check_and_open(survey, Events(RunMetrics("toy"), SilentProgress())) as job:
+            tell_provider(job, provider)
+
+    tell("cuda")
+    tell("cpu")  # nothing is scored yet
+    run = RunDirectory(str(tmp_path / "run"))
+    assert (run.read_json("run.json") or {})["variants"] == ["toy-a-int8"]
+    part = run.write_part("select", 0, 20, pa.table({"x": list(range(20))}))
+    counts = {"rows_in": 20, "rows_out": 20, "rows_failed": 0}
+    run.commit(ShardRecord(stage="select", start=0, stop=20, parts={"select": part}, **counts))
+    run.commit(_record(0, {"bad_pixels": 10}).model_copy(update={"stage": "score"}))
+    with pytest.raises(ResumeRefusedError, match=r"expected cpu, .*\(toy-a-int8\), or --fresh"):
+        tell("cuda")
+    tell("cpu")

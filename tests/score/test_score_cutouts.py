@@ -87,7 +87,8 @@ def test_a_file_with_its_catalogue(
         batch_size=4,
     )
     table = pq.read_table(out)
-    assert table.schema.equals(score_schema(pa.string(), ["toy-a", "toy-b"]), check_metadata=True)
+    schema = score_schema(pa.string(), ["toy-a", "toy-b"], prevalence=0.5)
+    assert table.schema.equals(schema, check_metadata=True)
     assert table["object_id"].to_pylist() == [f"object-{row}" for row in range(ROWS)]
     assert_scores(table, pixels)
     assert table["ra"].null_count == table["healpix_29"].null_count == 1
@@ -401,3 +402,15 @@ def test_what_the_system_refuses_while_reading_is_told_of_the_cutouts() -> None:
     )
     with pytest.raises(OSError, match="Input/output error: 'stamps/'"):
         reading(0)
+
+
+def test_probabilities_at_another_prevalence(folder: Path, ensemble: str, tmp_path: Path) -> None:
+    out = tmp_path / "scores.parquet"
+    score_cutouts(ensemble, folder / "stamps.h5", out, provider="cpu", prevalence=0.01)
+    table = pq.read_table(out)
+    told = table.schema.field("probability").metadata[b"description"]
+    assert told == b"calibrated score, where a fraction 0.01 are lenses"
+    odds = np.exp(table["score"].to_numpy().astype(float)) / 99  # calibrated at 0.5
+    np.testing.assert_allclose(table["probability"].to_numpy(), odds / (1 + odds), rtol=1e-5)
+    with pytest.raises(InputError, match="prevalence: expected a fraction"):
+        score_cutouts(ensemble, folder / "stamps.h5", out, provider="cpu", prevalence=1.0)

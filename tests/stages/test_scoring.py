@@ -170,3 +170,27 @@ class _Told(SilentProgress):
 
     def message(self, text: str) -> None:
         self.messages.append(text)
+
+
+def test_probabilities_hold_at_the_surveys_prevalence(tmp_path: Path) -> None:
+    """The column says at which; scores and so ranks are what they were."""
+    path = toy_models.make_ensemble(tmp_path)
+    tables = [
+        score_rows(open_ensemble(settings(path, tmp_path, **changes)), shard(pixels(6)))[0]
+        for changes in ({}, {"prevalence": 1e-4})
+    ]
+    own, moved = (table["probability"].to_numpy() for table in tables)
+    odds = own / (1 - own) * (1e-4 / (1 - 1e-4))  # calibrated at 0.5
+    np.testing.assert_allclose(moved, odds / (1 + odds), rtol=1e-4)
+    assert tables[0]["score"].equals(tables[1]["score"])
+    told = [table.schema.field("probability").metadata[b"description"] for table in tables]
+    assert told == [
+        b"calibrated score, where a fraction 0.5 are lenses",
+        b"calibrated score, where a fraction 0.0001 are lenses",
+    ]
+
+
+def test_a_prevalence_needs_a_calibration(tmp_path: Path) -> None:
+    toy_models.make_member(tmp_path / "bare.onnx")
+    with pytest.raises(InputError, match="prevalence: expected a calibration in bare"):
+        open_ensemble(settings(tmp_path / "bare.onnx", tmp_path, prevalence=1e-4))

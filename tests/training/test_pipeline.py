@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,13 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from lenspipe import blenders
 from lenspipe.errors import InputError
 from lenspipe.models import self_test
 from lenspipe.models.card import ModelCard, read_card
 from training import cli, fit, pipeline, stages
 from training.data import load_images, rows_of, without_a_band
 from training.export import PARITY, check_parity, export_graph, onnx_logits
-from training.recipe import MemberRecipe, Recipe
+from training.recipe import EnsembleRecipe, MemberRecipe, Recipe
 from training.stages import Workspace
 
 MakeSet = Callable[[Path, int, int], Path]
@@ -119,6 +119,7 @@ def toy_recipes() -> list[dict[str, Any]]:
             "simulate": common["simulate"],
             "splits": shared,
             "members": ["toy-plain", "toy-group"],
+            "cascade": {"first": "toy-plain", "tpr_loss": 0.05, "fpr": 0.05},
             "fprs": [0.05],
         },
     ]
@@ -212,15 +213,15 @@ def test_photometry_features_carry_the_training_sets_mean_and_scale(made: Made) 
 
 
 def test_production_reads_the_ensemble_and_scores_as_training_did(made: Made) -> None:
-    """Of the ensemble's scores, within float32: the same graphs and the same blender."""
-    from lenspipe.models.ensemble_file import describe_ensemble
+    """Of the ensemble's scores, within float32: the same graphs, blender and cascade."""
+    from lenspipe.models.ensemble import load_ensemble
 
     root, work, recipes = made
-    described = describe_ensemble(str(root / "zoo" / "toy-gri.yaml"))
+    ensemble = load_ensemble(str(root / "zoo" / "toy-gri.yaml"), provider="cpu")
+    described = ensemble.description
     assert described.member_names == ("toy-plain", "toy-group")
     test = load_images(work.data(the(recipes, "toy-plain"), "test"))
-    logits = np.stack([onnx_logits(m.path, test.inputs, threads=1) for m in described.members], 1)
-    scores = blenders.blend(logits, described.blender)
+    scores = ensemble.score({"image": test.inputs}).score
     above = (scores > described.threshold(0.05).score)[~test.positive].mean()
     report = json.loads((work.root / "reports" / "toy-gri" / "evaluation.json").read_text())
     found = report["models"]["toy-gri"]["at_threshold"]["fpr_0.05"]
@@ -229,6 +230,20 @@ def test_production_reads_the_ensemble_and_scores_as_training_did(made: Made) ->
     assert "1 to 1.5" in found["completeness_by"]["theta_e_arcsec"]
     assert described.spec.calibration is not None
     assert described.spec.calibration.prevalence == 0.5
+
+
+def test_the_evaluation_tells_what_the_cascade_costs_and_how_members_err(made: Made) -> None:
+    report = json.loads((made[1].root / "reports" / "toy-gri" / "evaluation.json").read_text())
+    cascade = report["models"]["toy-gri"]["cascade"]
+    low, high = cascade["tpr_loss_interval"]
+    assert 0.0 <= low <= cascade["tpr_loss"] <= high <= 0.2
+    assert 0.0 < cascade["asked"] < 1.0
+    [pair] = report["models"]["toy-gri"]["diversity"]["pairs"]
+    assert pair["members"] == ["toy-plain", "toy-group"]
+    timed = json.loads((made[1].root / "reports" / "toy-gri" / "cascade.json").read_text())
+    assert timed["rows"] == stages.TIMED_ROWS
+    assert 0.0 < timed["asked"] < 1.0
+    assert 0.0 < timed["time_ratio_median"] < 2.0
 
 
 def test_a_second_call_makes_nothing_anew(made: Made) -> None:
@@ -310,3 +325,43 @@ def test_a_fraction_of_rows_loses_one_band() -> None:
     lost = np.isnan(np.stack([dropped[name].to_numpy() for name in table.column_names]))
     assert lost.sum(axis=0).max() == 1
     assert lost.mean(axis=1) == pytest.approx([0.1, 0.1, 0.0], abs=0.02)
+
+
+def test_export_writes_half_and_int8_beside_the_network(made: Made, tmp_path: Path) -> None:
+    root, work, recipes = made
+    recipe = str(root / "recipes" / "toy-plain.yaml")
+    arguments = ["export", recipe, "--work", str(work.root), "--zoo", str(tmp_path / "zoo")]
+    result = CliRunner().invoke(cli.app, [*arguments, "--half", "--int8"])
+    assert result.exit_code == 0, result.output
+    verdict = json.loads((work.report(the(recipes, "toy-plain")) / "int8.json").read_text())
+    assert (verdict["fpr"], verdict["n_negatives"]) == (0.05, 200)
+    found = {path.name for path in (tmp_path / "zoo").iterdir()}
+    assert "toy-plain-fp16.onnx" in found
+    assert ("toy-plain-int8.onnx" in found) == verdict["accepted"]
+    assert not any(name.endswith(".part") for name in found)
+    assert ("no int8" in result.output) == (not verdict["accepted"])
+
+
+@pytest.mark.parametrize("within", [1.0, -1.0], ids=["accepted", "refused"])
+def test_an_ensemble_takes_int8_where_the_rule_accepts_it(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within: float
+) -> None:
+    """The rule is set to take all, and nothing: what is left in the zoo and in the file."""
+    from lenspipe.models.ensemble import load_ensemble
+    from training import quantise
+
+    monkeypatch.setattr(quantise, "AUROC_WITHIN", within)
+    monkeypatch.setattr(quantise, "TPR_WITHIN", 1.0)
+    root, work, recipes = made
+    ensemble = next(r for r in recipes if r.name == "toy-gri")
+    assert isinstance(ensemble, EnsembleRecipe)
+    members = tuple(the(recipes, name) for name in ensemble.members)
+    zoo = tmp_path / "zoo"
+    shutil.copytree(root / "zoo", zoo)
+    wanted = ensemble.model_copy(update={"int8": True})
+    path = pipeline.make_ensemble(wanted, members, work, zoo)
+    variants = [f"{name}-int8" for name in ensemble.members] if within > 0 else []
+    loaded = load_ensemble(str(path), provider="cpu")
+    assert loaded.description.variants("cpu") == variants
+    assert sorted(file.stem for file in zoo.glob("*-int8*")) == sorted(variants)
+    assert loaded.member_names == ensemble.members

@@ -1,5 +1,6 @@
 """Fits of blenders by file name; what a fit gives are the options of the same file in
-`lenspipe.blenders`, where the one definition of each blend is."""
+`lenspipe.blenders`, where the definition of each blend is. `nodes` of a file says the same blend in
+ONNX, see `training.blend.onnx_graph`."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from lenspipe import blenders, registry
 from lenspipe.problems import first_problem
 
-HELPERS = ("calibration", "logistic_fit")
+HELPERS = ("calibration", "cascade", "diversity", "logistic_fit", "onnx_graph")
 
 
 def names() -> list[str]:

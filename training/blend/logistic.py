@@ -10,6 +10,9 @@ from pydantic import NonNegativeFloat
 
 from lenspipe.cutouts.base import Block
 from training.blend.logistic_fit import logistic_fit
+from training.blend.onnx_graph import weighted_sum as nodes
+
+__all__ = ["Parameters", "fit", "nodes"]
 
 
 class Parameters(Block):

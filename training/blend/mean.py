@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
+from onnx import NodeProto
 
+from lenspipe.blenders.mean import Options
 from lenspipe.cutouts.base import Block
+from training.blend.onnx_graph import sum_of
 
 
 class Parameters(Block):
@@ -20,3 +23,9 @@ def fit(
     """Options of the blender."""
     del p, logits, positive
     return {}
+
+
+def nodes(options: Options, members: int) -> list[NodeProto]:
+    """The blend in ONNX."""
+    del options
+    return sum_of([1.0 / members] * members)

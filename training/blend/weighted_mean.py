@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
+from onnx import NodeProto
 from pydantic import NonNegativeFloat
 
+from lenspipe.blenders.weighted_mean import Options
 from lenspipe.cutouts.base import Block
 from training.blend.logistic_fit import logistic_fit
+from training.blend.onnx_graph import sum_of
 
 
 class Parameters(Block):
@@ -27,3 +30,10 @@ def fit(
     if total <= 0.0:  # no member ranks lenses above the others: none is better than another
         weights, total = np.ones(len(weights)), float(len(weights))
     return {"weights": (weights / total).tolist()}
+
+
+def nodes(options: Options, members: int) -> list[NodeProto]:
+    """The blend in ONNX."""
+    del members
+    total = sum(options.weights)
+    return sum_of([weight / total for weight in options.weights])
