@@ -20,7 +20,10 @@ from lenspipe.models.card import Calibration, Feature, Metric, ModelCard, Thresh
 from training import blend, fit
 from training.blend.calibration import calibrate
 from training.data import Examples, load_images, load_table, measure_features, real_objects
-from training.evaluate import card_metrics, evaluate, thresholds_of, write_report
+from training.evaluation import members as committee
+from training.evaluation.judge import card_metrics, evaluate, thresholds_of
+from training.evaluation.report import write_report
+from training.evaluation.timing import seconds_per_image
 from training.export import (
     card_of,
     check_parity,
@@ -149,7 +152,8 @@ def judge_member(
     thresholds = thresholds_of(scores, calibration.positive, recipe.fprs)
     scores = logits(recipe, recipe, "test", work)
     found = evaluate(scores, test, thresholds)
-    write_report(work.report(recipe), test, {recipe.name: scores}, {recipe.name: found})
+    found["seconds_per_image"] = seconds_per_image([work.graph(recipe)], test.inputs)
+    write_report(work.report(recipe), test, {recipe.name: found}, thresholds)
     return thresholds, card_metrics(found)
 
 
@@ -192,16 +196,22 @@ def judge_ensemble(
     """Figures of the ensemble, and a page with its members beside it, from the test set."""
     test = examples(recipe, "test", work)
     columns = _columns(recipe, members, "test", work)
-    scores = {recipe.name: blenders.blend(columns, blended.blender)}
-    reports = {recipe.name: evaluate(scores[recipe.name], test, blended.thresholds)}
-    for member in members:
-        scores[member.name] = logits(member, recipe, "test", work)
+    scores = blenders.blend(columns, blended.blender)
+    found = evaluate(scores, test, blended.thresholds, blended.calibration)
+    graphs = [work.graph(member) for member in members]
+    found["seconds_per_image"] = seconds_per_image(graphs, test.inputs)
+    told = committee.diversity(columns, test.positive, recipe.members, min(recipe.fprs))
+    if told is not None:
+        found["diversity"] = told
+    reports = {recipe.name: found}
+    for k, member in enumerate(members):
         held = logits(member, recipe, "calibration", work)
         positive = examples(recipe, "calibration", work).positive
         thresholds = thresholds_of(held, positive, recipe.fprs)
-        reports[member.name] = evaluate(scores[member.name], test, thresholds)
-    write_report(work.report(recipe), test, scores, reports)
-    return card_metrics(reports[recipe.name])
+        reports[member.name] = evaluate(columns[:, k], test, thresholds)
+        reports[member.name]["seconds_per_image"] = seconds_per_image([graphs[k]], test.inputs)
+    write_report(work.report(recipe), test, reports, blended.thresholds)
+    return card_metrics(found)
 
 
 def export_ensemble(
