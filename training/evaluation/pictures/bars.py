@@ -68,6 +68,8 @@ def _bars(axes: Any, names: Sequence[str], rates: Sequence[Metric]) -> None:
 
 def _shorter(name: str) -> str:
     low, high = name.split(" to ")
+    if float(low) == 0:
+        return f"< {high}"
     return f"≥ {low}" if float(high) >= 1e8 else f"{low}–{high}"
 
 

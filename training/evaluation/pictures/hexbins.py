@@ -17,7 +17,7 @@ def draw(path: Path, found: Sequence[Mapping[str, Any]]) -> None:
     five their completeness says little."""
 
     def on(figure: Any) -> None:
-        columns = min(2, len(found))
+        columns = _columns(found)
         grid = panels(figure, -(-len(found) // columns), columns)
         for axes in grid[len(found) :]:
             axes.set_axis_off()
@@ -25,7 +25,11 @@ def draw(path: Path, found: Sequence[Mapping[str, Any]]) -> None:
             image = _draw_panel(axes, panel)
         figure.colorbar(image, ax=grid, label="completeness", shrink=0.7, pad=0.02)
 
-    write(path, (5.6 * min(2, len(found)) + 0.8, 4.2 * -(-len(found) // 2)), on)
+    write(path, (5.0 * _columns(found) + 0.8, 4.2 * -(-len(found) // _columns(found))), on)
+
+
+def _columns(found: Sequence[Mapping[str, Any]]) -> int:
+    return 3 if len(found) == 3 else min(2, len(found))
 
 
 def _draw_panel(axes: Any, panel: Mapping[str, Any]) -> PolyCollection:

@@ -29,7 +29,8 @@ def draw(path: Path, curve: Mapping[str, Any], thresholds: Sequence[Threshold] =
             axes.annotate(
                 f"FPR {t.fpr:g}",
                 (t.score, 0.03 + 0.05 * (k % 4)),
-                xytext=(3, 0),
+                xytext=(-4, 0),
+                ha="right",
                 textcoords="offset points",
                 fontsize=9,
                 color=GREY,
