@@ -47,7 +47,7 @@ def measure(
     for a, b in pairwise(bands):
         found[f"{a}-{b}"] = magnitudes[a] - magnitudes[b]
     sky = sky_mask(image, rms)
-    found |= _shape(image[-1], radius)
+    found |= _shape(image[-1], pixel_scale_arcsec)
     found |= _ring(image, rms, radius)
     found |= _neighbours(stamp[-1], pixel_scale_arcsec)
     found |= {f"sky_rms_{band}": float(rms[k]) for k, band in enumerate(bands)}
@@ -81,23 +81,41 @@ def _magnitude(flux: float, zero_point_mag: float) -> float:
     return float(zero_point_mag - 2.5 * np.log10(flux)) if flux > 0 else np.nan
 
 
-def _shape(
-    image: Float64[np.ndarray, "y x"], radius: Float64[np.ndarray, "y x"]
-) -> dict[str, float]:
+def _shape(image: Float64[np.ndarray, "y x"], pixel_scale_arcsec: float) -> dict[str, float]:
+    """About the object's own middle: where it lies in the stamp is no property of it."""
+    centre = _centre(image, pixel_scale_arcsec)
+    y, x = np.indices(image.shape)
+    radius = np.hypot(y - centre[0], x - centre[1]) * pixel_scale_arcsec
     inside = radius < _TOTAL_ARCSEC
     order = np.argsort(radius[inside], kind="stable")
     growth, out = np.cumsum(image[inside][order]), radius[inside][order]
     r20, r50, r80 = (float(out[np.argmax(growth > p * growth[-1])]) for p in (0.2, 0.5, 0.8))
     light = np.where(inside, np.maximum(image, 0.0), 0.0)
-    turned = (
-        np.roll(light[::-1, ::-1], (1, 1), (0, 1)) if len(light) % 2 == 0 else light[::-1, ::-1]
-    )
     return {
         "r50_arcsec": r50,
         "concentration": 5.0 * float(np.log10(max(r80, 0.1) / max(r20, 0.1))),
         "ellipticity": _ellipticity(light),
-        "asymmetry": float(np.abs(light - turned).sum() / max(2.0 * light.sum(), 1e-12)),
+        "asymmetry": _asymmetry(light, centre),
     }
+
+
+def _centre(image: Float64[np.ndarray, "y x"], pixel_scale_arcsec: float) -> tuple[float, float]:
+    """(y, x) of the centroid under a Gaussian weight that follows it, from the stamp's middle."""
+    y, x = np.indices(image.shape, dtype=np.float64)
+    cy = cx = float(image.shape[-1] // 2)
+    width = _APERTURE_ARCSEC / 2.0 / pixel_scale_arcsec
+    for _ in range(8):
+        weight = np.exp(-0.5 * ((y - cy) ** 2 + (x - cx) ** 2) / width**2) * np.maximum(image, 0.0)
+        total = max(float(weight.sum()), 1e-30)
+        cy, cx = float((weight * y).sum() / total), float((weight * x).sum() / total)
+    return cy, cx
+
+
+def _asymmetry(light: Float64[np.ndarray, "y x"], centre: tuple[float, float]) -> float:
+    """|light - light turned by 180 degrees| / 2 light, turned about the nearest half pixel."""
+    moves = [round(2 * c) - n + 1 for c, n in zip(centre, light.shape, strict=True)]
+    turned = np.roll(light[::-1, ::-1], moves, (0, 1))
+    return float(np.abs(light - turned).sum() / max(2.0 * float(light.sum()), 1e-12))
 
 
 def _ellipticity(light: Float64[np.ndarray, "y x"]) -> float:

@@ -12,7 +12,7 @@ from lenspipe.errors import InputError
 from training.metrics import Curve
 
 FOLDS = 5
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # inverse of the ridge; chosen within each training part
+STRENGTHS = (1e-3, 1e-2, 1e-1)  # inverse of the ridge; chosen within each training part
 RESAMPLES = 1000
 
 
@@ -123,7 +123,7 @@ def _scored(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    line = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000)
+    line = LogisticRegression(C=strength, class_weight="balanced", max_iter=500, tol=1e-3)
     fit = make_pipeline(StandardScaler(), line).fit(values[train], real[train])
     known = fit.decision_function(values[train])
     scaled = (fit.decision_function(values[test]) - known.mean()) / max(known.std(), 1e-12)

@@ -20,7 +20,7 @@ from training.evaluation.pictures import curves_real, heat
 from training.evaluation.real import RealPixels, RealScores
 
 _COLOUR_BANDS = 3  # g r i
-_PATCH = 8  # of a stamp's side, for the occlusion maps
+_PATCH = 6  # of a stamp's side, for the occlusion maps
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ class Stamps:
 
     frame: the name of the frame that each is from; sources of one frame are not independent.
     images: in `BANDS`, the source in pixel size // 2. view: 0 for that; more are the same source a
-    little moved, turned and mirrored. measures: of `measures.measure`.
+    little moved, turned and mirrored. measures: of `measures.measure`, of a source's first
+    view.
     """
 
     images: Float32[np.ndarray, "n band y x"]
@@ -234,8 +235,17 @@ def _stamps(
         np.array([kind for _, kind, *_ in found], object),
         np.array([view for _, _, view, _ in found], np.int64),
         np.array([frame.flags & lost for frame, *_ in found], np.uint32),
-        tuple(measure_real(image) for *_, image in found),
+        _first_measured([(view, image) for _, _, view, image in found]),
     )
+
+
+def _first_measured(
+    found: Sequence[tuple[int, Float32[np.ndarray, "band y x"]]],
+) -> tuple[dict[str, float], ...]:
+    measured: list[dict[str, float]] = []
+    for view, image in found:
+        measured.append(measure_real(image) if view == 0 else measured[-1])
+    return tuple(measured)
 
 
 def measure_real(image: Float32[np.ndarray, "band y x"]) -> dict[str, float]:

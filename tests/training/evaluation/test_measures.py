@@ -33,6 +33,20 @@ def test_magnitudes_colours_and_sizes_of_a_gaussian() -> None:
     assert found["sky_rms_g"] == pytest.approx(0.01, rel=0.15)
 
 
+def test_where_an_object_lies_is_no_property_of_it() -> None:
+    plain = measure(galaxy((100.0, 200.0, 400.0)), BANDS, 0.25, 25.0)
+    moved = np.roll(galaxy((100.0, 200.0, 400.0)), (2, -3), (1, 2))
+    found = measure(moved, BANDS, 0.25, 25.0)
+    for name in ("r50_arcsec", "concentration", "ellipticity", "asymmetry"):
+        assert found[name] == pytest.approx(plain[name], abs=0.02)
+
+
+def test_a_lopsided_object_is_asymmetric() -> None:
+    image = galaxy((100.0, 200.0, 400.0))
+    image[2, 20:28, 30:36] += 2.0
+    assert measure(image, BANDS, 0.25, 25.0)["asymmetry"] > 0.1
+
+
 def test_a_blue_spot_and_a_neighbour_are_seen() -> None:
     image = galaxy((100.0, 200.0, 400.0))
     plain = measure(image, BANDS, 0.25, 25.0)
