@@ -75,17 +75,37 @@ def mine(
 
 
 @app.command()
-def evaluate(recipe: RecipeFile, work: Work = WORK) -> None:
-    """Judge a trained network or an ensemble on its test set."""
+def evaluate(
+    recipe: RecipeFile,
+    work: Work = WORK,
+    zoo: Annotated[
+        Path | None,
+        typer.Option(help="with --real or --realism: folder of the model; else shipped"),
+    ] = None,
+    real: Annotated[bool, typer.Option("--real", help="judge on real pixels instead")] = False,
+    realism: Annotated[bool, typer.Option("--realism", help="how real the mocks are")] = False,
+    stamps: Annotated[
+        int, typer.Option(min=8, help="with --real or --realism: how many to simulate")
+    ] = 2000,
+) -> None:
+    """Judge a trained network or an ensemble on its test set, or on real pixels."""
     from training import pipeline, stages
+    from training.evaluation import command
 
     read, place = load_recipe(recipe), stages.Workspace(work)
+    folder = place.report(read)
+    if real:
+        typer.echo(command.judge_on_real_pixels(read, folder / "real", zoo, stamps))
+    if realism:
+        typer.echo(command.judge_realism(read, folder / "realism", zoo, stamps))
+    if real or realism:
+        return
     if isinstance(read, MemberRecipe):
         stages.judge_member(read, place)
     else:
         members = pipeline.members_beside(recipe, read)
         stages.judge_ensemble(read, members, stages.fit_blend(read, members, place), place)
-    typer.echo(place.report(read) / "index.html")
+    typer.echo(folder / "index.html")
 
 
 @app.command()

@@ -26,7 +26,6 @@ from training.blend.cascade import (
     cascaded,
     fit_cascade,
     judge_cascade,
-    seconds_per_image,
     time_ratio,
 )
 from training.blend.diversity import diversity
@@ -38,7 +37,8 @@ from training.data import (
     real_objects,
     rows_of,
 )
-from training.evaluate import card_metrics, evaluate, thresholds_of, write_report
+from training.evaluation.judge import card_metrics, evaluate, thresholds_of
+from training.evaluation.report import write_report
 from training.export import (
     card_of,
     check_parity,
@@ -50,6 +50,7 @@ from training.half import make_half
 from training.merging import load_arcs
 from training.quantise import CALIBRATION_ROWS, Verdict, accept, make_int8
 from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, StartFrom, digest
+from training.timing import seconds_in_turns, seconds_per_image
 from training.together import joined
 from training.unseen import check_unseen, learnt_from, lineage
 
@@ -240,7 +241,8 @@ def judge_member(
     thresholds = thresholds_of(scores, calibration.positive, recipe.fprs)
     scores = logits(recipe, recipe, "test", work)
     found = evaluate(scores, test, thresholds)
-    write_report(work.report(recipe), test, {recipe.name: scores}, {recipe.name: found})
+    found["seconds_per_image"] = seconds_per_image({recipe.name: work.graph(recipe)}, test.inputs)
+    write_report(work.report(recipe), test, {recipe.name: found}, thresholds)
     return thresholds, card_metrics(found)
 
 
@@ -315,7 +317,8 @@ def fit_blend(recipe: EnsembleRecipe, members: Sequence[MemberRecipe], work: Wor
     scores, cascade = blenders.blend(columns, blender), None
     if recipe.cascade is not None:
         graphs = {member.name: work.graph(member) for member in members}
-        seconds = seconds_per_image(graphs, rows_of(held.inputs, slice(TIMED_ROWS)))
+        timed = seconds_in_turns(graphs, rows_of(held.inputs, slice(TIMED_ROWS)))
+        seconds = {name: float(np.median(turns)) for name, turns in timed.items()}
         cascade = fit_cascade(
             recipe.cascade, recipe.members, columns, scores, held.positive, seconds, recipe.fprs
         )
@@ -343,12 +346,15 @@ def judge_ensemble(
     """Figures of the ensemble, and a page with its members beside it, from the test set."""
     test = examples(recipe, "test", work)
     columns = _columns(recipe, members, "test", work)
-    scores = {recipe.name: blended.scores(recipe.members, columns)}
-    reports = {recipe.name: evaluate(scores[recipe.name], test, blended.thresholds)}
-    fpr = max(recipe.fprs)
-    reports[recipe.name]["diversity"] = diversity(columns, test.positive, recipe.members, fpr)
+    scores = blended.scores(recipe.members, columns)
+    found = evaluate(scores, test, blended.thresholds, blended.calibration)
+    graphs = {member.name: work.graph(member) for member in members}
+    found["seconds_per_image"] = seconds_per_image(graphs, test.inputs)
+    if len(members) > 1:
+        fpr = min(recipe.fprs)
+        found["diversity"] = diversity(columns, test.positive, recipe.members, fpr)
     if blended.cascade is not None and recipe.cascade is not None:
-        reports[recipe.name]["cascade"] = judge_cascade(
+        found["cascade"] = judge_cascade(
             recipe.cascade,
             blended.cascade,
             recipe.members,
@@ -356,14 +362,16 @@ def judge_ensemble(
             blenders.blend(columns, blended.blender),
             test.positive,
         ).as_dict()
-    for member in members:
-        scores[member.name] = logits(member, recipe, "test", work)
+    reports = {recipe.name: found}
+    for k, member in enumerate(members):
         held = logits(member, recipe, "calibration", work)
         positive = examples(recipe, "calibration", work).positive
         thresholds = thresholds_of(held, positive, recipe.fprs)
-        reports[member.name] = evaluate(scores[member.name], test, thresholds)
-    write_report(work.report(recipe), test, scores, reports)
-    return card_metrics(reports[recipe.name])
+        reports[member.name] = evaluate(columns[:, k], test, thresholds)
+        alone = {member.name: work.graph(member)}
+        reports[member.name]["seconds_per_image"] = seconds_per_image(alone, test.inputs)
+    write_report(work.report(recipe), test, reports, blended.thresholds)
+    return card_metrics(found)
 
 
 def judge_int8(

@@ -282,7 +282,7 @@ def test_the_page_shows_the_figures(made: Made) -> None:
     page = (made[1].root / "reports" / "toy-gri" / "index.html").read_text()
     assert "not supported by this sample" in page
     assert "<h2>toy-group</h2>" in page
-    assert (made[1].root / "reports" / "toy-gri" / "evaluation.png").stat().st_size > 1000
+    assert (made[1].root / "reports" / "toy-gri" / "roc.png").stat().st_size > 1000
 
 
 def test_commands_fail_in_one_line_with_status_2(

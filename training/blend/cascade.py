@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from jaxtyping import Bool, Float, Float32, Float64
 from pydantic import Field
 
@@ -174,27 +173,6 @@ def judge_cascade(
         return judged
     first, whole = seconds[cascade.first], sum(seconds[name] for name in names)
     return replace(judged, cost_ratio=(first + judged.asked * (whole - first)) / whole)
-
-
-def seconds_per_image(
-    graphs: Mapping[str, Path], inputs: Mapping[str, np.ndarray], repeats: int = 5
-) -> dict[str, float]:
-    """Median time of each network on the CPU, one thread, a batch of all rows; in turns, so that
-    what else the machine does falls on all alike."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    sessions = {
-        name: onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        for name, path in graphs.items()
-    }
-    rows = len(next(iter(inputs.values())))
-    taken: dict[str, list[float]] = {name: [] for name in graphs}
-    for _ in range(repeats + 1):  # the first turn allocates
-        for name, session in sessions.items():
-            began = time.perf_counter()
-            session.run(None, {tensor.name: inputs[tensor.name] for tensor in session.get_inputs()})
-            taken[name].append((time.perf_counter() - began) / rows)
-    return {name: float(np.median(times[1:])) for name, times in taken.items()}
 
 
 def time_ratio(

@@ -19,7 +19,6 @@ from training.blend.cascade import (
     fit_cascade,
     judge_cascade,
     passed,
-    seconds_per_image,
     time_ratio,
 )
 from training.metrics import Curve
@@ -133,15 +132,3 @@ def test_training_and_lenspipe_give_the_same_scores(tmp_path: Path) -> None:
     assert measured["asked"] == asked.mean()
     assert measured["rows"] == 40
     assert min(measured["time_ratios"]) > 0
-
-
-def test_times_are_per_image(tmp_path: Path) -> None:
-    toy_models.make_member(tmp_path / "a.onnx")
-    toy_models.make_member(tmp_path / "b.onnx", size=64)
-    draw = np.random.default_rng(0)
-    small = draw.normal(size=(8, 3, 8, 8)).astype(np.float32)
-    large = draw.normal(size=(64, 3, 64, 64)).astype(np.float32)
-    [few] = seconds_per_image({"a": tmp_path / "a.onnx"}, small, repeats=2).values()
-    [many] = seconds_per_image({"b": tmp_path / "b.onnx"}, large, repeats=2).values()
-    assert 0 < few < 1
-    assert 0 < many < 1

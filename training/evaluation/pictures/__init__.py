@@ -1,0 +1,1 @@
+"""Pictures of an evaluation: one file each, drawn from the report's own numbers."""
