@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from jaxtyping import Bool
 
@@ -32,9 +31,10 @@ from lenspipe.models.footprint import cpu_batch_size
 from lenspipe.models.providers import choose, on_gpu
 from lenspipe.redaction import redact
 from lenspipe.run_directory import without_credentials
+from lenspipe.score.catalogue import read_catalogue
 from lenspipe.score.groups import GroupTable, count_groups, group_values
 from lenspipe.score.layout import CATALOGUE_ROW, CutoutLayout, find_layout
-from lenspipe.score.listing import list_cutouts
+from lenspipe.score.listing import list_cutouts, name_columns
 from lenspipe.score.order import InOrder, chunk_rows, with_locality
 from lenspipe.score.outputs import Outputs, name_outputs, refuse_inputs
 from lenspipe.score.report import RowScores, ScoreReport, render_report, row_scores
@@ -225,26 +225,13 @@ def read_sources(
         later = isinstance(reader, Locator)
         table, columns = list_cutouts(layout.options, layout.base, not later), Columns()
     else:
-        table = read_catalogue(catalogue)
+        table = read_catalogue(catalogue, name_columns(layout.options, columns.id))
     table = _with(table, CATALOGUE_ROW, pa.array(np.arange(table.num_rows)))
     table = _with_identity(table, columns)
     missing = sorted(reader.columns - set(table.column_names))
     if missing:
         raise InputError("catalogue", f"column {missing[0]}, which the reader needs", "none")
     return table
-
-
-def read_catalogue(path: str | Path) -> pa.Table:
-    """A CSV (comma-separated, with a header) or Parquet file as a table."""
-    text = str(path)
-    try:
-        if text.endswith((".parquet", ".parq", ".pq")):
-            return pq.read_table(text)
-        if text.endswith((".csv", ".csv.gz")):
-            return pacsv.read_csv(text)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"catalogue {path}", "a readable CSV or Parquet file", error) from error
-    raise InputError(f"catalogue {path}", "a name that ends in .csv or .parquet", text)
 
 
 def _with_identity(table: pa.Table, columns: Columns) -> pa.Table:
@@ -271,7 +258,7 @@ def _position(table: pa.Table, name: str, default: str) -> np.ndarray:
         return np.full(table.num_rows, np.nan)
     try:
         column = pc.cast(table[name], pa.float64())
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise InputError(f"columns.{default}", "a column of degrees", error) from error
     return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
 
