@@ -92,9 +92,9 @@ class Runtime(Block):
     batch_size: rows per call of a network (default: 64 on CPUs, 512 on GPUs).
     max_attempts: tries of a shard before it is split. shard_timeout_s: what a shard may take
     (default: by the slowest so far, see `lenspipe.processes.time_limit`). failure_limit: fraction
-    of the selected sources that may fail before the command ends with status 3. cut_timeout_s,
-    cut_memory_mb: what one cut may take on one part of the catalogue. metrics_host: address of the
-    driver that `metrics_port` listens on.
+    that may fail before the command ends with status 3, see `lenspipe.run.failure_limit`.
+    cut_timeout_s, cut_memory_mb: what one cut may take on one part of the catalogue. metrics_host:
+    address of the driver that `metrics_port` listens on.
     """
 
     provider: ProviderName = "auto"

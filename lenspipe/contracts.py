@@ -122,6 +122,17 @@ POSITION_FIELDS: tuple[pa.Field, ...] = (
 )
 
 
+# Columns that the plan adds to the selected rows, for good and while it sorts them.
+DUPLICATE = "duplicate"
+PLAN_ROW = "__row"
+PLAN_HASH = "__hash"
+# What lenspipe writes beside the columns that a reader takes from the catalogue: none of those may
+# have such a name.
+RESERVED_COLUMNS = frozenset(
+    {"healpix_29", "photometry_score", "locality", DUPLICATE, PLAN_ROW, PLAN_HASH}
+)
+
+
 def id_field(kind: pa.DataType) -> pa.Field:
     """Column `object_id` in the survey's own type (integer or string)."""
     return _field("object_id", kind, "", "identifier of the source in the survey's catalogue")

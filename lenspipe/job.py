@@ -10,9 +10,9 @@ import os
 
 from lenspipe.catalogue.funnel import Funnel, funnel, refuse_unaccounted
 from lenspipe.config import Survey, resolve
-from lenspipe.contracts import Reason
 from lenspipe.errors import FailureLimitError
 from lenspipe.processes.slots import Slots, plan_slots
+from lenspipe.run.failure_limit import failed_share
 from lenspipe.run.identity import check_same_pixels
 from lenspipe.run.opening import Job, check_and_open, tell_provider, write_state
 from lenspipe.run_directory import CATALOGUE, REPORT, RUN, THRESHOLD, RunDirectory
@@ -124,11 +124,6 @@ def finish(job: Job) -> PublishInfo:
         checked.survey.publish.explain,
     )
     limit = checked.survey.runtime.failure_limit
-
-    def too_many(counted: Funnel) -> bool:
-        repeated = counted.reasons.get(Reason.DUPLICATE_ID, 0)  # the catalogue's doing, not ours
-        return counted.failed - repeated > limit * max(counted.selected, 1)
-
     plan = read_plan(run)
 
     def refuse_gaps(counted: Funnel) -> None:
@@ -136,8 +131,8 @@ def finish(job: Job) -> PublishInfo:
 
     def settle(counted: Funnel) -> None:
         refuse_gaps(counted)
-        state = "finished_with_failures" if too_many(counted) else "done"
-        write_state(run, checked, state)
+        too_many = failed_share(counted).exceeds(limit)
+        write_state(run, checked, "finished_with_failures" if too_many else "done")
 
     job.ledger.patiently(lambda: refuse_gaps(funnel(run)))
     job.ledger.patiently(run.clean)  # files of attempts that were killed since the run began
@@ -145,11 +140,9 @@ def finish(job: Job) -> PublishInfo:
     info = job.ledger.patiently(lambda: publish(run, checked.publish_settings(), stamps, settle))
     counts = {name: getattr(info.funnel, name) for name in _TOLD}
     job.events.run_finished(str((run.read_json(RUN) or {})["state"]), counts)
-    if too_many(info.funnel):
-        raise FailureLimitError(
-            f"{info.funnel.failed} sources failed, more than runtime.failure_limit "
-            f"({limit:.2%}) allows; reasons: {info.funnel.reasons}"
-        )
+    share = failed_share(info.funnel)
+    if share.exceeds(limit):
+        raise FailureLimitError(share.told(limit))
     return info
 
 

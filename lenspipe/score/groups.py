@@ -94,7 +94,7 @@ def group_values(sources: pa.Table, columns: Sequence[str]) -> list[tuple[str, .
     for name in columns:
         if name not in sources.column_names:
             raise InputError("--group", f"one of {', '.join(sources.column_names)}", repr(name))
-    texts = [_texts(sources[name]) for name in columns]
+    texts = [_texts(name, sources[name]) for name in columns]
     values = list(zip(*texts, strict=True))
     if len(set(values)) > MOST_GROUPS:
         found = f"{len(set(values))} of {', '.join(columns)}"
@@ -135,7 +135,11 @@ def count_groups(
     return GroupTable(tuple(columns), tuple(thresholds), tuple(groups))
 
 
-def _texts(column: pa.ChunkedArray) -> list[str]:
-    return [
-        "–" if value is None else str(value) for value in pc.cast(column, pa.string()).to_pylist()
-    ]
+def _texts(name: str, column: pa.ChunkedArray) -> list[str]:
+    """The values as text. InputError where they have none."""
+    try:
+        values = pc.cast(column, pa.string()).to_pylist()
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        expected = f"a column of text, numbers or dates as {name}"
+        raise InputError("--group", expected, column.type) from error
+    return ["–" if value is None else str(value) for value in values]

@@ -29,6 +29,9 @@ from pydantic import Field, ValidationError
 from lenspipe import cutouts
 from lenspipe.config import Columns
 from lenspipe.cutouts.base import Block, ReaderOptions
+from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.files.storedfile import require_regular
+from lenspipe.cutouts.formats.zarr import require_regular_metadata
 from lenspipe.cutouts.stacks import stated_bands
 from lenspipe.errors import InputError
 from lenspipe.problems import first_problem
@@ -161,17 +164,20 @@ def _see_hdf5(path: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
             names[name] = item.attrs.get("bands")
 
     try:
+        require_regular(str(path))
         with h5py.File(path, "r") as file:
             file.visititems(visit)
-    except OSError as error:
+    except (OSError, UnreadableError) as error:
         raise InputError(f"CUTOUTS {path}", "an HDF5 file", error) from error
     return {"reader": "hdf5", "path": path.name, **_stack(path, "dataset", names, chosen)}
 
 
 def _see_zarr(path: Path, chosen: Mapping[str, Any]) -> dict[str, Any]:
     try:
+        for folder in (path, *filter(Path.is_dir, path.glob("*"))):
+            require_regular_metadata(str(folder))
         found = zarr.open(str(path), mode="r")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, UnreadableError) as error:
         raise InputError(f"CUTOUTS {path}", "a Zarr store", error) from error
     if isinstance(found, zarr.Array):
         raise InputError(f"CUTOUTS {path}", "a Zarr group with an array in it", "a single array")

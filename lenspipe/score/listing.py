@@ -11,7 +11,9 @@ import zarr
 
 from lenspipe.config import resolve
 from lenspipe.cutouts.base import ReaderOptions
-from lenspipe.cutouts.files.paths import expand
+from lenspipe.cutouts.faults import UnreadableError
+from lenspipe.cutouts.files.paths import NameTemplate, expand
+from lenspipe.cutouts.files.storedfile import require_regular
 from lenspipe.cutouts.formats import hdf5, stamps
 from lenspipe.cutouts.formats import zarr as zarr_reader
 from lenspipe.cutouts.stacks import StackOptions, id_text
@@ -34,6 +36,23 @@ def list_cutouts(options: ReaderOptions, base: str, positions: bool = True) -> p
     raise InputError("catalogue", f"one, as reader {options.reader} cuts where it is told", "none")
 
 
+def name_columns(options: ReaderOptions, id_column: str) -> frozenset[str]:
+    """Columns of a catalogue that name a source or its files, by text: the identifier, what a
+    stamp's name is made of, what an array of identifiers is held against.
+
+    id_column: the catalogue's own. Left out is what a template formats as a whole number.
+    """
+    names = {id_column}
+    if isinstance(options, StackOptions) and options.ids:
+        names.add(options.id_column)
+    for text in (options.path, options.mask.file) if isinstance(options, stamps.Options) else ():
+        template = NameTemplate(text or "", "cutouts.path")
+        fields = {name: id_column if name == "object_id" else name for name in template.fields}
+        names |= set(fields.values())
+        names -= {column for name, column in fields.items() if template.is_integer(name)}
+    return frozenset(names - {"band"})
+
+
 def _rows(options: StackOptions, found: list[Any] | int) -> pa.Table:
     count = found if isinstance(found, int) else len(found)
     rows = np.arange(count)
@@ -50,10 +69,11 @@ def _hdf5(options: hdf5.Options, base: str) -> list[Any] | int:
     total = 0
     for path in expand(options.path, base):
         try:
+            require_regular(path)
             with h5py.File(path, "r") as file:
                 total += int(file[options.dataset].shape[0])
                 lists += file[options.ids][...].tolist() if options.ids else []
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, UnreadableError) as error:
             raise InputError(f"cutouts.path {path}", "a readable HDF5 file", error) from error
     return lists if options.ids else total
 
@@ -62,8 +82,10 @@ def _zarr(options: zarr_reader.Options, base: str) -> list[Any] | int:
     name = options.ids or options.array or next(iter((options.arrays or {}).values()))
     path = resolve(options.path, base)
     try:
+        for folder in (path, f"{path}/{name}"):
+            zarr_reader.require_regular_metadata(folder)
         found = zarr.open_group(path, mode="r")[name]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, UnreadableError) as error:
         raise InputError(f"cutouts.path {path}", "a readable Zarr store", error) from error
     if not isinstance(found, zarr.Array):
         raise InputError(f"cutouts.path {path}", f"an array {name}", "a group")

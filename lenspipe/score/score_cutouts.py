@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from jaxtyping import Bool
 
@@ -26,15 +26,17 @@ from lenspipe.errors import InputError
 from lenspipe.healpix import healpix_29
 from lenspipe.models.card import Threshold
 from lenspipe.models.ensemble import Ensemble, Prepared, describe_ensemble, load_ensemble
+from lenspipe.models.ensemble_file import EnsembleDescription
 from lenspipe.models.footprint import cpu_batch_size
 from lenspipe.models.providers import choose, on_gpu
-from lenspipe.preflight import check_output
 from lenspipe.redaction import redact
 from lenspipe.run_directory import without_credentials
+from lenspipe.score.catalogue import read_catalogue
 from lenspipe.score.groups import GroupTable, count_groups, group_values
 from lenspipe.score.layout import CATALOGUE_ROW, CutoutLayout, find_layout
-from lenspipe.score.listing import list_cutouts
+from lenspipe.score.listing import list_cutouts, name_columns
 from lenspipe.score.order import InOrder, chunk_rows, with_locality
+from lenspipe.score.outputs import Outputs, name_outputs, refuse_inputs
 from lenspipe.score.report import RowScores, ScoreReport, render_report, row_scores
 from lenspipe.stages.scoring import ShardPixels, score_rows
 from lenspipe.storage.store import Store
@@ -107,16 +109,19 @@ def score_cutouts(
     counted. report: write a page with pictures too, `NAME.report.html`. prevalence: fraction of
     lenses that probabilities are to hold at, by default that of the ensemble's calibration.
     progress: called with rows done and rows in all. Beside `out`, `NAME.failures.parquet` holds the
-    rows without a score, each with its reason.
+    rows without a score, each with its reason. InputError where a file that is read would be
+    written over.
     """
     began = time.perf_counter()
-    folder, name, failures_name = _names(out)
+    outputs = name_outputs(out, report)
     found = find_layout(cutouts_path, layout, options)
     named = Columns(**{**found.columns.model_dump(), **(columns or {})})
     described = describe_ensemble(ensemble)
     reader = cutouts.open_reader(found.options, found.base)
     reader.check(described.inputs)
-    sources = read_sources(catalogue or found.catalogue, named, found, reader)
+    rows_of = catalogue or found.catalogue
+    _refuse_inputs(outputs, found, reader, described, rows_of, layout, cutouts_path)
+    sources = read_sources(rows_of, named, found, reader)
     values = group_values(sources, group) if group else []
     if batch_size is None and not on_gpu(choose(provider)):
         batch_size = cpu_batch_size([member.path for member in described.members])
@@ -128,25 +133,26 @@ def score_cutouts(
         described=described,
         prevalence=prevalence,
     )
-    listed = (catalogue or found.catalogue) is None
-    locator = reader if listed and isinstance(reader, Locator) else None
-    batch = max(member.batch_size for member in loaded.members)
-    rows_at_once = chunk_rows(found.options.reader, loaded.provider, batch)
+    locator = reader if rows_of is None and isinstance(reader, Locator) else None
+    rows_at_once = chunk_rows(
+        found.options.reader, loaded.provider, max(m.batch_size for m in loaded.members)
+    )
     # Stamps are files of their own: no order of theirs is better than another.
-    reordered = not listed and found.options.reader != "stamps"
+    reordered = rows_of is not None and found.options.reader != "stamps"
     to_read = with_locality(sources, reader) if reordered else sources
     numbers = to_read[CATALOGUE_ROW].to_numpy()
     repeated = _repeated(sources["object_id"])[numbers]
     summary = ScoreSummary(
         ensemble=loaded.name,
         out=str(out),
-        failures_out=f"{folder}/{failures_name}",
+        failures_out=f"{outputs.folder}/{outputs.failures}",
         provider=loaded.provider,
         above=dict.fromkeys(loaded.description.spec.thresholds, 0),
         opening_seconds=time.perf_counter() - began,
     )
+    store = Store(outputs.folder)
     with ExitStack() as stack:
-        tables = _Tables(stack, Store(folder), name, failures_name, sources, loaded)
+        tables = _Tables(stack, store, outputs, sources, loaded)
         in_order = InOrder() if (np.diff(numbers) < 0).any() else None
         read = _ChunkReading(
             reader, to_read, loaded, locator, repeated, rows_at_once, redact(str(cutouts_path))
@@ -167,24 +173,23 @@ def score_cutouts(
         tables.flush()
     summary.seconds = time.perf_counter() - began
     if group or report:
-        by_row = _read_back(Store(folder), name, failures_name, sources)
+        by_row = _read_back(store, outputs, sources)
         thresholds = loaded.description.spec.thresholds
         if group:
             summary.groups = count_groups(group, values, by_row.score, thresholds)
         if report:
             told = _report(summary, loaded, cutouts_path)
             page = render_report(told, sources, by_row, reader, loaded.inputs)
-            report_name = f"{name.removesuffix('.parquet')}.report.html"
-            Store(folder).write(report_name, page.encode())
-            summary.report_out = f"{folder}/{report_name}"
+            store.write(outputs.page, page.encode())
+            summary.report_out = f"{outputs.folder}/{outputs.page}"
     return summary
 
 
-def _read_back(store: Store, name: str, failures_name: str, sources: pa.Table) -> RowScores:
+def _read_back(store: Store, outputs: Outputs, sources: pa.Table) -> RowScores:
     """What was written, row by row of the catalogue."""
-    with store.open(name) as file:
+    with store.open(outputs.scores) as file:
         scores = pq.read_table(file, columns=["object_id", "score", "probability"])
-    with store.open(failures_name) as file:
+    with store.open(outputs.failures) as file:
         failures = pq.read_table(file, columns=["object_id", "reason"])
     first = np.flatnonzero(~_repeated(sources["object_id"]))
     return row_scores(sources, first, scores, failures)
@@ -225,26 +230,13 @@ def read_sources(
         later = isinstance(reader, Locator)
         table, columns = list_cutouts(layout.options, layout.base, not later), Columns()
     else:
-        table = read_catalogue(catalogue)
+        table = read_catalogue(catalogue, name_columns(layout.options, columns.id))
     table = _with(table, CATALOGUE_ROW, pa.array(np.arange(table.num_rows)))
     table = _with_identity(table, columns)
     missing = sorted(reader.columns - set(table.column_names))
     if missing:
         raise InputError("catalogue", f"column {missing[0]}, which the reader needs", "none")
     return table
-
-
-def read_catalogue(path: str | Path) -> pa.Table:
-    """A CSV (comma-separated, with a header) or Parquet file as a table."""
-    text = str(path)
-    try:
-        if text.endswith((".parquet", ".parq", ".pq")):
-            return pq.read_table(text)
-        if text.endswith((".csv", ".csv.gz")):
-            return pacsv.read_csv(text)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"catalogue {path}", "a readable CSV or Parquet file", error) from error
-    raise InputError(f"catalogue {path}", "a name that ends in .csv or .parquet", text)
 
 
 def _with_identity(table: pa.Table, columns: Columns) -> pa.Table:
@@ -271,7 +263,7 @@ def _position(table: pa.Table, name: str, default: str) -> np.ndarray:
         return np.full(table.num_rows, np.nan)
     try:
         column = pc.cast(table[name], pa.float64())
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise InputError(f"columns.{default}", "a column of degrees", error) from error
     return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
 
@@ -357,16 +349,32 @@ def _repeated(identity: pa.ChunkedArray) -> Bool[np.ndarray, " n"]:
     return repeated
 
 
-def _names(out: str | Path) -> tuple[str, str, str]:
-    """Folder, name of the scores, name of the failures."""
-    folder, _, name = resolve(str(out), str(Path.cwd())).rpartition("/")
-    stem = name.removesuffix(".parquet")
-    if stem == name or not stem:
-        raise InputError("--out", "a name that ends in .parquet", out)
-    if not is_url(folder) and Path(folder, name).is_dir():
-        raise InputError("--out", "a file", f"the folder {folder}/{name}")
-    check_output(folder, "--out")
-    return folder, name, f"{stem}.failures.parquet"
+def _refuse_inputs(
+    outputs: Outputs,
+    layout: CutoutLayout,
+    reader: Reader,
+    ensemble: EnsembleDescription,
+    catalogue: str | Path | None,
+    *paths: str | Path | None,
+) -> None:
+    """See `refuse_inputs`. paths: further files that were given."""
+    models = (ensemble.path, *(member.path for member in ensemble.members))
+    given = [str(path) for path in (catalogue, *paths, *models) if path is not None]
+    refuse_inputs(outputs, chain(given, _pixel_files(reader)), _stores(catalogue, layout))
+
+
+def _pixel_files(reader: Reader) -> Iterator[str]:
+    """Every file of pixels, listed where the first is asked for."""
+    for listing in reader.listing().values():
+        for file in listing.files:
+            yield file.path
+
+
+def _stores(catalogue: str | Path | None, layout: CutoutLayout) -> list[str]:
+    """Folders that are read as one: a Zarr store, a catalogue of several files."""
+    pixels = resolve(str(getattr(layout.options, "path", "")), layout.base)
+    named = [str(path) for path in (catalogue, pixels) if path is not None]
+    return [path for path in named if is_url(path) or Path(path).is_dir()]
 
 
 def _count(summary: ScoreSummary, scores: pa.Table, failures: pa.Table) -> None:
@@ -388,15 +396,13 @@ class _Tables:
         self,
         stack: ExitStack,
         store: Store,
-        name: str,
-        failures_name: str,
+        outputs: Outputs,
         sources: pa.Table,
         ensemble: Ensemble,
     ) -> None:
         kind = sources.schema.field("object_id").type
-        self._scores = _writer(stack, store, name, _schema(kind, ensemble))
-        self._failures = _writer(stack, store, failures_name, failure_schema(kind))
-
+        self._scores = _writer(stack, store, outputs.scores, _schema(kind, ensemble))
+        self._failures = _writer(stack, store, outputs.failures, failure_schema(kind))
         self._waiting: list[tuple[pa.Table, pa.Table]] = []
         self._rows = 0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from lenspipe import config, cutouts
-from lenspipe.contracts import failure_schema, selected_schema
+from lenspipe.contracts import RESERVED_COLUMNS, failure_schema, selected_schema
 from lenspipe.cutouts.base import ReaderOptions
 from lenspipe.errors import InputError
 from lenspipe.models import zoo
@@ -129,9 +129,10 @@ def _require(view: View, columns: Collection[str], where: str) -> None:
     for name in columns:
         if match_column(f"{where}: column {name}", name, view.schema.names) != name:
             raise InputError(f"{where}: column {name}", "a name with the same capitals", "another")
-    taken = set(columns) & {"healpix_29", "photometry_score", "locality"}
+    taken = sorted(RESERVED_COLUMNS & set(columns))
     if taken:
-        raise InputError(where, "columns that lenspipe does not write itself", ", ".join(taken))
+        expected = "columns that lenspipe does not write itself (sources.rename gives other names)"
+        raise InputError(where, expected, ", ".join(taken))
 
 
 def _require_numbers(view: View, columns: Collection[str]) -> None:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Int64, UInt64
 
 from lenspipe.catalogue import scores
+from lenspipe.contracts import DUPLICATE, PLAN_HASH, PLAN_ROW
 from lenspipe.run_directory import RunDirectory
 from lenspipe.storage.external_sort import (
     Sample,
@@ -25,7 +26,6 @@ from lenspipe.storage.external_sort import (
     stream,
 )
 
-DUPLICATE = "duplicate"
 _FIRST = ("locality", "healpix_29")
 _THEN = ("object_id", "ra", "dec")
 _BITS = 63
@@ -40,14 +40,10 @@ def sorted_rows(run: RunDirectory, parts: Sequence[str]) -> Iterator[pa.Table]:
         marks = _spread(run, parts, key, rows)
         for piece in rows.pieces():
             table = rows.read(piece)
-            marked = pa.array(marks.at(table[_ROW].to_numpy()))
+            marked = pa.array(marks.at(table[PLAN_ROW].to_numpy()))
             table = table.select(schema.names).append_column(DUPLICATE, marked)
             ordered = sorted_piece(table, _FIRST, (*_THEN, DUPLICATE))
             yield ordered.cast(schema.append(pa.field(DUPLICATE, pa.bool_())))
-
-
-_ROW = "__row"
-_HASH = "__hash"
 
 
 @dataclass(frozen=True)
@@ -106,11 +102,13 @@ def _spread(run: RunDirectory, parts: Sequence[str], key: _Key, rows: Scatter) -
             at += table.num_rows
             locality, place = (table[name].to_numpy() for name in _FIRST)
             rows.add(
-                table.append_column(_ROW, number), piece_of(key.of(locality, place), key.bounds)
+                table.append_column(PLAN_ROW, number), piece_of(key.of(locality, place), key.bounds)
             )
             hashed = scores.hash_column(connection, table["object_id"])
             narrow = table.select(["object_id", "locality", "healpix_29", "ra", "dec"])
-            narrow = narrow.append_column(_ROW, number).append_column(_HASH, pa.array(hashed))
+            narrow = narrow.append_column(PLAN_ROW, number).append_column(
+                PLAN_HASH, pa.array(hashed)
+            )
             ids.add(narrow, (hashed % np.uint64(key.pieces)).astype(np.int64))
         for piece in ids.pieces():
             marks.set(_repeated(ids.read(piece)))
@@ -119,13 +117,15 @@ def _spread(run: RunDirectory, parts: Sequence[str], key: _Key, rows: Scatter) -
 
 def _repeated(table: pa.Table) -> Int64[np.ndarray, " m"]:
     """Rows that have the id of another row which goes before them: pixels first, then place."""
-    _, inverse, counts = np.unique(table[_HASH].to_numpy(), return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(
+        table[PLAN_HASH].to_numpy(), return_inverse=True, return_counts=True
+    )
     suspects = table.take(pa.array(np.flatnonzero(counts[inverse] > 1)))
     if not suspects.num_rows:
         return np.empty(0, np.int64)
     nowhere = pc.less(suspects["locality"], 0)
-    keys = ["object_id", "nowhere", "healpix_29", "ra", "dec", _ROW]
+    keys = ["object_id", "nowhere", "healpix_29", "ra", "dec", PLAN_ROW]
     ordered = suspects.append_column("nowhere", nowhere).sort_by([(k, "ascending") for k in keys])
     ids = ordered["object_id"].combine_chunks()
     again = pc.equal(ids.slice(1), ids.slice(0, len(ids) - 1)).to_numpy(zero_copy_only=False)
-    return np.asarray(ordered[_ROW].to_numpy()[1:][again], np.int64)
+    return np.asarray(ordered[PLAN_ROW].to_numpy()[1:][again], np.int64)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -247,6 +248,7 @@ def test_what_stops_half_way_leaves_no_file(
         ({"columns": {"id": "nom"}}, "columns.id"),
         ({"columns": {"id": "name", "ra": "alpha"}}, "columns.ra"),
         ({"columns": {"id": "dec"}}, "columns.id"),
+        ({"columns": {"id": "name", "dec": "name"}}, "columns.dec"),
         ({"options": {"row": "number"}}, "catalogue"),
         ({"options": {"bands": ["i", "r", "g"]}}, "cutouts.bands"),
         ({"options": {"smooth": 3}}, "cutouts.smooth"),
@@ -360,6 +362,81 @@ def test_groups_that_cannot_be_made_are_refused_before_any_work(
     assert refused.value.field == "--group"
     assert refused.value.expected.startswith(expected)
     assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [1, 2], b"\xff"])
+def test_groups_of_what_is_no_text_are_refused(
+    folder: Path, ensemble: str, tmp_path: Path, value: object
+) -> None:
+    pq.write_table(pa.table({"object_id": [0], "odd": [value]}), tmp_path / "c.parquet")
+    with pytest.raises(InputError, match=r"--group: expected a column of text, numbers or dates"):
+        score_cutouts(
+            ensemble,
+            folder / "stamps.h5",
+            tmp_path / "s.parquet",
+            catalogue=tmp_path / "c.parquet",
+            group=["odd"],
+            provider="cpu",
+        )
+
+
+def test_ids_of_a_csv_with_leading_zeros_are_three_stamps(
+    ensemble: str, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    folder = tmp_path / "stamps"
+    folder.mkdir()
+    ids = ["007", "7", "08"]
+    for row, name in enumerate(ids):
+        for band, image in zip(BANDS, pixels[row], strict=True):
+            fits.PrimaryHDU(image).writeto(folder / f"{name}_{band}.fits")
+    catalogue = tmp_path / "c.csv"
+    catalogue.write_text("object_id\n" + "\n".join(ids) + "\n")
+    out = tmp_path / "scores.parquet"
+    options = {"pixel_scale_arcsec": 0.25}
+    score_cutouts(ensemble, folder, out, catalogue=catalogue, options=options, provider="cpu")
+    table = pq.read_table(out)
+    assert table["object_id"].to_pylist() == ids
+    assert_scores(table, pixels[:3])
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "options", [{}, {"reader": "hdf5", "path": "*.h5", "row": "catalogue_row"}]
+)
+@pytest.mark.parametrize("catalogued", [True, False])
+def test_a_special_file_is_not_waited_for(
+    folder: Path, ensemble: str, tmp_path: Path, options: dict[str, Any], catalogued: bool
+) -> None:
+    """Alone, and among others that can be read; what has a catalogue then goes on without it."""
+    os.mkfifo(folder / "z.h5")
+    given = {**options, **({"bands": BANDS, "dataset": "images"} if options else {})}
+    where = folder if options else folder / "z.h5"
+    out = tmp_path / "s.parquet"
+    call: dict[str, Any] = {"options": given, "provider": "cpu"}
+    if catalogued:
+        call |= {"catalogue": folder / "catalogue.csv", "columns": {"id": "name"}}
+    if catalogued and options:
+        assert score_cutouts(ensemble, where, out, **call).scored == ROWS
+        return
+    with pytest.raises(InputError, match="found a FIFO"):
+        score_cutouts(ensemble, where, out, **call)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("place", ["zarr.json", "images/zarr.json"])
+@pytest.mark.parametrize("options", [{}, {"reader": "zarr", "path": "a.zarr", "array": "images"}])
+def test_special_files_of_a_store_are_not_waited_for(
+    ensemble: str, tmp_path: Path, place: str, options: dict[str, Any]
+) -> None:
+    group = zarr.create_group(str(tmp_path / "a.zarr"))
+    group.create_array("images", data=np.zeros((2, 3, SIZE, SIZE), np.float32))
+    (tmp_path / "a.zarr" / place).unlink()
+    os.mkfifo(tmp_path / "a.zarr" / place)
+    given = {**options, **({"bands": BANDS, "row": "catalogue_row"} if options else {})}
+    with pytest.raises(InputError, match="found a FIFO"):
+        score_cutouts(
+            ensemble, tmp_path / "a.zarr", tmp_path / "s.parquet", options=given, provider="cpu"
+        )
 
 
 @pytest.mark.parametrize("out", ["taken.parquet", "file/scores.parquet"])

@@ -87,10 +87,10 @@ class _ZarrStack:
     def __init__(self, path: str, options: Options) -> None:
         self.path = path
         self._request_bytes = REMOTE_REQUEST_BYTES if is_url(path) else _LOCAL_CHUNK_REQUEST_BYTES
-        _require_regular_metadata(path)
+        require_regular_metadata(path)
         self._root = zarr.open_group(path, mode="r")
         for name in (options.arrays or {"": options.array or "images"}).values():
-            _require_regular_metadata(f"{path}/{name}")
+            require_regular_metadata(f"{path}/{name}")
         names = options.arrays or dict.fromkeys(options.bands[:1], options.array or "images")
         ndim = 3 if options.arrays else 4
         ordered = [names[band] for band in options.bands if band in names]
@@ -240,7 +240,7 @@ class _ZarrStack:
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 
 
-def _require_regular_metadata(path: str) -> None:
+def require_regular_metadata(path: str) -> None:
     """UnreadableError where a metadata file is special: zarr-python would wait for a FIFO."""
     for name in _METADATA:
         with suppress(FileNotFoundError, NotADirectoryError):
