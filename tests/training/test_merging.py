@@ -109,6 +109,32 @@ def test_arcs_turn_and_follow_the_host() -> None:
     assert len(set(flat.tolist())) > 2  # one arc above the middle, in several of its eight turns
 
 
+def test_arcs_land_on_the_same_sky_in_every_input_with_one_factor() -> None:
+    """VIS and NISP by their scales, 0.1 and 0.3 arcsec: a host one coarse pixel off its middle."""
+    specs = {
+        "nisp": InputSpec("nisp", ("Y",), 12, 0.3, 25.0),
+        "vis": InputSpec("vis", ("VIS",), 36, 0.1, 25.0),
+    }
+    host = {
+        name: np.zeros((16, 1, s.size_pixels, s.size_pixels), np.float32)
+        for name, s in specs.items()
+    }
+    host["nisp"][:, 0, 7, 6], host["vis"][:, 0, 21, 18] = 10.0, 10.0
+    examples = Examples(host, (KINDS == "lens").astype(np.uint8), KINDS, "t", "", specs=specs)
+    light = {
+        name: np.zeros((1, 1, s.size_pixels, s.size_pixels), np.float32)
+        for name, s in specs.items()
+    }
+    light["nisp"][:, 0, 6, 6], light["vis"][:, 0, 18, 18] = 5.0, 2.0  # all on the source's pixel
+    merger = Merger(Merging(hosts=("galaxy",), share=1.0), Arcs(light, specs, {}), examples)
+    rows, places = merger.rows(torch.zeros(6, dtype=torch.int64), torch.ones(6), draws())
+    batch = {name: torch.from_numpy(images)[rows] for name, images in host.items()}
+    added = {n: a - batch[n] for n, a in merger.merge(batch, places, draws()).items()}
+    assert (added["nisp"][:, 0, 7, 6] > 0).all()
+    torch.testing.assert_close(added["vis"][:, 0, 21, 18], added["nisp"][:, 0, 7, 6] * 2.0 / 5.0)
+    assert added["vis"].flatten(1).count_nonzero(dim=1).tolist() == [1] * 6
+
+
 def test_a_seed_is_a_set_of_lenses() -> None:
     choice = Merging(hosts=("galaxy", "star"), share=1.0)
     assert torch.equal(merged(choice, arcs(gain=1.0), 3)[0], merged(choice, arcs(gain=1.0), 3)[0])
