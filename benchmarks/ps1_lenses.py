@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 from lenspipe.errors import InputError
 from lenspipe.models.card import Threshold
 from lenspipe.models.ensemble import EnsembleDescription, describe_ensemble
+from lenspipe.score.catalogue import read_catalogue
 from lenspipe.score.groups import GroupCount, count_group, passing_text
-from lenspipe.score.score_cutouts import read_catalogue, score_cutouts
+from lenspipe.score.score_cutouts import score_cutouts
 from training.simulate.hosts.ps1 import name_of
 from training.simulate.real import split_of
 

@@ -221,7 +221,7 @@ def test_production_reads_the_ensemble_and_scores_as_training_did(made: Made) ->
     described = ensemble.description
     assert described.member_names == ("toy-plain", "toy-group")
     test = load_images(work.data(the(recipes, "toy-plain"), "test"))
-    scores = ensemble.score({"image": test.inputs}).score
+    scores = ensemble.score(dict(test.inputs)).score
     above = (scores > described.threshold(0.05).score)[~test.positive].mean()
     report = json.loads((work.root / "reports" / "toy-gri" / "evaluation.json").read_text())
     found = report["models"]["toy-gri"]["at_threshold"]["fpr_0.05"]

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Float32, Float64
 from lenspipe.errors import InputError
 from training.metrics import Curve, allowed_false_positives
 from training.simulate import paint
+from training.simulate.instrument import Instrument
 from training.simulate.lens import Arcs, SourceStamp, Visible
-from training.simulate.observe import Instrument
 from training.simulate.real import RealHost
 
 SNR_EDGES = (5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 1e9)
@@ -97,8 +97,8 @@ def _one(
         )
         if made is None:
             return None
-        if all("image" in part.parameters for part in made[1].lens.source):
-            return made[0], made[1]
+        if all("image" in part.parameters for part in made.arcs.lens.source):
+            return made.image, made.arcs
     return None
 
 

@@ -22,8 +22,9 @@ from training.evaluation.injection import Injected, Negatives
 from training.evaluation.real_stamps import EXTENDED, GALAXY, Stamps
 from training.evaluation.subject import scores_of, seen_by
 from training.recipe import Recipe
-from training.simulate.observe import Instrument, load_instrument
-from training.simulate.real import load_hosts, load_sources
+from training.simulate.hosts import load_hosts
+from training.simulate.instrument import Instrument, load_instrument
+from training.simulate.real import load_sources
 
 VIEWS = 8
 FPR = 1e-2

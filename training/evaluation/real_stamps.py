@@ -19,7 +19,8 @@ from lenspipe import cutouts
 from lenspipe.contracts import Flag, InputSpec
 from lenspipe.errors import InputError
 from training.evaluation.measures import measure
-from training.simulate.real import find_peaks, name_of, split_of
+from training.simulate.hosts.ps1 import name_of
+from training.simulate.real import find_peaks, split_of
 
 FOLDER = "ps1_lenses"
 BANDS = ("g", "r", "i", "z", "y")

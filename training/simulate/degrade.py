@@ -11,7 +11,8 @@ import numpy as np
 from scipy.ndimage import affine_transform, gaussian_filter
 
 from lenspipe.errors import InputError
-from training.simulate.observe import Conditions, Instrument, sky_noise
+from training.simulate.instrument import Instrument
+from training.simulate.observe import Conditions, sky_noise
 
 if TYPE_CHECKING:
     from jaxtyping import Float32

@@ -8,7 +8,7 @@ import pytest
 from lenspipe.errors import InputError
 from training.evaluation import injection
 from training.evaluation.injection import Injected, Negatives, recovered, recovered_threshold
-from training.simulate.observe import load_instrument
+from training.simulate.instrument import load_instrument
 
 
 def injected(snr: np.ndarray, theta_e: np.ndarray, hosts: int = 10) -> Injected:

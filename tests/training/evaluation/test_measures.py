@@ -5,7 +5,8 @@ import pytest
 
 from training.evaluation import reasons
 from training.evaluation.measures import measure
-from training.simulate.observe import load_instrument, sky_noise
+from training.simulate.instrument import load_instrument
+from training.simulate.observe import sky_noise
 
 PS1 = load_instrument("ps1")
 BANDS = ("g", "r", "i")

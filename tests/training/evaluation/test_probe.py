@@ -69,5 +69,7 @@ def test_hidden_features_are_what_the_last_layer_takes(name: str) -> None:
     from training.export import onnx_logits
 
     assert len(found) == 5
-    np.testing.assert_allclose(logit, onnx_logits(path, images, threads=1), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        logit, onnx_logits(path, {"image": images}, threads=1), rtol=1e-4, atol=1e-4
+    )
     assert read_card(path).name == name  # the file is as it was

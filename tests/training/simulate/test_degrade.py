@@ -9,7 +9,8 @@ import pytest
 
 from lenspipe.errors import InputError
 from training.simulate.degrade import FWHM_PER_SIGMA, Taken, degrade, size_after
-from training.simulate.observe import load_instrument, typical_conditions
+from training.simulate.instrument import load_instrument
+from training.simulate.observe import typical_conditions
 
 INSTRUMENT = load_instrument("ps1")
 DEEP = Taken(("g", "r", "i"), 0.2, 30.0, (0.7, 0.7, 0.7), (0.2, 0.2, 0.2))
