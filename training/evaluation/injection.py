@@ -29,13 +29,15 @@ _TRIES_PER_LENS = 200
 class Injected:
     """Painted lenses. host: name of the real galaxy; arcs: the lensed light alone, convolved.
 
-    truth: by column, as in a simulated set.
+    truth: by column, as in a simulated set. whole: drawn over all S/N and radii, not in the target
+    alone.
     """
 
     images: Float32[np.ndarray, "n band y x"]
     arcs: Float32[np.ndarray, "n band y x"]
     host: np.ndarray
     truth: dict[str, Float64[np.ndarray, " n"]]
+    whole: Bool[np.ndarray, " n"]
 
     def __len__(self) -> int:
         return len(self.host)
@@ -73,6 +75,7 @@ def inject(
             for b in instrument.bands
         }
         | {"host_radius_arcsec": np.array([host.radius_arcsec for host, _, _ in made])},
+        np.full(len(made), visible == everything(visible.band)),
     )
 
 
@@ -119,6 +122,7 @@ def together(a: Injected, b: Injected) -> Injected:
         np.concatenate([a.arcs, b.arcs]),
         np.concatenate([a.host, b.host]),
         {name: np.concatenate([a.truth[name], b.truth[name]]) for name in a.truth},
+        np.concatenate([a.whole, b.whole]),
     )
 
 
@@ -135,20 +139,22 @@ def recovered(
 ) -> dict[str, Any]:
     """True-positive rate of the injections at the threshold that real negatives set for `fpr`.
 
-    All, the target (S/N and Einstein radius at least `TARGET_*`), by S/N in `band`, by Einstein
-    radius, and by both. Intervals: percentiles of a bootstrap that draws whole frames of the
-    negatives, with the threshold anew, and whole hosts of the injections, so that stamps of one
-    object count as what they are.
+    All, by S/N in `band` and by Einstein radius: of the lenses drawn over the whole range, so that
+    one curve has one mix. The target (S/N and Einstein radius at least `TARGET_*`) and bins of
+    both: of every lens in them. Intervals: percentiles of a bootstrap that draws whole frames of
+    the negatives, with the threshold anew, and whole hosts of the injections, so that stamps of
+    one object count as what they are.
     """
     snr, theta_e = injected.truth[f"arc_snr_{band}"], injected.truth["theta_e_arcsec"]
     groups: dict[str, Bool[np.ndarray, " n"]] = {
-        "all": np.ones(len(injected), bool),
+        "all": injected.whole,
         "target": (snr >= TARGET_SNR) & (theta_e >= TARGET_THETA_E_ARCSEC),
     }
     by_snr = {f"snr {_range(*e)}": _inside(snr, *e) for e in pairwise(SNR_EDGES)}
     by_theta = {f"theta_e {_range(*e)}": _inside(theta_e, *e) for e in pairwise(THETA_E_EDGES)}
     both = {f"{a}, {b}": x & y for a, x in by_snr.items() for b, y in by_theta.items()}
-    groups |= by_snr | by_theta | both
+    groups |= {name: inside & injected.whole for name, inside in (by_snr | by_theta).items()}
+    groups |= both
     threshold = recovered_threshold(negatives.scores, fpr)
     drawn = _bootstrap(scores, injected, negatives, fpr, list(groups.values()))
     return {

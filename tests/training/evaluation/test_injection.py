@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,8 @@ def injected(snr: np.ndarray, theta_e: np.ndarray, hosts: int = 10) -> Injected:
     n = len(snr)
     none = np.zeros((n, 1, 2, 2), np.float32)
     names = np.array([f"host {k % hosts}" for k in range(n)], object)
-    return Injected(none, none, names, {"arc_snr_g": snr, "theta_e_arcsec": theta_e})
+    truth = {"arc_snr_g": snr, "theta_e_arcsec": theta_e}
+    return Injected(none, none, names, truth, np.ones(n, bool))
 
 
 def negatives(n: int = 200, frames: int = 50) -> Negatives:
@@ -37,6 +40,18 @@ def test_rates_are_counted_where_they_belong() -> None:
     assert tpr["theta_e 1 to 1.5"]["lenses"] == 60
     assert tpr["snr 50 to 100, theta_e 1.5 to 2"]["lenses"] == 20
     assert "snr 5 to 10" not in tpr
+
+
+def test_curves_are_of_the_lenses_drawn_over_the_whole_range() -> None:
+    """Those drawn in the target are found, the others missed: only bins of both know of them."""
+    some = injected(np.full(40, 25.0), np.full(40, 1.8))
+    mixed = replace(some, whole=np.arange(40) < 10)
+    scores = np.where(mixed.whole, -1.0, 2.0)
+    tpr = recovered(scores, mixed, negatives(), 0.01, "g")["tpr"]
+    for name in ("all", "snr 20 to 30", "theta_e 1.5 to 2"):
+        assert (tpr[name]["value"], tpr[name]["lenses"]) == (0.0, 10)
+    for name in ("target", "snr 20 to 30, theta_e 1.5 to 2"):
+        assert (tpr[name]["value"], tpr[name]["lenses"]) == (0.75, 40)
 
 
 def test_the_interval_is_that_of_hosts_not_of_stamps() -> None:
