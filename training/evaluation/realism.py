@@ -45,7 +45,7 @@ def comparisons(recipe: Recipe, ensemble: Ensemble, mocks: int) -> dict[str, Com
     block = dict(recipe.simulate_block("test"))
     if not block.get("data"):
         raise InputError(f"{recipe.name}: simulate.data", "a folder of real data", "none")
-    common = block | {"n": mocks, "bad_pixel_fraction": 0.0, "hosts": "held_out"}
+    common = block | {"n": mocks, "defects": {}, "hosts": "held_out"}
     galaxies = common | {
         "lens_fraction": 0.0,
         "real_negative_fraction": 0.0,
