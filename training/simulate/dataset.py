@@ -25,7 +25,7 @@ from training.simulate import colours, contaminants, defects, paint, priors
 from training.simulate.aim import Aim, Brightness, ThetaE, draw_aim
 from training.simulate.hosts import load_hosts
 from training.simulate.instrument import Instrument, load_instrument
-from training.simulate.lens import NoSuchLensError, SourceStamp, Visible, draw_lens
+from training.simulate.lens import NoSuchLensError, Visible, draw_lens
 from training.simulate.observe import (
     Conditions,
     add_noise,
@@ -40,6 +40,7 @@ from training.simulate.parts import Rows
 from training.simulate.passband import Filters
 from training.simulate.real import RealHost, Split, load_sources
 from training.simulate.scene import Point, Scene, point_fluxes, render, render_onto
+from training.simulate.source import SourceStamp
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
