@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--stamps", type=int, default=400)
-    parser.add_argument("--neighbours", type=float, default=0.8)
+    parser.add_argument("--neighbours", type=float, default=1.6)
     given = parser.parse_args()
     for name, simulated in (("real", False), ("simulated", True)):
         images = stamps(given.data, given.stamps, given.neighbours, simulated=simulated)
