@@ -25,7 +25,7 @@ from training.simulate import colours, contaminants, defects, paint, priors
 from training.simulate.aim import Aim, Brightness, ThetaE, draw_aim
 from training.simulate.hosts import load_hosts
 from training.simulate.instrument import Instrument, load_instrument
-from training.simulate.lens import NoSuchLensError, SourceStamp, Visible, draw_lens
+from training.simulate.lens import NoSuchLensError, Visible, draw_lens
 from training.simulate.observe import (
     Conditions,
     add_noise,
@@ -40,11 +40,16 @@ from training.simulate.parts import Rows
 from training.simulate.passband import Filters
 from training.simulate.real import RealHost, Split, load_sources
 from training.simulate.scene import Point, Scene, point_fluxes, render, render_onto
+from training.simulate.source import SourceStamp
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
 CHUNK_ROWS = 64
+# Chance neighbours: stars among them, and red ones among the galaxies, for red galaxies live in
+# groups. With these and the default `neighbours`, stamps have as many bright pixels beside their
+# source as real ones, in g and in i (`python -m benchmarks.mock_statistics`).
+_NEIGHBOUR_STARS, _NEIGHBOUR_RED = 0.2, 0.55
 # Stars brighter than this show beyond the 4 arcsec that the common PSF image reaches.
 _WINGS_MAG = 18.0
 # Numbers that are known of an example; one HDF5 data set each, NaN where one has no meaning.
@@ -144,7 +149,7 @@ class SimulateRecipe(BaseModel):
     brightness: Brightness = Brightness()
     quad_fraction: float | None = Field(default=None, ge=0.0, le=1.0)
     gamma: float | None = Field(default=None, gt=1.2, lt=2.8)
-    neighbours: float = Field(default=0.8, ge=0.0)
+    neighbours: float = Field(default=1.6, ge=0.0)
     defects: dict[str, float] = Field(default_factory=lambda: dict(DEFECTS))
     max_shift_pixels: int = Field(default=2, ge=0, le=8)
 
@@ -419,10 +424,10 @@ def _centre_truth(centre: tuple[float, float]) -> dict[str, float]:
 def _neighbour(rng: np.random.Generator, filters: Filters) -> Scene:
     """A faint galaxy or star, as number counts have them."""
     i_mag = priors.counts(rng, 17.5, 23.0, slope=0.3)
-    if rng.random() < 0.3:
+    if rng.random() < _NEIGHBOUR_STARS:
         light = priors.magnitudes(i_mag, colours.draw(rng, "star", 0.0, filters))
         return Scene("star", (), light, points=(Point(0.0, 0.0, light),))
-    red = rng.random() < 0.3
+    red = rng.random() < _NEIGHBOUR_RED
     z = float(rng.uniform(0.1, 0.6))
     light = priors.magnitudes(i_mag, colours.draw(rng, "passive" if red else "disc", z, filters))
     radius = float(np.clip(10.0 ** (-0.1 * (i_mag - 19.5) + rng.normal(0, 0.15)), 0.15, 3.0))

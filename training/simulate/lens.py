@@ -1,4 +1,4 @@
-"""A lens: mass that follows an early type, a blue source behind it, and arcs that can be seen."""
+"""A lens: an early type, a blue source behind it, and arcs that can be seen."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.simulate import arc_truth, colours, priors
+from training.simulate import arc_truth, priors
 from training.simulate.aim import NATURAL, Aim
+from training.simulate.deflector import Deflector, draw_mass, draw_place
 from training.simulate.instrument import Instrument
 from training.simulate.multiplicity import count_images
 from training.simulate.observe import Conditions, convolve, signal_to_noise
-from training.simulate.passband import Filters
 from training.simulate.priors import Host
 from training.simulate.scene import Component, Lens, Scene, magnitude, render_arcs, render_light
+from training.simulate.source import SourceStamp, dimmed, draw_source
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64
 
-SOURCE_REDSHIFT = (0.8, 3.0)
-# Einstein radii below this are thinned out by (theta_E / this)^2: most lenses of the sky are too
-# small for a ground-based survey to resolve, and would be most of the set.
-_RESOLVED_ARCSEC = 1.7
 # Pan-STARRS r magnitude of unlensed sources: the bright limit is where galaxies at z > 0.8 become
 # rare.
 SOURCE_R_MAG = (21.8, 25.8)
@@ -31,11 +28,6 @@ MAX_DRAWS = 400
 _SOURCES_PER_HOST = 10
 # r magnitudes of sources that may be asked for by their arcs' brightness.
 _ASKED_R_MAG = (20.0, 27.5)
-# A host may stand for velocity dispersions that differ from its own by this much (dex): twice the
-# scatter about the relation with luminosity.
-_SIGMA_DEX = 0.12
-# Places that are tried for a source that is to have a stated number of images.
-_PLACES = 60
 
 
 class NoSuchLensError(RuntimeError):
@@ -64,150 +56,6 @@ class Visible:
 
 
 VISIBLE = Visible()
-
-
-@dataclass(frozen=True)
-class Deflector:
-    """Mass of a host and how far the source is behind it; sigma_km_s gives theta_e_arcsec."""
-
-    mass: tuple[tuple[str, dict[str, float]], ...]
-    theta_e_arcsec: float
-    z_source: float
-    sigma_km_s: float
-
-
-def _einstein_radius(
-    rng: np.random.Generator,
-    host: Host,
-    z_source: float,
-    within: tuple[float, float],
-    wanted: float | None,
-) -> tuple[float, float] | None:
-    """(theta_E, sigma) of a host, or of one whose velocity dispersion gives the radius wanted."""
-    natural = priors.theta_e_arcsec(host.sigma_km_s, host.redshift, z_source)
-    if wanted is None:
-        low, high = within
-        kept = low < natural < high and rng.random() <= (natural / _RESOLVED_ARCSEC) ** 2
-        return (natural, host.sigma_km_s) if kept else None
-    dex = 0.5 * np.log10(wanted / natural)
-    return (wanted, host.sigma_km_s * float(10.0**dex)) if abs(dex) < _SIGMA_DEX else None
-
-
-def draw_mass(
-    rng: np.random.Generator,
-    host: Host,
-    theta_e_arcsec: tuple[float, float],
-    aim: Aim = NATURAL,
-) -> Deflector | None:
-    """Elliptical power law and external shear of a host.
-
-    None where the Einstein radius is outside theta_e_arcsec, or is thinned out, or where the host
-    could not have the one aimed at. Slopes: Auger et al. 2010 (arXiv:1007.2880), gamma 2.08 with
-    scatter 0.16; axis ratio and angle scatter about the light's.
-    """
-    z_source = priors.truncated_normal(rng, 1.6, 0.6, *SOURCE_REDSHIFT)
-    found = _einstein_radius(rng, host, z_source, theta_e_arcsec, aim.theta_e_arcsec)
-    if found is None:
-        return None
-    theta_e, sigma = found
-    modulus, angle = np.hypot(*host.shape), 0.5 * np.arctan2(host.shape[1], host.shape[0])
-    q = np.clip((1 - modulus) / (1 + modulus) + rng.normal(0.0, 0.08), 0.5, 0.98)
-    e1, e2 = priors.ellipticity_of(float(q), float(angle + rng.normal(0.0, 0.17)))
-    gamma = aim.gamma or priors.truncated_normal(rng, 2.06, 0.14, 1.7, 2.4)
-    shear, direction = rng.rayleigh(0.035), rng.uniform(0, 2 * np.pi)
-    epl = {"theta_E": theta_e, "gamma": gamma, "e1": e1, "e2": e2, "center_x": 0.0, "center_y": 0.0}
-    external = {"gamma1": shear * np.cos(direction), "gamma2": shear * np.sin(direction)}
-    return Deflector((("EPL", epl), ("SHEAR", external)), theta_e, z_source, sigma)
-
-
-def draw_place(
-    rng: np.random.Generator, deflector: Deflector, quad: bool | None = None
-) -> tuple[float, float] | None:
-    """(x, y) arcsec of a source that is strongly lensed: four images or more, or two or three,
-    where that is asked. None where no such place was found."""
-    for _ in range(1 if quad is None else _PLACES):
-        distance = 0.75 * deflector.theta_e_arcsec * np.sqrt(rng.random())
-        angle = rng.uniform(0, 2 * np.pi)
-        at = (float(distance * np.cos(angle)), float(distance * np.sin(angle)))
-        if quad is None:
-            return at
-        images = count_images(deflector.mass, deflector.theta_e_arcsec, *at)
-        if (images >= 4) == quad and images >= 2:
-            return at
-    return None
-
-
-@dataclass(frozen=True)
-class SourceStamp:
-    """A real galaxy as source light: image without noise or neighbours, its half-light radius in
-    its own pixels."""
-
-    image: Float32[np.ndarray, "y x"]
-    radius_pixels: float
-
-
-def draw_source(
-    rng: np.random.Generator,
-    filters: Filters,
-    at: tuple[float, float],
-    z_source: float,
-    r_mag: float,
-    stamps: Sequence[SourceStamp] = (),
-) -> tuple[Component, ...]:
-    """A star-forming galaxy at a place (x, y) arcsec.
-
-    A Sersic disc with up to three clumps, or, where there are `stamps`, in half of the cases a real
-    galaxy turned at random and scaled to the size that was drawn.
-    """
-    radius = np.clip(
-        2.2 * 10.0 ** rng.normal(0.0, 0.17) / priors.kpc_per_arcsec(z_source), 0.1, 0.6
-    )
-    colour = colours.draw(rng, "source", z_source, filters, reference="r")
-    total = priors.magnitudes(r_mag, colour)
-    if stamps and rng.random() < 0.5:
-        return (
-            _real_source(rng, stamps[int(rng.integers(len(stamps)))], float(radius), at, total),
-        )
-    return _clumpy_source(rng, float(radius), at, total)
-
-
-def _real_source(
-    rng: np.random.Generator,
-    stamp: SourceStamp,
-    radius_arcsec: float,
-    at: tuple[float, float],
-    total: priors.Magnitudes,
-) -> Component:
-    parameters = {
-        "image": stamp.image,
-        "scale": radius_arcsec / stamp.radius_pixels,
-        "phi_G": float(rng.uniform(-np.pi, np.pi)),
-        "center_x": at[0],
-        "center_y": at[1],
-    }
-    return Component("STAMP", parameters, total)
-
-
-def _clumpy_source(
-    rng: np.random.Generator, radius: float, at: tuple[float, float], total: priors.Magnitudes
-) -> tuple[Component, ...]:
-    shape, index = priors.ellipticity(rng, 0.35, 0.95), float(rng.uniform(0.7, 1.8))
-    rest = total
-    clumps = []
-    for _ in range(rng.integers(0, 4)):
-        clump, rest = priors.split(rest, float(rng.uniform(0.05, 0.25)))
-        dx, dy = rng.normal(0.0, 0.8 * radius, size=2)
-        size = float(radius * rng.uniform(0.15, 0.4))
-        clumps.append(priors.sersic(clump, size, 1.0, (0.0, 0.0), (at[0] + dx, at[1] + dy)))
-    return (priors.sersic(rest, radius, index, shape, at), *clumps)
-
-
-def dimmed(source: tuple[Component, ...], by_mag: float) -> tuple[Component, ...]:
-    """The same source, fainter by `by_mag` in every band."""
-    return tuple(
-        replace(part, magnitudes={band: m + by_mag for band, m in part.magnitudes.items()})
-        for part in source
-    )
 
 
 def _faintest(

@@ -11,9 +11,10 @@ import numpy as np
 from training.simulate import real
 from training.simulate.aim import NATURAL, Aim
 from training.simulate.instrument import Instrument
-from training.simulate.lens import Arcs, SourceStamp, Visible, draw_arcs
+from training.simulate.lens import Arcs, Visible, draw_arcs
 from training.simulate.observe import Conditions, draw_conditions, fwhm_pixels
 from training.simulate.real import RealHost
+from training.simulate.source import SourceStamp
 
 if TYPE_CHECKING:
     from jaxtyping import Float32

@@ -16,9 +16,9 @@ from scipy.ndimage import gaussian_filter, label, maximum_filter
 
 from training.simulate import priors
 from training.simulate.instrument import Instrument
-from training.simulate.lens import SourceStamp
 from training.simulate.priors import Host
 from training.simulate.scene import magnitude
+from training.simulate.source import SourceStamp
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64, Int64
