@@ -77,6 +77,7 @@ class CheckedSurvey:
                     "files": band.files,
                     "bytes": band.bytes,
                     "sha256": band.listing.sha256,
+                    **self._order(band.listing),
                 }
                 for name, band in self.bands.items()
             },
@@ -84,6 +85,12 @@ class CheckedSurvey:
         # Signed URLs: the signature must not be written, and signed anew they name the same files.
         told: dict[str, Any] = json.loads(redact(json.dumps(found)))
         return told
+
+    def _order(self, files: Listing) -> dict[str, Any]:
+        """The files' names in their order, where positions count through them."""
+        if not self.survey.cutouts.counts_files:
+            return {}
+        return {"order": {"files": files.count, "sha256": files.names_sha256(files.count)}}
 
     def publish_settings(self) -> PublishSettings:
         """What stage `publish` needs to know."""

@@ -16,11 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from lenspipe.contracts import DUPLICATE
 from lenspipe.errors import CorruptRunError
 from lenspipe.intervals import Groups, Interval, shard_bounds
 from lenspipe.run.shard_record import Part
 from lenspipe.run_directory import PLAN_FILE_ROWS, PLAN_RECORD, RunDirectory, plan_name
-from lenspipe.stages.plan_order import DUPLICATE, sorted_rows
+from lenspipe.stages.plan_order import sorted_rows
 from lenspipe.storage.external_sort import slabs
 
 __all__ = ["DUPLICATE", "Plan", "make_plan", "read_plan", "read_rows"]
