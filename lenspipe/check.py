@@ -78,6 +78,7 @@ class CheckedSurvey:
                     "files": band.files,
                     "bytes": band.bytes,
                     "sha256": band.listing.sha256,
+                    **self._order(band.listing),
                 }
                 for name, band in self.bands.items()
             },
@@ -85,6 +86,12 @@ class CheckedSurvey:
         # Signed URLs: the signature must not be written, and signed anew they name the same files.
         told: dict[str, Any] = json.loads(json.dumps(redact_values(found, VERBATIM)))
         return told
+
+    def _order(self, files: Listing) -> dict[str, Any]:
+        """The files' names in their order, where positions count through them."""
+        if not self.survey.cutouts.counts_files:
+            return {}
+        return {"order": {"files": files.count, "sha256": files.names_sha256(files.count)}}
 
     def publish_settings(self) -> PublishSettings:
         """What stage `publish` needs to know."""

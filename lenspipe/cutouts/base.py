@@ -107,6 +107,12 @@ class ReaderOptions(Block):
     missing_band: Literal["fail", "fill"] = "fail"
     max_bad_fraction: Number = Field(default=0.25, ge=0.0, le=1.0)
 
+    @property
+    def counts_files(self) -> bool:
+        """Whether a source's pixels are found by a position that counts through all files: then a
+        file that comes before others moves all that follow."""
+        return False
+
 
 @dataclass(frozen=True)
 class BandInfo:

@@ -66,8 +66,9 @@ def check_same_run(
     """Differences that a resume accepts, in words; None where no run was begun here.
 
     ResumeRefusedError where the run on disk is another one by the rules of `resume_rules.RULES`.
-    other_pixels: files of pixels may be others since, for shards that are done again. pixels: the
-    listing of each band, for a refusal to name its newest file.
+    other_pixels: files of pixels may be others since, for shards that are done again, as long as
+    scored sources keep their place in them. pixels: the listing of each band, for a refusal to name
+    its newest file.
     """
     before = run.read_json(RUN)
     if before is None:
@@ -78,6 +79,8 @@ def check_same_run(
         return None
     now = {**identity, "layout": LAYOUT, "versions": versions()}
     found = list(differences(_compared(before), _compared(now)))
+    if other_pixels:
+        _refuse_moved(run, before, pixels or {})
     refused = [difference for difference in found if not _taken(*difference, other_pixels)]
     if refused:
         raise _refusal(run, refused, pixels or {})
@@ -99,7 +102,39 @@ def check_same_pixels(before: Mapping[str, Listing], now: Mapping[str, Listing])
 
 
 def _compared(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: identity.get(key) for key in IDENTITY_KEYS}
+    """What a resume is compared by. The order of the pixels' files is in their SHA-256 too, and
+    matters by itself only where that may differ."""
+    kept = {key: identity.get(key) for key in IDENTITY_KEYS}
+    bands = {
+        band: {key: value for key, value in told.items() if key != "order"}
+        for band, told in _bands(identity).items()
+    }
+    return {**kept, "pixels": {**(kept["pixels"] or {}), **bands} if bands else kept["pixels"]}
+
+
+def _bands(identity: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What is told of each band's files."""
+    bands = identity.get("pixels")
+    found = bands.items() if isinstance(bands, Mapping) else ()
+    return {band: told for band, told in found if isinstance(told, Mapping)}
+
+
+def _refuse_moved(
+    run: RunDirectory, before: Mapping[str, Any], pixels: Mapping[str, Listing]
+) -> None:
+    """ResumeRefusedError where positions count through files, and those of the run on disk are not
+    the first ones now: every position after a file that came or went is another object's."""
+    for band, told in _bands(before).items():
+        order, now = told.get("order"), pixels.get(band)
+        if not order or now is None or now.sha256 == told.get("sha256"):
+            continue
+        if now.names_sha256(order["files"]) != order["sha256"]:
+            raise ResumeRefusedError(
+                f"run {run.url}: pixels.{band}.order",
+                f"the {order['files']} files of the run on disk before any new one, since "
+                "cutouts.row counts through them, or --fresh",
+                f"others among {now.count}{_newest(f'pixels.{band}.', pixels)}",
+            )
 
 
 def _taken(key: str, old: Any, new: Any, other_pixels: bool) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
 
 from lenspipe.config import load_survey
+from lenspipe.contracts import InputSpec
+from lenspipe.cutouts import open_reader
 from lenspipe.errors import CorruptRunError, InputError, ResumeRefusedError
 from lenspipe.metrics import RunMetrics
 from lenspipe.run.opening import check_and_open, tell_provider
@@ -19,7 +22,9 @@ from lenspipe.stages.planning import make_plan
 from lenspipe.telling.events import Events
 from lenspipe.telling.progress import SilentProgress
 from tests.toy_models import make_member
-from tests.toy_survey import BANDS, SIZE, make_survey
+from tests.toy_survey import BANDS, SIZE, make_survey, write_cutouts
+
+INPUTS = (InputSpec("pixels", BANDS, SIZE, 0.25),)
 
 
 class _Listener(SilentProgress):
@@ -208,3 +213,58 @@ def test_scores_of_a_variant_and_of_the_member_never_meet_in_one_run(tmp_path: P
     with pytest.raises(ResumeRefusedError, match=r"expected cpu, .*\(toy-a-int8\), or --fresh"):
         tell("cuda")
     tell("cpu")
+
+
+def _globbed(folder: Path) -> Path:
+    """A run that has begun on the HDF5 files `b*.h5`."""
+    survey = make_survey(folder, rows=30)
+    (folder / "cutouts.h5").rename(folder / "b1.h5")
+    survey.write_text(survey.read_text().replace("cutouts.h5", '"*.h5"'))
+    _open(survey)
+    return survey
+
+
+@pytest.mark.parametrize("name", ["a.h5", "b0.h5"])
+def test_a_file_that_moves_positions_is_no_file_that_only_came(tmp_path: Path, name: str) -> None:
+    """`row` counts through the files: each source that is scored now would get another's pixels,
+    and those that are scored keep what they had."""
+    survey = _globbed(tmp_path)
+    before = open_reader(load_survey(survey).cutouts, str(tmp_path))
+    sources = pa.table({"row": [0, 7]})
+    first = before.read(sources, INPUTS).images["pixels"]
+    rng = np.random.default_rng(8)
+    write_cutouts(tmp_path / name, 20, rng)
+    moved = open_reader(load_survey(survey).cutouts, str(tmp_path))
+    assert not np.array_equal(moved.read(sources, INPUTS).images["pixels"], first)
+    refusal = r"pixels\.g\.order: expected the 1 files .* or --fresh, found others among 2 \(newest"
+    with pytest.raises(ResumeRefusedError, match=refusal):
+        _open(survey, retry_failed=True)
+    (tmp_path / name).rename(tmp_path / "b2.h5")  # after all others: nothing moves
+    with pytest.raises(ResumeRefusedError, match=r"pixels\.g\.\w+: .*--retry-failed"):
+        _open(survey)
+    _open(survey, retry_failed=True)
+    assert _open(survey) != []  # and now it is part of the run
+
+
+def test_a_file_that_went_moves_positions_too(tmp_path: Path) -> None:
+    survey = make_survey(tmp_path, rows=30)
+    survey.write_text(survey.read_text().replace("cutouts.h5", '"*.h5"'))
+    write_cutouts(tmp_path / "a.h5", 20, np.random.default_rng(8))
+    _open(survey)
+    (tmp_path / "a.h5").unlink()
+    with pytest.raises(ResumeRefusedError, match=r"pixels\.g\.order: expected the 2 files"):
+        _open(survey, retry_failed=True)
+
+
+def test_a_file_that_was_mended_moves_nothing(tmp_path: Path) -> None:
+    survey = _globbed(tmp_path)
+    write_cutouts(tmp_path / "b1.h5", 30, np.random.default_rng(9))
+    _open(survey, retry_failed=True)
+
+
+def test_where_sources_are_found_by_name_no_order_matters(tmp_path: Path) -> None:
+    survey = _globbed(tmp_path)
+    options = load_survey(survey).cutouts
+    assert options.counts_files
+    by_name = options.model_copy(update={"row": None, "ids": "names"})
+    assert not by_name.counts_files

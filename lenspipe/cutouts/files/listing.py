@@ -71,6 +71,11 @@ class Listing:
             first = False
         return digest.hexdigest()
 
+    def names_sha256(self, count: int) -> str:
+        """SHA-256 over the whole names of the first `count` files, in their order."""
+        names = redact("\n".join(file.path for file in islice(self.files, count)))
+        return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+
     @property
     def newest(self) -> str:
         """Name and time of the file that changed last; empty where no file tells its time."""

@@ -59,6 +59,11 @@ class Options(StackOptions):
     path: str
     dataset: str = "images"
 
+    @property
+    def counts_files(self) -> bool:
+        """See `ReaderOptions`."""
+        return self.row is not None
+
 
 @contextmanager
 def _open(path: str) -> Iterator[Any]:

@@ -47,6 +47,18 @@ def test_a_file_written_in_place_with_the_same_size_has_another_digest(tiles: Pa
     assert list(before.differences(before)) == []
 
 
+def test_the_order_of_files_is_that_of_their_first_names(tiles: Path) -> None:
+    before = listed(_paths(tiles))
+    (tiles / "a/2.fits").write_bytes(b"other pixels")
+    (tiles / "c.fits").touch()
+    after = listed(_paths(tiles))
+    assert after.names_sha256(3) == before.names_sha256(3)
+    assert after.names_sha256(4) != before.names_sha256(3)
+    (tiles / "0").mkdir()
+    (tiles / "a/1.fits").rename(tiles / "0/1.fits")
+    assert listed(_paths(tiles)).names_sha256(1) != before.names_sha256(1)
+
+
 def test_a_listing_of_many_files_takes_little_memory() -> None:
     """Names that bytes alone can spell, and more files than a block of them, come back."""
     files = [
