@@ -14,8 +14,9 @@ from lenspipe.errors import InputError
 from training.metrics import Curve, allowed_false_positives
 from training.simulate import paint
 from training.simulate.instrument import Instrument
-from training.simulate.lens import Arcs, SourceStamp, Visible
+from training.simulate.lens import Arcs, Visible
 from training.simulate.real import RealHost
+from training.simulate.source import SourceStamp
 
 SNR_EDGES = (5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 1e9)
 THETA_E_EDGES = (0.6, 1.0, 1.5, 2.0, 2.5, 3.5)

@@ -23,7 +23,7 @@ from lenspipe.errors import InputError
 from lenspipe.problems import first_problem
 from training.simulate import colours, contaminants, defects, paint, priors
 from training.simulate.aim import Aim, Brightness, ThetaE, draw_aim
-from training.simulate.hosts import load_hosts
+from training.simulate.hosts import degraded_hosts, load_hosts
 from training.simulate.instrument import Instrument, load_instrument
 from training.simulate.lens import NoSuchLensError, Visible, draw_lens
 from training.simulate.observe import (
@@ -123,7 +123,8 @@ class SimulateRecipe(BaseModel):
     negatives, kinds of `contaminants` and of `defects` (the defect on a red galaxy).
     painted_fraction: of lenses, arcs on real hosts; real_negative_fraction: of negatives, real
     stamps; both 0 in effect where `data` holds none. hosts: which side of the split the real ones
-    come from, see `real.split_of`. minimum_arc_snr in snr_band: arcs fainter than this are none.
+    come from, see `real.split_of`. also_hosts_of: deeper instruments whose real galaxies are taken
+    as well, degraded to this one's. minimum_arc_snr in snr_band: arcs fainter than this are none.
     theta_e, brightness: see `aim`; quad_fraction: of lenses, those with four images or more; gamma:
     slope of all lenses, 2 for isothermal ones; both natural by default. neighbours: mean
     number by chance in a simulated stamp. defects: kind -> fraction of all stamps that it falls on.
@@ -139,6 +140,7 @@ class SimulateRecipe(BaseModel):
     size_pixels: int = Field(default=48, ge=16, le=96)
     data: str | None = None
     hosts: Split = "training"
+    also_hosts_of: tuple[str, ...] = ()
     lens_fraction: float = Field(default=0.5, ge=0.0, le=1.0)
     painted_fraction: float = Field(default=0.4, ge=0.0, le=1.0)
     real_negative_fraction: float = Field(default=0.2, ge=0.0, le=1.0)
@@ -217,6 +219,8 @@ class Generator:
         data = Path(recipe.data) if recipe.data else None
         least = recipe.size_pixels + 2 * recipe.max_shift_pixels
         hosts = load_hosts(data, instrument, recipe.hosts, least)
+        for other in recipe.also_hosts_of:
+            hosts += degraded_hosts(data, other, instrument, recipe.hosts, least)
         return cls(recipe, instrument, hosts, load_sources(data))
 
     @property

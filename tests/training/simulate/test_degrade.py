@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lenspipe.errors import InputError
 from training.simulate.degrade import FWHM_PER_SIGMA, Taken, degrade, size_after
+from training.simulate.hosts import degraded_hosts, load_hosts
 from training.simulate.instrument import load_instrument
 from training.simulate.observe import typical_conditions
 
@@ -66,3 +68,17 @@ def test_the_parity_of_the_side_stays(pixels: int) -> None:
     side = size_after(pixels, DEEP, INSTRUMENT)
     assert side % 2 == pixels % 2
     assert (side - 1) * INSTRUMENT.pixel_scale_arcsec <= (pixels - 1) * DEEP.pixel_scale_arcsec
+
+
+@pytest.mark.data
+def test_galaxies_of_another_survey_become_hosts(data: Path) -> None:
+    own = load_hosts(data, load_instrument("des", INSTRUMENT.bands))
+    made = degraded_hosts(data, "des", INSTRUMENT)
+    again = degraded_hosts(data, "des", INSTRUMENT)
+    deep = {host.name: host for host in own}
+    assert 10 <= len(made) <= len(own)
+    for host, same in zip(made, again, strict=True):
+        before = deep[host.name]
+        assert np.array_equal(host.frame, same.frame)
+        assert host.sigma_km_s == before.sigma_km_s
+        assert abs(host.magnitudes["i"] - before.magnitudes["i"]) < 0.15
