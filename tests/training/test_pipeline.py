@@ -350,8 +350,8 @@ def test_an_ensemble_takes_int8_where_the_rule_accepts_it(
     from lenspipe.models.ensemble import load_ensemble
     from training import quantise
 
-    monkeypatch.setattr(quantise, "AUROC_WITHIN", within)
-    monkeypatch.setattr(quantise, "TPR_WITHIN", 1.0)
+    monkeypatch.setattr(quantise, "AUROC_LOSS", within)
+    monkeypatch.setattr(quantise, "TPR_LOSS", 1.0)
     root, work, recipes = made
     ensemble = next(r for r in recipes if r.name == "toy-gri")
     assert isinstance(ensemble, EnsembleRecipe)

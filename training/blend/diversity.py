@@ -78,4 +78,4 @@ def _correlation(logits: Float64[np.ndarray, "n 2"]) -> float | None:
 
 
 def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole != 0.0 else None
+    return float(part / whole) if whole != 0.0 else None

@@ -27,7 +27,7 @@ ARCSEC_PER_RADIAN = 206264.80624709636
 M_I, M_SLOPE, _M_SCATTER = -22.6, -5.5, 0.35
 # Half-light radius at that luminosity (kpc), slope per magnitude (dex), scatter (dex): Shen et al.
 # 2003 (MNRAS 343, 978), equation 14 and figure 6.
-_RADIUS_KPC, _RADIUS_SLOPE, _RADIUS_SCATTER = 6.5, -0.24, 0.11
+_RADIUS_KPC, _RADIUS_SLOPE, _RADIUS_SCATTER = 5.6, -0.24, 0.13
 
 Magnitudes = Mapping[str, float]
 
@@ -145,13 +145,13 @@ class Host:
 
 
 def draw_host(rng: np.random.Generator, filters: Filters, *, massive: bool = True) -> Host:
-    """An early type between i = 15 and 21.5, redshift 0.1 to 0.7.
+    """An early type between i = 15 and 21.5, redshift 0.06 to 0.7.
 
     massive: one that could be a lens of Einstein radius above 0.6 arcsec with a source at
     redshift 2, 180 to 380 km/s; otherwise 110 to 380 km/s.
     """
     while True:
-        z = truncated_normal(rng, 0.36, 0.15, 0.1, 0.7)
+        z = truncated_normal(rng, 0.38, 0.22, 0.06, 0.7)
         mean, low = (280.0, 180.0) if massive else (200.0, 110.0)
         sigma = truncated_normal(rng, mean, 50.0, low, 380.0)
         absolute = M_I + M_SLOPE * np.log10(sigma / 220.0) + rng.normal(0.0, _M_SCATTER)
