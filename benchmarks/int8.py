@@ -13,8 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,68 +22,28 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from torch import Tensor, nn
 
 from lenspipe.models.ensemble_file import describe_ensemble
-from training.data import Examples, load_images
-from training.export import OPSET, onnx_logits
+from training import architectures
+from training.data import Examples, load_images, rows_of
+from training.export import export_graph, onnx_logits
 from training.quantise import CALIBRATION_ROWS, METHODS, Method, accept, make_int8, quantise
-from training.simulate.dataset import make_dataset, parse_recipe
+from training.simulate.dataset import parse_recipe
+from training.simulate.sets import make_dataset
 
 BATCH = 64
-
-
-class Block(nn.Module):
-    """Two 3×3 convolutions and a short cut (He et al. 2016, arXiv:1512.03385)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
-        same = stride == 1 and inputs == outputs
-        short = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-        self.short = nn.Identity() if same else nn.Sequential(short, nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Of the same form, by the stride smaller."""
-        return torch.relu(self.body(x) + self.short(x))
-
-
-def resnet18(bands: int) -> nn.Module:
-    """ResNet18 with a 3×3 stem of stride 1, as for small images, and a logit."""
-    layers: list[nn.Module] = [nn.Conv2d(bands, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64)]
-    layers += [nn.ReLU()]
-    for inputs, outputs, stride in ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)):
-        layers += [Block(inputs, outputs, stride), Block(outputs, outputs, 1)]
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1), nn.Flatten(0)]
-    return nn.Sequential(*layers)
 
 
 def write_resnet18(path: Path, size: int) -> None:
     """The network with random weights, input `image`."""
     torch.manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        program = torch.onnx.export(
-            resnet18(3).eval(),
-            (torch.zeros(2, 3, size, size),),
-            input_names=["image"],
-            output_names=["logit"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    onnx.save(program.model_proto, str(path))
+    network = architectures.build("resnet18", {}, {"image": (3, size, size)}).eval()
+    export_graph(network, {"image": np.zeros((2, 3, size, size), np.float32)}, path)
 
 
-def compare_times(first: Path, second: Path, inputs: np.ndarray, rounds: int) -> dict[str, float]:
+def compare_times(
+    first: Path, second: Path, inputs: Mapping[str, np.ndarray], rounds: int
+) -> dict[str, float]:
     """Milliseconds per stamp of both on one thread, and the median of first over second."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -96,15 +55,19 @@ def compare_times(first: Path, second: Path, inputs: np.ndarray, rounds: int) ->
     for turn in taken:
         for k, session in enumerate(sessions):
             began = time.perf_counter()
-            session.run(None, {"image": inputs})
-            turn[k] = 1e3 * (time.perf_counter() - began) / len(inputs)
+            session.run(None, dict(inputs))
+            turn[k] = 1e3 * (time.perf_counter() - began) / BATCH
     float32, int8 = np.median(taken[1:], axis=0)
     ratio = float(np.median(taken[1:, 0] / taken[1:, 1]))
     return {"float32_ms": float(float32), "int8_ms": float(int8), "times_as_fast": ratio}
 
 
 def judge_member(
-    source: Path, calibration: np.ndarray, test: Examples, methods: Sequence[Method], rounds: int
+    source: Path,
+    calibration: Mapping[str, np.ndarray],
+    test: Examples,
+    methods: Sequence[Method],
+    rounds: int,
 ) -> dict[str, Any]:
     """Time and quality of one network by each method."""
     plain = onnx_logits(source, test.inputs, threads=1, batch_size=BATCH)
@@ -112,10 +75,10 @@ def judge_member(
     with TemporaryDirectory(prefix="lenspipe-int8-") as folder:
         for method in methods:
             path = Path(folder, f"{method}.onnx")
-            make_int8(source, path, {"image": calibration}, method)
+            make_int8(source, path, calibration, method)
             scores = onnx_logits(path, test.inputs, threads=1, batch_size=BATCH)
             found[method] = {
-                **compare_times(source, path, test.inputs[:BATCH], rounds),
+                **compare_times(source, path, rows_of(test.inputs, slice(BATCH)), rounds),
                 "logits_median": float(np.median(np.abs(scores - plain))),
                 **accept(plain, scores, test.positive).as_dict(),
             }
@@ -152,9 +115,9 @@ def main() -> None:
             for member in describe_ensemble(options.ensemble).members
         }
         network, int8 = folder / "resnet18.onnx", folder / "resnet18-int8.onnx"
-        write_resnet18(network, calibration.shape[-1])
-        onnx.save(quantise(network, {"image": calibration[:128]}), str(int8))
-        times = compare_times(network, int8, calibration[:BATCH], options.rounds)
+        write_resnet18(network, calibration["image"].shape[-1])
+        onnx.save(quantise(network, rows_of(calibration, slice(128))), str(int8))
+        times = compare_times(network, int8, rows_of(calibration, slice(BATCH)), options.rounds)
         found["resnet18 (random weights)"] = times
     print(json.dumps(found, indent=1))
 

@@ -136,6 +136,12 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
+def _kind(name: str) -> Kind:
+    if name not in KINDS:
+        raise InputError("kind of spectrum", f"one of {', '.join(KINDS)}", repr(name))
+    return KINDS[name]
+
+
 @lru_cache(maxsize=1)
 def measured_filters() -> dict[str, Passband]:
     """Pan-STARRS g, r, i: what colours were measured in, and what magnitudes are drawn in."""
@@ -169,8 +175,7 @@ def synthetic(
 ) -> Float64[np.ndarray, "member band_and_gri"]:
     """Magnitudes, up to one constant each, of every spectrum of a kind as it is, without warp or
     scatter: in `filters`, then in Pan-STARRS g, r, i."""
-    if kind not in KINDS:
-        raise InputError("kind of spectrum", f"one of {', '.join(KINDS)}", repr(kind))
+    _kind(kind)
     return _table(kind, (*filters.values(), *measured_filters().values())).at(redshift)
 
 
@@ -188,22 +193,48 @@ def draw(
     that `KINDS` has measured colours for, the warp is that of the nearest such redshift.
     InputError: no such kind.
     """
+    measured = _kind(kind).measured
+    given = None if measured is None else measured(rng, redshift)
+    return _warped(rng, kind, redshift, filters, given, reference)
+
+
+def of_measured(
+    rng: np.random.Generator,
+    kind: str,
+    redshift: float,
+    g_r_i: tuple[float, float],
+    filters: Filters,
+) -> Colours:
+    """As `draw`, less the Pan-STARRS i magnitude, for an object whose (g - r, r - i) is known."""
+    return _warped(rng, kind, redshift, filters, g_r_i, "i")
+
+
+def _warped(
+    rng: np.random.Generator,
+    kind: str,
+    redshift: float,
+    filters: Filters,
+    given: tuple[float, float] | None,
+    reference: str,
+) -> Colours:
     seen = synthetic(kind, redshift, filters)
-    member, warp = _member(rng, kind, redshift, filters)
+    if given is None:
+        member, warp = int(rng.integers(len(seen))), np.zeros(3)
+    else:
+        member, warp = _nearest(kind, redshift, filters, given)
     ours, gri = seen[member, : len(filters)], seen[member, len(filters) :] + warp
-    warped = ours + _warp_at(filters, warp) + _own_scatter(rng, KINDS[kind].scatter, filters)
+    warped = ours + _warp_at(filters, warp) + _own_scatter(rng, _kind(kind).scatter, filters)
     return dict(zip(filters, (warped - gri[_MEASURED.index(reference)]).tolist(), strict=True))
 
 
-def _member(
-    rng: np.random.Generator, kind: str, redshift: float, filters: Filters
+def _nearest(
+    kind: str, redshift: float, filters: Filters, given: tuple[float, float]
 ) -> tuple[int, Float64[np.ndarray, " gri"]]:
-    """Which spectrum of the kind, and what it lacks in g, r, i (mag, none in i)."""
-    measured, (low, high) = KINDS[kind].measured, KINDS[kind].redshifts
+    """Which spectrum of the kind comes nearest to (g - r, r - i), and what it then lacks in g, r, i
+    (mag, none in i)."""
+    low, high = _kind(kind).redshifts
     nearest = synthetic(kind, min(max(redshift, low), high), filters)[:, len(filters) :]
-    if measured is None:
-        return int(rng.integers(len(nearest))), np.zeros(3)
-    g_r, r_i = measured(rng, redshift)
+    g_r, r_i = given
     lacks = np.stack(
         [
             g_r - (nearest[:, 0] - nearest[:, 1]) + r_i - (nearest[:, 1] - nearest[:, 2]),

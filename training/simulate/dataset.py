@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PositiveFloat,
     PositiveInt,
     ValidationError,
     field_validator,
@@ -24,23 +25,19 @@ from lenspipe.problems import first_problem
 from training.simulate import colours, contaminants, defects, paint, priors
 from training.simulate.aim import Aim, Brightness, ThetaE, draw_aim
 from training.simulate.hosts import degraded_hosts, load_hosts
-from training.simulate.instrument import Instrument, load_instrument
+from training.simulate.instrument import Instrument, load_grids
 from training.simulate.lens import NoSuchLensError, Visible, draw_lens
 from training.simulate.observe import (
     Conditions,
-    add_noise,
-    add_points,
-    convolve,
     draw_conditions,
-    saturate,
     typical_conditions,
-    wide_psf,
 )
 from training.simulate.parts import Rows
 from training.simulate.passband import Filters
 from training.simulate.real import RealHost, Split, load_sources
-from training.simulate.scene import Point, Scene, point_fluxes, render, render_onto
+from training.simulate.scene import Point, Scene
 from training.simulate.source import SourceStamp
+from training.simulate.views import LARGEST_PIXELS, SMALLEST_PIXELS, Placed, View, views_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -50,8 +47,6 @@ CHUNK_ROWS = 64
 # groups. With these and the default `neighbours`, stamps have as many bright pixels beside their
 # source as real ones, in g and in i (`python -m benchmarks.mock_statistics`).
 _NEIGHBOUR_STARS, _NEIGHBOUR_RED = 0.2, 0.55
-# Stars brighter than this show beyond the 4 arcsec that the common PSF image reaches.
-_WINGS_MAG = 18.0
 # Numbers that are known of an example; one HDF5 data set each, NaN where one has no meaning.
 TRUTH = (
     "theta_e_arcsec",
@@ -118,9 +113,11 @@ _AIMS, _HOSTS_PER_AIM, _PAINTED_HOSTS = 40, 40, 6
 class SimulateRecipe(BaseModel):
     """The block `simulate` of a recipe: a training set and how it is mixed.
 
-    n: examples; seed. content: stamps, or noiseless convolved arcs alone, all of them lenses, to be
-    laid on images later. lens_fraction: of all. negatives: kind -> weight among simulated
-    negatives, kinds of `contaminants` and of `defects` (the defect on a red galaxy).
+    n: examples; seed. bands: of the instrument, None for its default; size_arcsec: of the stamp,
+    goes before size_pixels and is needed where an instrument has several pixel grids. content:
+    stamps, or noiseless convolved arcs alone, all of them lenses, to be laid on images later.
+    lens_fraction: of all. negatives: kind -> weight among simulated negatives, kinds of
+    `contaminants` and of `defects` (the defect on a red galaxy).
     painted_fraction: of lenses, arcs on real hosts; real_negative_fraction: of negatives, real
     stamps; both 0 in effect where `data` holds none. hosts: which side of the split the real ones
     come from, see `real.split_of`. also_hosts_of: deeper instruments whose real galaxies are taken
@@ -137,7 +134,9 @@ class SimulateRecipe(BaseModel):
     seed: int = Field(ge=0)
     content: Literal["stamps", "arcs"] = "stamps"
     instrument: str = "ps1"
-    size_pixels: int = Field(default=48, ge=16, le=96)
+    bands: tuple[str, ...] | None = None
+    size_pixels: int = Field(default=48, ge=SMALLEST_PIXELS, le=LARGEST_PIXELS)
+    size_arcsec: PositiveFloat | None = None
     data: str | None = None
     hosts: Split = "training"
     also_hosts_of: tuple[str, ...] = ()
@@ -191,7 +190,7 @@ def _check_kinds(given: Mapping[str, float], known: list[str]) -> None:
 @dataclass(frozen=True)
 class Example:
     """One row of the set. host: name of the real galaxy in it, or empty; arcs: of a lens, the
-    noiseless lensed light in it."""
+    noiseless lensed light in it; more_images: data set name -> the same on another grid."""
 
     image: Float32[np.ndarray, "band y x"]
     label: int
@@ -199,29 +198,44 @@ class Example:
     host: str = ""
     truth: Mapping[str, float] = field(default_factory=dict)
     arcs: Float32[np.ndarray, "band y x"] | None = None
+    more_images: Mapping[str, Float32[np.ndarray, "band y x"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Generator:
-    """A recipe with all that it needs at hand; `example` depends on recipe and index alone."""
+    """A recipe with all that it needs at hand; `example` depends on recipe and index alone.
+
+    views: the instrument's grids; scenes are drawn, and made visible, on the first.
+    """
 
     recipe: SimulateRecipe
-    instrument: Instrument
+    views: tuple[View, ...]
     hosts: tuple[RealHost, ...]
     sources: tuple[SourceStamp, ...]
 
     @classmethod
     def of(cls, recipe: SimulateRecipe) -> Generator:
         """Load the instrument and the real hosts. InputError: no such instrument or band."""
-        instrument = load_instrument(recipe.instrument)
+        data = Path(recipe.data) if recipe.data else None
+        grids = load_grids(recipe.instrument, recipe.bands)
+        loaded = {name: grid.with_psf_images(data) for name, grid in grids.items()}
+        views = views_of(loaded, recipe.size_pixels, recipe.size_arcsec)
+        instrument = views[0].instrument
+        recipe = recipe.model_copy(update={"size_pixels": views[0].size_pixels})
+        if recipe.content == "arcs" and len(views) > 1:
+            raise InputError("content", "stamps with an instrument of several grids", "'arcs'")
         if recipe.snr_band not in instrument.bands:
             raise InputError("snr_band", f"one of {instrument.bands}", repr(recipe.snr_band))
-        data = Path(recipe.data) if recipe.data else None
         least = recipe.size_pixels + 2 * recipe.max_shift_pixels
         hosts = load_hosts(data, instrument, recipe.hosts, least)
         for other in recipe.also_hosts_of:
             hosts += degraded_hosts(data, other, instrument, recipe.hosts, least)
-        return cls(recipe, instrument, hosts, load_sources(data))
+        return cls(recipe, views, hosts, load_sources(data))
+
+    @property
+    def instrument(self) -> Instrument:
+        """The first grid."""
+        return self.views[0].instrument
 
     @property
     def visible(self) -> Visible:
@@ -237,13 +251,17 @@ class Generator:
         made = self._lens(rng) if is_lens else self._negative(rng)
         for kind, fraction in self.recipe.defects.items():
             if rng.random() < fraction:
-                self._spoil(rng, kind, made.image)
+                self._spoil(rng, kind, made)
         return made
 
-    def _spoil(
-        self, rng: np.random.Generator, kind: str, image: Float32[np.ndarray, "band y x"]
-    ) -> None:
-        defects.apply(rng, kind, image, typical_conditions(self.instrument))
+    def _spoil(self, rng: np.random.Generator, kind: str, made: Example) -> None:
+        """A defect on one of the grids, by its share of the bands."""
+        view = self.views[0]
+        if len(self.views) > 1:
+            shares = np.array([len(view.instrument.bands) for view in self.views])
+            view = self.views[int(rng.choice(len(self.views), p=shares / shares.sum()))]
+        image = made.more_images.get(view.dataset, made.image)
+        defects.apply(rng, kind, image, typical_conditions(view.instrument))
 
     def _lens(self, rng: np.random.Generator) -> Example:
         painted = bool(self.hosts) and rng.random() < self.recipe.painted_fraction
@@ -301,7 +319,7 @@ class Generator:
         light = {band: arcs.truth[f"arc_mag_{band}"] for band in self.instrument.bands}
         total = priors.combined([host.magnitudes, light])
         truth = {
-            **self._seen(made.seen),
+            **self.views[0].conditions_truth(made.seen),
             **_magnitude_truth(total, host.radius_arcsec),
             **_centre_truth(made.centre),
             **arcs.truth,
@@ -318,7 +336,7 @@ class Generator:
         spoilt = kind in defects.names()
         scene = contaminants.draw(rng, _BEHIND_DEFECTS if spoilt else kind, self.instrument)
         centre = self._centre(rng)
-        light = self._light(scene, seen, centre)
+        light = self.views[0].light(scene, seen, centre)
         made = self._observed(rng, scene, light, seen, centre)
         if spoilt:
             defects.apply(rng, kind, made.image, seen)
@@ -342,23 +360,6 @@ class Generator:
         x, y = middle + rng.uniform(-reach, reach, size=2)
         return float(x), float(y)
 
-    def _light(
-        self, scene: Scene, seen: Conditions, centre: tuple[float, float]
-    ) -> Float32[np.ndarray, "band y x"]:
-        step, zero = self.instrument.pixel_scale_arcsec, self.instrument.zero_point_mag
-        bands = self.instrument.bands
-        sharp = render(scene, bands, self.recipe.size_pixels, step, zero, centre=centre)
-        light = convolve(sharp, seen.psf) if scene.components else sharp
-        points = point_fluxes(scene, bands, step, zero, centre)
-        add_points(light, self._point_psf(scene, seen), points)
-        return light
-
-    def _point_psf(self, scene: Scene, seen: Conditions) -> Float32[np.ndarray, "band y x"]:
-        """The PSF out to where a star's wings sink in the noise."""
-        if min(scene.magnitudes.values()) > _WINGS_MAG:
-            return seen.psf
-        return wide_psf(self.instrument, seen, 2 * self.recipe.size_pixels + 1)
-
     def _observed(
         self,
         rng: np.random.Generator,
@@ -367,38 +368,29 @@ class Generator:
         seen: Conditions,
         centre: tuple[float, float],
     ) -> Example:
-        full = light + self._neighbours(rng, seen)
-        if scene.kind == "saturated_star":
-            full = saturate(full, self.instrument.saturation_flux)
-        image = add_noise(rng, full, self.instrument, seen)
+        main, *more = self.views
+        others = self._neighbours(rng)
+        image = main.observed(rng, scene, light + main.neighbours(others, seen), seen)
+        looks = {view.dataset: view.look(rng, main, Placed(scene, centre), others) for view in more}
         truth = {
-            **self._seen(seen),
+            **main.conditions_truth(seen),
             **_magnitude_truth(scene.magnitudes, scene.half_light_radius_arcsec),
             **_centre_truth(centre),
             **scene.truth,
         }
-        return Example(image, int(scene.kind == "lens"), scene.kind, "", truth)
+        for look in looks.values():
+            truth |= look.truth
+        more_images = {name: look.image for name, look in looks.items()}
+        is_lens = int(scene.kind == "lens")
+        return Example(image, is_lens, scene.kind, "", truth, more_images=more_images)
 
-    def _neighbours(
-        self, rng: np.random.Generator, seen: Conditions
-    ) -> Float32[np.ndarray, "band y x"]:
-        """Chance neighbours, no nearer than 3 arcsec, convolved."""
-        size, bands = self.recipe.size_pixels, self.instrument.bands
-        step, zero = self.instrument.pixel_scale_arcsec, self.instrument.zero_point_mag
-        sharp = np.zeros((len(bands), size, size), dtype=np.float32)
-        points = []
-        count = rng.poisson(self.recipe.neighbours)
-        for _ in range(count):
+    def _neighbours(self, rng: np.random.Generator) -> list[Placed]:
+        """Chance neighbours, no nearer than 3 arcsec."""
+        placed = []
+        for _ in range(rng.poisson(self.recipe.neighbours)):
             centre = self._beside(rng)
-            scene = _neighbour(rng, self.instrument.filters)
-            points.extend(point_fluxes(scene, bands, step, zero, centre))
-            if scene.components:
-                render_onto(
-                    sharp, scene, bands, centre, pixel_scale_arcsec=step, zero_point_mag=zero
-                )
-        light = convolve(sharp, seen.psf) if count > len(points) else sharp
-        add_points(light, seen.psf, points)
-        return light
+            placed.append(Placed(_neighbour(rng, self.instrument.filters), centre))
+        return placed
 
     def _beside(self, rng: np.random.Generator) -> tuple[float, float]:
         middle = self.recipe.size_pixels // 2
@@ -407,13 +399,6 @@ class Generator:
             x, y = rng.uniform(-2.0, self.recipe.size_pixels + 1.0, size=2)
             if np.hypot(x - middle, y - middle) > nearest:
                 return float(x), float(y)
-
-    def _seen(self, seen: Conditions) -> dict[str, float]:
-        return {
-            f"{name}_{band}": float(values[k])
-            for name, values in (("psf_fwhm_arcsec", seen.fwhm_arcsec), ("sky_rms", seen.sky_rms))
-            for k, band in enumerate(self.instrument.bands)
-        }
 
 
 def _magnitude_truth(magnitudes: Mapping[str, float], radius_arcsec: float) -> dict[str, float]:
@@ -441,8 +426,8 @@ def _neighbour(rng: np.random.Generator, filters: Filters) -> Scene:
 
 
 def truth_columns(instrument: Instrument) -> list[str]:
-    """Names of the truth data sets."""
-    return [*TRUTH, *(f"{name}_{band}" for name in TRUTH_PER_BAND for band in instrument.bands)]
+    """Names of the truth data sets, for the bands of all grids."""
+    return [*TRUTH, *(f"{name}_{band}" for name in TRUTH_PER_BAND for band in instrument.filters)]
 
 
 def rows(generator: Generator, start: int) -> Rows:
@@ -450,7 +435,7 @@ def rows(generator: Generator, start: int) -> Rows:
     stop = min(start + CHUNK_ROWS, generator.recipe.n)
     made = [generator.example(index) for index in range(start, stop)]
     arrays: dict[str, np.ndarray[Any, Any]] = {
-        **_pixels(generator.recipe, made),
+        **_pixels(generator, made),
         "label": np.array([e.label for e in made], dtype=np.uint8),
         "kind": np.array([e.kind for e in made], dtype=np.str_),
         "host": np.array([e.host for e in made], dtype=np.str_),
@@ -462,10 +447,12 @@ def rows(generator: Generator, start: int) -> Rows:
     return Rows(start, arrays)
 
 
-def _pixels(recipe: SimulateRecipe, made: list[Example]) -> dict[str, np.ndarray[Any, Any]]:
-    if recipe.content == "stamps":
-        return {"images": np.stack([e.image for e in made])}
-    return {"arcs": np.stack([e.arcs for e in made if e.arcs is not None])}
+def _pixels(generator: Generator, made: list[Example]) -> dict[str, np.ndarray[Any, Any]]:
+    if generator.recipe.content == "arcs":
+        return {"arcs": np.stack([e.arcs for e in made if e.arcs is not None])}
+    main, *more = generator.views
+    stacks = {view.dataset: np.stack([e.more_images[view.dataset] for e in made]) for view in more}
+    return {main.dataset: np.stack([e.image for e in made]), **stacks}
 
 
 def recipe_text(recipe: SimulateRecipe) -> str:
@@ -475,16 +462,32 @@ def recipe_text(recipe: SimulateRecipe) -> str:
 
 def attributes(generator: Generator) -> dict[str, Any]:
     """What a set says of itself."""
-    instrument = generator.instrument
     return {
-        "bands": list(instrument.bands),
-        "pixel_scale_arcsec": instrument.pixel_scale_arcsec,
-        "zero_point_mag": instrument.zero_point_mag,
+        **pixel_attributes(generator.views[0]),
         "recipe": recipe_text(generator.recipe),
         "seed": generator.recipe.seed,
         "real_hosts": len(generator.hosts),
         "real_sources": len(generator.sources),
     }
+
+
+def pixel_attributes(view: View) -> dict[str, Any]:
+    """What the pixels of one grid are. psf: of each band, the image or the profile it was."""
+    instrument = view.instrument
+    images = [instrument.psf_pixels(band) is not None for band in instrument.bands]
+    return {
+        "bands": list(instrument.bands),
+        "pixel_scale_arcsec": instrument.pixel_scale_arcsec,
+        "zero_point_mag": instrument.zero_point_mag,
+        "psf": ["image" if image else "moffat" for image in images],
+    }
+
+
+def attributes_of_data_sets(generator: Generator) -> dict[str, dict[str, Any]]:
+    """Data set name -> what stands on it, where the grids of a set differ; else nothing."""
+    if len(generator.views) == 1:
+        return {}
+    return {view.dataset: pixel_attributes(view) for view in generator.views}
 
 
 def parse_recipe(block: Mapping[str, Any]) -> SimulateRecipe:

@@ -58,6 +58,12 @@ class Visible:
 VISIBLE = Visible()
 
 
+def visible_in(instrument: Instrument) -> Visible:
+    """`VISIBLE` in g, or in the instrument's first band where it has no g."""
+    bands = instrument.bands
+    return VISIBLE if VISIBLE.band in bands else replace(VISIBLE, band=bands[0])
+
+
 def _faintest(
     blurred: Float32[np.ndarray, "y x"], variance: Float64[np.ndarray, "y x"], minimum_snr: float
 ) -> float:
@@ -100,12 +106,15 @@ def _truth(
     source_mag = priors.combined([part.magnitudes for part in arcs.lens.source])
     k, scale = bands.index(behind.visible.band), instrument.pixel_scale_arcsec
     contrast = arc_truth.contrast(arcs.blurred, behind.light, behind.centre, scale)
+    brighter = source_mag[bands[0]] - arc_mag[bands[0]]
+    # Lensing has no colour: bands of other grids are magnified as this grid's.
+    elsewhere = {band: m - brighter for band, m in source_mag.items()}
     return {
         **_geometry(deflector, arcs.lens.source[0]),
         "z_lens": host.redshift,
-        "magnification": float(10.0 ** (0.4 * (source_mag[bands[0]] - arc_mag[bands[0]]))),
+        "magnification": float(10.0 ** (0.4 * brighter)),
         **arc_truth.area(arcs.blurred[k], float(behind.seen.sky_rms[k]), scale),
-        **{f"arc_mag_{band}": m for band, m in arc_mag.items()},
+        **{f"arc_mag_{band}": m for band, m in (elsewhere | arc_mag).items()},
         **{f"source_mag_{band}": m for band, m in source_mag.items()},
         **{f"arc_snr_{b}": float(s) for b, s in zip(bands, arcs.snr, strict=True)},
         **{f"source_lens_contrast_{b}": float(c) for b, c in zip(bands, contrast, strict=True)},

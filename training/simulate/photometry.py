@@ -8,6 +8,7 @@ a survey's cuts would let through are kept, since the network sees no others.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,8 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from lenspipe.errors import InputError
 from lenspipe.healpix import healpix_29
 from lenspipe.problems import first_problem
+from training.simulate import colours
 from training.simulate.catalogue import JITTER_COLOUR, JITTER_MAG
-from training.simulate.instrument import Instrument, load_instrument
+from training.simulate.instrument import Instrument, load_grids
 from training.simulate.measurement import (
     Depth,
     depth,
@@ -35,6 +37,8 @@ from training.simulate.observe import draw_conditions
 from training.simulate.population import assign_kinds, draw
 
 LRG_TABLE = "catalogues/sdss_lrg_ps1_gri_150k.parquet"
+# Whose g, r, i the table has.
+_MEASURED_WITH = "ps1"
 # Positions are put on one side by cells of this order: 0.86 arcmin.
 CELL_ORDER = 12
 # Which real galaxies a set may hold. Eighths of the sky's cells: half train.
@@ -56,12 +60,16 @@ class PhotometryBlock(BaseModel):
     sources: simulated non-lenses before cuts; lenses: simulated lenses before cuts, jittered
     copies of `drawn_lenses` distinct ones. data: folder of the real data; none: simulation only.
     lrg_rows: real galaxies taken at most (each also once as a lens); side: which of them.
-    i_mag_below, colour (g - i): the survey's cuts, with a little room.
+    i_mag_below, colour: the survey's cuts, with a little room, in the red one of cut_bands and in
+    the blue one less the red one; extendedness is measured in the red one. bands: of the
+    instrument, None for its default.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     seed: int = Field(ge=0)
     instrument: str = "ps1"
+    bands: tuple[str, ...] | None = None
+    cut_bands: tuple[str, str] = ("g", "i")
     sources: PositiveInt = 120_000
     lenses: PositiveInt = 20_000
     drawn_lenses: PositiveInt = 600
@@ -84,11 +92,11 @@ def make_photometry(recipe_block: Mapping[str, Any], out: Path) -> Path:
         block = PhotometryBlock.model_validate(dict(recipe_block))
     except ValidationError as error:
         raise first_problem(error, "simulate") from error
-    instrument = load_instrument(block.instrument)
-    tables = [simulated(block, instrument)]
+    survey = Survey.of(block)
+    tables = [simulated(block, survey)]
     path = Path(block.data, LRG_TABLE) if block.data is not None else None
     if path is not None and path.is_file() and block.lrg_rows:
-        tables.append(real(block, instrument, pq.read_table(path)))
+        tables.append(real(block, survey, pq.read_table(path)))
     table = pa.concat_tables(tables)
     order = np.random.default_rng([block.seed, 9]).permutation(len(table))
     behind = {
@@ -101,31 +109,50 @@ def make_photometry(recipe_block: Mapping[str, Any], out: Path) -> Path:
     return out
 
 
-def simulated(block: PhotometryBlock, instrument: Instrument) -> pa.Table:
+@dataclass(frozen=True)
+class Survey:
+    """The grids of an instrument, whose bands a catalogue has side by side."""
+
+    grids: tuple[Instrument, ...]
+
+    @classmethod
+    def of(cls, block: PhotometryBlock) -> Survey:
+        """The survey of a block. InputError: a band that is to be cut on is not there."""
+        survey = cls(tuple(load_grids(block.instrument, block.bands).values()))
+        if not set(block.cut_bands) <= set(survey.bands):
+            found = ", ".join(block.cut_bands)
+            raise InputError("simulate.cut_bands", f"two of {', '.join(survey.bands)}", found)
+        return survey
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """All bands."""
+        return tuple(self.grids[0].filters)
+
+
+def simulated(block: PhotometryBlock, survey: Survey) -> pa.Table:
     """Rows of simulated sources that pass the cuts."""
     rng = np.random.default_rng([block.seed, 1])
-    others = _true_values(block, instrument, assign_kinds(rng, block.sources, 0), stream=2)
-    lenses = _true_values(block, instrument, ["lens"] * block.drawn_lenses, stream=3)
-    copies = jittered(rng, lenses, block.lenses, instrument.bands)
+    others = _true_values(block, survey, assign_kinds(rng, block.sources, 0), stream=2)
+    lenses = _true_values(block, survey, ["lens"] * block.drawn_lenses, stream=3)
+    copies = jittered(rng, lenses, block.lenses, survey.bands)
     true = {name: np.concatenate([others[name], copies[name]]) for name in others}
-    measured = measure(rng, instrument, true)
+    measured = measure(rng, survey, true, block.cut_bands[1])
     kind = np.asarray(true["kind"], dtype=str)
     kept = within_cuts(block, measured) & (measured["extendedness"] > block.psf_minus_kron_above)
-    return _table(measured, instrument.bands, kind, "simulated", kept)
+    return _table(measured, survey.bands, kind, "simulated", kept)
 
 
-def _true_values(
-    block: PhotometryBlock, instrument: Instrument, kinds: list[str], stream: int
-) -> Columns:
+def _true_values(block: PhotometryBlock, survey: Survey, kinds: list[str], stream: int) -> Columns:
     scenes = [
-        draw(np.random.default_rng([block.seed, stream, number]), kind, instrument)
+        draw(np.random.default_rng([block.seed, stream, number]), kind, survey.grids[0])
         for number, kind in enumerate(kinds)
     ]
     values: Columns = {
-        band: np.array([scene.magnitudes[band] for scene in scenes]) for band in instrument.bands
+        band: np.array([scene.magnitudes[band] for scene in scenes]) for band in survey.bands
     }
     values["radius"] = np.array([scene.half_light_radius_arcsec for scene in scenes])
-    for band in instrument.bands:
+    for band in survey.bands:
         values[f"arc_{band}"] = np.array(
             [scene.truth.get(f"arc_mag_{band}", np.inf) for scene in scenes]
         )
@@ -145,22 +172,22 @@ def jittered(
     return copies
 
 
-def _depths(rng: np.random.Generator, instrument: Instrument, count: int) -> dict[str, Depth]:
-    conditions = [draw_conditions(rng, instrument) for _ in range(IMAGES)]
-    image = rng.integers(0, IMAGES, size=count)
-    return {
-        band: depth(instrument, conditions, k, image) for k, band in enumerate(instrument.bands)
-    }
+def _depths(rng: np.random.Generator, survey: Survey, count: int) -> dict[str, Depth]:
+    found: dict[str, Depth] = {}
+    for grid in survey.grids:
+        conditions = [draw_conditions(rng, grid) for _ in range(IMAGES)]
+        image = rng.integers(0, IMAGES, size=count)
+        found |= {band: depth(grid, conditions, k, image) for k, band in enumerate(grid.bands)}
+    return found
 
 
-def measure(rng: np.random.Generator, instrument: Instrument, true: Columns) -> Columns:
-    """Kron-like magnitudes, errors, and PSF minus Kron magnitude (`extendedness`)."""
-    depths = _depths(rng, instrument, len(true["radius"]))
+def measure(rng: np.random.Generator, survey: Survey, true: Columns, red: str) -> Columns:
+    """Kron-like magnitudes, errors, and PSF minus Kron magnitude in `red` (`extendedness`)."""
+    depths = _depths(rng, survey, len(true["radius"]))
     measured: Columns = {}
-    for band in instrument.bands:
+    for band in survey.bands:
         magnitude, error = kron(rng, true[band], true["radius"], depths[band])
         measured[f"{band}_mag"], measured[f"{band}_mag_err"] = magnitude, error
-    red = instrument.bands[-1]
     measured["extendedness"] = psf_minus_kron(
         rng, true["radius"], measured[f"{red}_mag_err"], depths[red]
     )
@@ -169,9 +196,10 @@ def measure(rng: np.random.Generator, instrument: Instrument, true: Columns) -> 
 
 def within_cuts(block: PhotometryBlock, measured: Columns) -> Bool[np.ndarray, " n"]:
     """Rows bright and red enough; False where a magnitude is missing."""
-    colour = measured["g_mag"] - measured["i_mag"]
+    blue, red = (measured[f"{band}_mag"] for band in block.cut_bands)
     low, high = block.colour
-    return np.asarray((measured["i_mag"] < block.i_mag_below) & (colour > low) & (colour < high))
+    colour = blue - red
+    return np.asarray((red < block.i_mag_below) & (colour > low) & (colour < high))
 
 
 def sides(
@@ -186,26 +214,23 @@ def sides(
     return np.asarray(_SIDE_OF_EIGHTH[(mixed >> np.uint64(61)).astype(np.int64)])
 
 
-def real(block: PhotometryBlock, instrument: Instrument, lrgs: pa.Table) -> pa.Table:
+def real(block: PhotometryBlock, survey: Survey, lrgs: pa.Table) -> pa.Table:
     """Real luminous red galaxies as they are, and the same with lensed light added."""
-    if instrument.bands != ("g", "r", "i"):
-        raise InputError("simulate.instrument", "bands g, r, i for real galaxies", instrument.bands)
     rng = np.random.default_rng([block.seed, 4])
     side = sides(lrgs["ra"].to_numpy(), lrgs["dec"].to_numpy())
     rows = np.flatnonzero(side == SIDES.index(block.side))
     rows = np.sort(rng.permutation(rows)[: block.lrg_rows])
-    magnitudes = {
-        band: lrgs[f"ps1_{band}_mag"].to_numpy()[rows].astype(np.float64)
-        for band in instrument.bands
-    }
-    arcs = _true_values(block, instrument, ["lens"] * block.drawn_lenses, stream=3)
-    depths = _depths(rng, instrument, len(rows))
+    magnitudes = _in_bands(block, survey, lrgs.take(rows))
+    arcs = _true_values(block, survey, ["lens"] * block.drawn_lenses, stream=3)
+    depths = _depths(rng, survey, len(rows))
+    if block.instrument != _MEASURED_WITH:
+        magnitudes = _noisy(block, magnitudes, depths)
     as_they_are = _real_columns(magnitudes, depths)
     lensed = _real_columns(_with_arcs(rng, magnitudes, arcs), depths)
     return pa.concat_tables(
         _table(
             measured,
-            instrument.bands,
+            survey.bands,
             np.full(len(rows), kind),
             "sdss_lrg",
             within_cuts(block, measured),
@@ -214,8 +239,35 @@ def real(block: PhotometryBlock, instrument: Instrument, lrgs: pa.Table) -> pa.T
     )
 
 
+def _in_bands(block: PhotometryBlock, survey: Survey, lrgs: pa.Table) -> Columns:
+    """Magnitudes of real galaxies in the survey's bands: the table's where it has them, else those
+    of the spectrum that has the table's g, r, i at its redshift."""
+    g, r, i = (lrgs[f"ps1_{band}_mag"].to_numpy().astype(np.float64) for band in "gri")
+    measured = {"g": g, "r": r, "i": i} if block.instrument == _MEASURED_WITH else {}
+    missing = {b: f for b, f in survey.grids[0].filters.items() if b not in measured}
+    if not missing:
+        return {band: measured[band] for band in survey.bands}
+    rng = np.random.default_rng([block.seed, 5])
+    redshift = lrgs["redshift"].to_numpy()
+    drawn = [
+        colours.of_measured(rng, "passive", z, (g_r, r_i), missing)
+        for z, g_r, r_i in zip(redshift, g - r, r - i, strict=True)
+    ]
+    found = {band: i + np.array([colour[band] for colour in drawn]) for band in missing}
+    return {band: (measured | found)[band] for band in survey.bands}
+
+
+def _noisy(block: PhotometryBlock, magnitudes: Columns, depths: Mapping[str, Depth]) -> Columns:
+    """What a survey measures of point sources that Pan-STARRS measured: its own noise on top."""
+    rng = np.random.default_rng([block.seed, 6])
+    return {
+        band: kron(rng, values, np.zeros(len(values)), depths[band])[0]
+        for band, values in magnitudes.items()
+    }
+
+
 def _with_arcs(rng: np.random.Generator, magnitudes: Columns, arcs: Columns) -> Columns:
-    count = len(magnitudes["g"])
+    count = len(next(iter(magnitudes.values())))
     pick = rng.integers(0, len(arcs["kind"]), size=count)
     share = rng.uniform(*ARC_SHARE, size=count)
     return {
@@ -225,7 +277,7 @@ def _with_arcs(rng: np.random.Generator, magnitudes: Columns, arcs: Columns) -> 
 
 
 def _real_columns(magnitudes: Columns, depths: Mapping[str, Depth]) -> Columns:
-    """The survey's own magnitudes, whose noise is in them, with errors of its depth."""
+    """Magnitudes whose noise is in them, with errors of the survey's depth."""
     measured: Columns = {}
     for band, values in magnitudes.items():
         seen = np.where(values < FAINTEST_REAL_MAG, values, np.nan)

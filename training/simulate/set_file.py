@@ -24,17 +24,24 @@ SHARD_ROWS, SHARD_CHUNK_ROWS = 1024, 16
 Attributes = Mapping[str, Any]
 
 
-def write(path: Path, n: int, rows: Callable[[], Iterable[Rows]], attributes: Attributes) -> None:
+def write(
+    path: Path,
+    n: int,
+    rows: Callable[[], Iterable[Rows]],
+    attributes: Attributes,
+    of_arrays: Mapping[str, Attributes] | None = None,
+) -> None:
     """Write n examples, given in order; the file appears under its name only when it is whole.
 
-    rows: gives the runs anew at each call.
+    rows: gives the runs anew at each call. attributes: of the file; of_arrays: of single arrays,
+    where they differ.
     """
     aside = path.with_name(f"{path.name}.partial")
     if path.suffix == ".zarr":
         shutil.rmtree(aside, ignore_errors=True)
-        _write_zarr(aside, n, rows, attributes)
+        _write_zarr(aside, n, rows, attributes, of_arrays or {})
     else:
-        _write_hdf5(aside, n, rows, attributes)
+        _write_hdf5(aside, n, rows, attributes, of_arrays or {})
     aside.replace(path)
 
 
@@ -43,7 +50,11 @@ def _is_text(values: np.ndarray[Any, Any]) -> bool:
 
 
 def _write_hdf5(
-    path: Path, n: int, rows: Callable[[], Iterable[Rows]], attributes: Attributes
+    path: Path,
+    n: int,
+    rows: Callable[[], Iterable[Rows]],
+    attributes: Attributes,
+    of_arrays: Mapping[str, Attributes],
 ) -> None:
     with h5py.File(path, "w") as file:
         for run in rows():
@@ -53,6 +64,8 @@ def _write_hdf5(
                 place = slice(run.start, run.start + len(run))
                 file[name][place] = list(values) if _is_text(values) else values
         file.attrs.update(attributes)
+        for name, told in of_arrays.items():
+            file[name].attrs.update(told)
 
 
 def _create_hdf5(file: h5py.File, name: str, n: int, first: np.ndarray[Any, Any]) -> None:
@@ -63,7 +76,11 @@ def _create_hdf5(file: h5py.File, name: str, n: int, first: np.ndarray[Any, Any]
 
 
 def _write_zarr(
-    path: Path, n: int, rows: Callable[[], Iterable[Rows]], attributes: Attributes
+    path: Path,
+    n: int,
+    rows: Callable[[], Iterable[Rows]],
+    attributes: Attributes,
+    of_arrays: Mapping[str, Attributes],
 ) -> None:
     words = _words(rows())
     root = zarr.create_group(path, zarr_format=3, attributes=_plain(attributes))
@@ -71,7 +88,7 @@ def _write_zarr(
         for name, values in shard.arrays.items():
             coded = _coded(values, words[name]) if name in words else values
             if name not in root:
-                _create_zarr(root, name, n, coded, words.get(name), attributes)
+                _create_zarr(root, name, n, coded, words.get(name), of_arrays.get(name, attributes))
             _zarr_array(root, name)[shard.start : shard.start + len(shard)] = coded
 
 

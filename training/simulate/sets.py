@@ -15,6 +15,7 @@ from training.simulate.dataset import (
     Generator,
     SimulateRecipe,
     attributes,
+    attributes_of_data_sets,
     parse_recipe,
     recipe_text,
 )
@@ -32,10 +33,11 @@ def make_dataset(
 ) -> None:
     """Write the set: HDF5, or Zarr v3 where the name ends in `.zarr`.
 
-    images (n, band, y, x) float32 flux (or arcs, see the recipe's `content`), label, kind, host,
-    object_id, truth/*. A simulation that was stopped goes on where it was, and gives the same bytes
-    as one that was not. address: of a Ray cluster, `local` for a Ray of this machine's own; None
-    for processes without Ray.
+    images (n, band, y, x) float32 flux (or arcs, see the recipe's `content`; with several grids
+    images_GRID for each, with its bands, pixel scale and zero point as attributes), label, kind,
+    host, object_id, truth/*. A simulation that was stopped goes on where it was, and gives the same
+    bytes as one that was not. address: of a Ray cluster, `local` for a Ray of this machine's own;
+    None for processes without Ray.
     """
     generator = Generator.of(recipe)
     parts = parts_of(recipe, out)
@@ -44,7 +46,11 @@ def make_dataset(
     todo = [start for start in starts if start not in done]
     _make(generator, todo, parts, workers, address)
     set_file.write(
-        out, recipe.n, lambda: (parts.load(start) for start in starts), attributes(generator)
+        out,
+        recipe.n,
+        lambda: (parts.load(start) for start in starts),
+        attributes(generator),
+        attributes_of_data_sets(generator),
     )
     parts.remove()
 

@@ -83,6 +83,12 @@ def test_reference_r_puts_r_at_nought() -> None:
     assert drawn["r"] == pytest.approx(0.0, abs=1e-12)
 
 
+def test_known_colours_are_kept() -> None:
+    rng = np.random.default_rng(1)
+    drawn = colours.of_measured(rng, "passive", 0.4, (1.7, 0.6), GRI)
+    assert drawn == pytest.approx({"g": 2.3, "r": 0.6, "i": 0.0})
+
+
 def test_an_unknown_kind_lists_what_there_is() -> None:
     with pytest.raises(InputError, match=r"expected one of passive, .*star.*'comet'"):
         colours.draw(np.random.default_rng(0), "comet", 0.1, GRI)

@@ -87,6 +87,59 @@ def test_repeated_positions_stay_on_one_side() -> None:
     assert shares == pytest.approx([0.5, 0.125, 0.125, 0.25], abs=0.03)
 
 
+@pytest.mark.parametrize(
+    ("block", "bands"),
+    [
+        ({"instrument": "ps1", "bands": ["g", "r", "i", "z", "y"]}, "grizy"),
+        ({"instrument": "hsc"}, "grizy"),
+        (
+            {"instrument": "euclid", "cut_bands": ["VIS", "H"], "colour": [0.3, 4.0]},
+            ("VIS", "Y", "J", "H"),
+        ),
+    ],
+)
+def test_any_instrument_gives_its_bands(
+    block: dict[str, object], bands: tuple[str, ...], tmp_path: Path
+) -> None:
+    small = {**SMALL, "sources": 400, "lenses": 50, "drawn_lenses": 2, **block}
+    rows = pq.read_table(make_photometry(small, tmp_path / "a.parquet"))
+    assert {f"{band}_mag" for band in bands} <= set(rows.column_names)
+    assert set(rows["label"].to_pylist()) == {0, 1}
+    for band in bands:
+        magnitude = rows[f"{band}_mag"].to_numpy()
+        assert np.isfinite(magnitude).mean() > 0.7
+        assert np.nanmedian(rows[f"{band}_mag_err"].to_numpy()) < 0.2
+
+
+def test_bands_to_cut_on_must_be_there() -> None:
+    with pytest.raises(InputError, match=r"cut_bands: expected two of VIS, Y, J, H"):
+        make_photometry({**SMALL, "instrument": "euclid"}, Path("never-written.parquet"))
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not (DATA / LRG_TABLE).is_file(), reason="no real data in ../shared/data")
+def test_real_galaxies_come_in_another_surveys_bands(tmp_path: Path) -> None:
+    """The same real galaxies: i differs by a colour term and noise, g - i by little more; z and y
+    are those of a red galaxy's spectrum."""
+    block = {**SMALL, "sources": 1, "lenses": 1, "data": str(DATA), "lrg_rows": 2000}
+    tables = {
+        name: pq.read_table(make_photometry({**block, **more}, tmp_path / f"{name}.parquet"))
+        for name, more in (("ps1", {}), ("hsc", {"instrument": "hsc"}))
+    }
+    medians = {
+        name: [
+            np.nanmedian(rows.filter(rows["kind"].to_numpy() == "lrg")[f"{b}_mag"].to_numpy())
+            for b in "gri"
+        ]
+        for name, rows in tables.items()
+    }
+    np.testing.assert_allclose(medians["hsc"], medians["ps1"], atol=0.15)
+    red = tables["hsc"].filter(tables["hsc"]["kind"].to_numpy() == "lrg")
+    for blue, redder, low, high in (("i", "z", 0.1, 0.6), ("z", "y", 0.0, 0.4)):
+        colour = red[f"{blue}_mag"].to_numpy() - red[f"{redder}_mag"].to_numpy()
+        assert low < np.nanmedian(colour) < high
+
+
 @pytest.mark.data
 @pytest.mark.skipif(not (DATA / LRG_TABLE).is_file(), reason="no real data in ../shared/data")
 def test_real_galaxies_come_with_and_without_arcs(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lenspipe import registry
 from training.simulate.instrument import Instrument
-from training.simulate.lens import VISIBLE, Visible, draw_lens
+from training.simulate.lens import Visible, draw_lens, visible_in
 from training.simulate.observe import typical_conditions
 from training.simulate.scene import Scene
 
@@ -22,12 +22,13 @@ def names() -> list[str]:
 
 
 def draw(
-    rng: np.random.Generator, kind: str, instrument: Instrument, visible: Visible = VISIBLE
+    rng: np.random.Generator, kind: str, instrument: Instrument, visible: Visible | None = None
 ) -> Scene:
     """A random scene of a kind. A lens's arcs are visible under the instrument's median seeing and
-    sky. InputError: no such kind."""
+    sky; visible: which count, default `lens.visible_in`. InputError: no such kind."""
     if kind == "lens":
-        return draw_lens(rng, instrument, typical_conditions(instrument), visible=visible)[0]
+        shown = visible or visible_in(instrument)
+        return draw_lens(rng, instrument, typical_conditions(instrument), visible=shown)[0]
     made = registry.load(sys.modules[__name__], kind, "kind of contaminant").draw(
         rng, instrument.filters
     )
