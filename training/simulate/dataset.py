@@ -35,6 +35,7 @@ from training.simulate.observe import (
 from training.simulate.parts import Rows
 from training.simulate.passband import Filters
 from training.simulate.real import RealHost, Split, load_sources
+from training.simulate.real_colours import load_colours
 from training.simulate.scene import Point, Scene
 from training.simulate.source import SourceStamp
 from training.simulate.views import LARGEST_PIXELS, SMALLEST_PIXELS, Placed, View, views_of
@@ -121,7 +122,9 @@ class SimulateRecipe(BaseModel):
     painted_fraction: of lenses, arcs on real hosts; real_negative_fraction: of negatives, real
     stamps; both 0 in effect where `data` holds none. hosts: which side of the split the real ones
     come from, see `real.split_of`. also_hosts_of: deeper instruments whose real galaxies are taken
-    as well, degraded to this one's. minimum_arc_snr in snr_band: arcs fainter than this are none.
+    as well, degraded to this one's. source_colours: of sources that are real galaxies, from spectra
+    or drawn from those of real faint galaxies. minimum_arc_snr in snr_band: arcs fainter than this
+    are none.
     theta_e, brightness: see `aim`; quad_fraction: of lenses, those with four images or more; gamma:
     slope of all lenses, 2 for isothermal ones; both natural by default. neighbours: mean
     number by chance in a simulated stamp. defects: kind -> fraction of all stamps that it falls on.
@@ -140,6 +143,7 @@ class SimulateRecipe(BaseModel):
     data: str | None = None
     hosts: Split = "training"
     also_hosts_of: tuple[str, ...] = ()
+    source_colours: Literal["sed", "real"] = "sed"
     lens_fraction: float = Field(default=0.5, ge=0.0, le=1.0)
     painted_fraction: float = Field(default=0.4, ge=0.0, le=1.0)
     real_negative_fraction: float = Field(default=0.2, ge=0.0, le=1.0)
@@ -230,7 +234,7 @@ class Generator:
         hosts = load_hosts(data, instrument, recipe.hosts, least)
         for other in recipe.also_hosts_of:
             hosts += degraded_hosts(data, other, instrument, recipe.hosts, least)
-        return cls(recipe, views, hosts, load_sources(data))
+        return cls(recipe, views, hosts, _sources(data, recipe.source_colours))
 
     @property
     def instrument(self) -> Instrument:
@@ -423,6 +427,17 @@ def _neighbour(rng: np.random.Generator, filters: Filters) -> Scene:
     index = float(rng.uniform(2.5, 4.5) if red else rng.uniform(0.7, 1.5))
     part = priors.sersic(light, radius, index, priors.ellipticity(rng, 0.3, 1.0))
     return Scene("neighbour", (part,), light, radius, i_mag)
+
+
+def _sources(data: Path | None, coloured: Literal["sed", "real"]) -> tuple[SourceStamp, ...]:
+    """Real galaxies as sources. InputError where their colours are to be real and are not there."""
+    stamps = load_sources(data)
+    if coloured == "sed":
+        return stamps
+    known = load_colours(data)
+    if stamps and not len(known):
+        raise InputError("source_colours", "hsc_cosmos/blends in the folder of real data", "none")
+    return tuple(replace(stamp, colours=known) for stamp in stamps)
 
 
 def truth_columns(instrument: Instrument) -> list[str]:

@@ -13,16 +13,17 @@ from training.simulate.passband import Filters
 from training.simulate.scene import Component
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32
+    from jaxtyping import Float32, Float64
 
 
 @dataclass(frozen=True)
 class SourceStamp:
     """A real galaxy as source light: image without noise or neighbours, its half-light radius in
-    its own pixels."""
+    its own pixels; colours (g - r, r - i) of real galaxies that it may have, else a spectrum's."""
 
     image: Float32[np.ndarray, "y x"]
     radius_pixels: float
+    colours: Float64[np.ndarray, "n 2"] | None = None
 
 
 def draw_source(
@@ -42,12 +43,22 @@ def draw_source(
         2.2 * 10.0 ** rng.normal(0.0, 0.17) / priors.kpc_per_arcsec(z_source), 0.1, 0.6
     )
     colour = colours.draw(rng, "source", z_source, filters, reference="r")
-    total = priors.magnitudes(r_mag, colour)
     if stamps and rng.random() < 0.5:
-        return (
-            _real_source(rng, stamps[int(rng.integers(len(stamps)))], float(radius), at, total),
-        )
-    return _clumpy_source(rng, float(radius), at, total)
+        stamp = stamps[int(rng.integers(len(stamps)))]
+        colour = _real_colour(rng, stamp, z_source, filters) or colour
+        return (_real_source(rng, stamp, float(radius), at, priors.magnitudes(r_mag, colour)),)
+    return _clumpy_source(rng, float(radius), at, priors.magnitudes(r_mag, colour))
+
+
+def _real_colour(
+    rng: np.random.Generator, stamp: SourceStamp, z_source: float, filters: Filters
+) -> dict[str, float] | None:
+    """Magnitudes less that in r, by the colours of one of the stamp's real galaxies."""
+    if stamp.colours is None or not len(stamp.colours):
+        return None
+    g_r, r_i = map(float, stamp.colours[int(rng.integers(len(stamp.colours)))])
+    less_i = colours.of_measured(rng, "source", z_source, (g_r, r_i), filters)
+    return {band: value - r_i for band, value in less_i.items()}
 
 
 def _real_source(
