@@ -476,9 +476,13 @@ def recipe_text(recipe: SimulateRecipe) -> str:
 
 
 def attributes(generator: Generator) -> dict[str, Any]:
-    """What a set says of itself."""
+    """What a set says of itself; arcs alone say how many electrons their light is, for the noise
+    that they bring to the image that they are laid on."""
+    view = generator.views[0]
+    electrons = [view.instrument.noise[band].electrons for band in view.instrument.bands]
     return {
-        **pixel_attributes(generator.views[0]),
+        **pixel_attributes(view),
+        **({"electrons_per_flux": electrons} if generator.recipe.content == "arcs" else {}),
         "recipe": recipe_text(generator.recipe),
         "seed": generator.recipe.seed,
         "real_hosts": len(generator.hosts),

@@ -17,6 +17,7 @@ import zarr
 
 from lenspipe import cutouts
 from lenspipe.contracts import InputSpec
+from training.merging import load_arcs
 from training.simulate import spread
 from training.simulate.dataset import CHUNK_ROWS, Generator, parse_recipe, rows
 from training.simulate.parts import Parts
@@ -186,6 +187,9 @@ def test_arcs_alone_are_noiseless_and_know_their_truth(tmp_path: Path) -> None:
         bright = (arcs[:, 0] > 2 * file["truth/sky_rms_g"][:][:, None, None]).mean(axis=(1, 2))
         np.testing.assert_allclose(bright, file["truth/arc_area_2sigma_fraction"][:], atol=1e-6)
     assert made.recipe.content == "arcs"
+    electrons = [made.instrument.noise[band].electrons for band in "gri"]
+    [known] = load_arcs(tmp_path / "arcs.h5").electrons_per_flux.values()
+    np.testing.assert_allclose(known, electrons, rtol=1e-6)
 
 
 def test_ray_makes_the_same_set(both: tuple[Path, Path], tmp_path: Path) -> None:
