@@ -56,7 +56,9 @@ def test_any_glob_does(tree: Path, parts: list[str]) -> None:
     found = glob(  # noqa: PTH207 - what is compared with
         pattern, recursive=True, include_hidden=True
     )
-    assert matches(pattern) == sorted({path.rstrip("/") for path in found})
+    # The standard library gives `a/**` where there is no `a`.
+    there = {path.rstrip("/") for path in found if os.path.lexists(path)}
+    assert matches(pattern) == sorted(there)
 
 
 def test_links_to_folders_are_followed_and_each_folder_entered_once(tree: Path) -> None:
