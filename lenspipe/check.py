@@ -19,7 +19,7 @@ from lenspipe.preflight import check_address, check_apart, check_output, free_by
 from lenspipe.processes.slots import Slots
 from lenspipe.redaction import redact_values
 from lenspipe.run.identity import fingerprint
-from lenspipe.run_directory import VERBATIM
+from lenspipe.run_directory import VERBATIM, RunDirectory
 from lenspipe.select.files import CatalogueFile
 from lenspipe.select.sources import SourcePart, list_parts, stored_share
 from lenspipe.select.stage import SelectPlan, plan_select
@@ -148,7 +148,9 @@ class CheckedSurvey:
 
 def check_survey(survey: Survey) -> CheckedSurvey:
     """Find every mistake that shows without reading pixels; InputError names the first."""
-    check_output(resolve(survey.output, survey.base))
+    output = resolve(survey.output, survey.base)
+    check_output(output)
+    RunDirectory(output).refuse_foreign()
     _check_apart(survey)
     ensemble = describe_ensemble(survey.ensemble, survey.base)
     ensemble.prevalence(survey.prevalence)

@@ -137,6 +137,8 @@ def finish(job: Job) -> PublishInfo:
     job.ledger.patiently(lambda: refuse_gaps(funnel(run)))
     job.ledger.patiently(run.clean)  # files of attempts that were killed since the run began
     job.events.note("publishing: catalogue, candidates, report")
+    if job.anew:
+        job.ledger.patiently(run.forget_products)
     info = job.ledger.patiently(lambda: publish(run, checked.publish_settings(), stamps, settle))
     counts = {name: getattr(info.funnel, name) for name in _TOLD}
     job.events.run_finished(str((run.read_json(RUN) or {})["state"]), counts)

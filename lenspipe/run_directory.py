@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from lenspipe.errors import CorruptRunError, InputError
 from lenspipe.redaction import redact, redact_values
 from lenspipe.run.commit_log import FOLDER as LOG
-from lenspipe.run.commit_log import CommitLog, Segment
+from lenspipe.run.commit_log import CommitLog, Segment, is_record_file
 from lenspipe.run.shard_record import Part, ShardRecord, Stage
 from lenspipe.storage.store import Store
 
@@ -57,7 +57,16 @@ PART_FOLDERS = ("select", "scores", "failures")
 # Folders that a run replaces as a whole and that `--fresh` erases.
 WRITTEN_FOLDERS = (LOG, "plan", *PART_FOLDERS, CATALOGUE, CANDIDATES, "report")
 
+# Of these the folder goes as a whole, when a product is made anew or a run erased.
+REPLACED_FOLDERS = (CATALOGUE, CANDIDATES, "report")
 _PART = re.compile(rf"(?:{'|'.join(PART_FOLDERS)})/part-\d{{12,}}-\d{{12,}}-[0-9a-f]{{8}}\.parquet")
+_PLAN_FILE = re.compile(r"plan/selected-\d{6,}\.parquet")
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file below the run is called as part files, records and the plan are."""
+    known = _PART.fullmatch(name) or _PLAN_FILE.fullmatch(name)
+    return bool(known) or name == PLAN_RECORD or is_record_file(name)
 
 
 class RunDirectory:
@@ -131,7 +140,8 @@ class RunDirectory:
         return pa.concat_tables([self.read_part(name, columns) for name in names])
 
     def erase(self) -> None:
-        """Remove what runs write, and nothing else that lies in the folder; the lock stays.
+        """Remove what runs write, and nothing else that lies in the folder; the lock stays. Folders
+        that a run replaces as a whole go as a whole.
 
         Records go before the files that they name, and `run.json` last and marked: whoever finds
         the mark goes on erasing.
@@ -141,23 +151,34 @@ class RunDirectory:
         unlisted = self._unlisted_parts()
         for log in self._logs.values():
             log.erase()
-        for folder in WRITTEN_FOLDERS:
+        for folder in REPLACED_FOLDERS:
             self.store.delete_folder(folder)
-        for name in unlisted:
+        ours = [name for name in self._written_names() if is_ours(name)]
+        for name in {*ours, *unlisted}:
             self.store.delete(name)
-        self.store.delete_unfinished()
+        self.store.delete_unfinished(WRITTEN_FOLDERS)
         for name in (FUNNEL, METRICS, THRESHOLD, RUN):
             self.store.delete(name)
         self._logs = {stage: CommitLog(self.store, stage) for stage in STAGES}
 
     def is_begun(self) -> bool:
         """Whether anything was committed here."""
-        return self.store.exists(PLAN_RECORD) or bool(self.store.names(LOG))
+        return any(is_record_file(name) for name in self.store.names(LOG))
+
+    def _is_a_run(self) -> bool:
+        try:
+            told = self.read_json(RUN) or {}
+        except CorruptRunError:
+            told = {}
+        written = told.get("state") == ERASING or {"state", "layout"} <= set(told)
+        return written or self.is_begun()
 
     def refuse_foreign(self) -> None:
-        """InputError where no run was begun, yet files lie in folders that a run would replace."""
-        if self.store.exists(RUN) or self.is_begun():
+        """InputError where no run was begun, yet files lie where a run would write."""
+        if self._is_a_run():
             return
+        if self.store.exists(RUN):
+            raise InputError("output", f"a run, or no {RUN} of something else", f"{RUN} there")
         for folder in WRITTEN_FOLDERS:
             for name in self.store.names(folder)[:1]:
                 expected = f"a run, or nothing in {folder}/, which a run replaces"
@@ -192,6 +213,33 @@ class RunDirectory:
                     lost += [name for names in gone.values() for name in names]
         return lost
 
+    def renew_lost_failures(self, table_of: Callable[[ShardRecord, str], pa.Table]) -> list[str]:
+        """Write anew the failures of stage `select` whose files are gone, as many rows as their
+        records say: for a run whose plan stands, which other rows would upset. table_of: a record
+        and the lost file's name -> its rows. Returns the names of the lost files."""
+        there, lost = self._part_files(), list[str]()
+        for segment in self.segments("select"):
+            renewed = [
+                self._with_failures(record, there, table_of, lost) for record in segment.records
+            ]
+            if renewed != list(segment.records):
+                self._logs["select"].replace(segment, renewed)
+        return lost
+
+    def _with_failures(
+        self,
+        record: ShardRecord,
+        there: set[str],
+        table_of: Callable[[ShardRecord, str], pa.Table],
+        lost: list[str],
+    ) -> ShardRecord:
+        part = record.parts.get("failures")
+        if part is None or part.name in there or self.store.exists(part.name):
+            return record
+        lost.append(part.name)
+        made = self.write_part("failures", record.start, record.stop, table_of(record, part.name))
+        return record.model_copy(update={"parts": {**record.parts, "failures": made}})
+
     def forget_products(self) -> None:
         """Let catalogue and candidates be made anew, whatever became of their files."""
         for name in (f"{CATALOGUE}/{PROPERTIES}", f"{CANDIDATES}/{ZARR_ROOT}"):
@@ -221,10 +269,10 @@ class RunDirectory:
         for log in self._logs.values():
             log.tidy()
         unnamed = self._part_files() - set(self._committed_files())
-        orphans = sorted(name for name in unnamed if _PART.fullmatch(name))
+        orphans = sorted(name for name in unnamed if is_ours(name))
         for name in orphans:
             self.store.delete(name)
-        self.store.delete_unfinished()
+        self.store.delete_unfinished(WRITTEN_FOLDERS)
         return orphans
 
     def _unlisted_parts(self) -> set[str]:
@@ -239,6 +287,12 @@ class RunDirectory:
         """Part files of a record that are gone; `there`: what a listing shows, which may lag."""
         names = (part.name for part in record.parts.values())
         return [name for name in names if name not in there and not self.store.exists(name)]
+
+    def _written_names(self) -> Iterator[str]:
+        """Files in the folders whose files exist by the word of a record."""
+        for folder in WRITTEN_FOLDERS:
+            if folder not in REPLACED_FOLDERS:
+                yield from self.store.names(folder)
 
     def _part_files(self) -> set[str]:
         return {name for folder in PART_FOLDERS for name in self.store.names(folder)}

@@ -31,6 +31,11 @@ M = TypeVar("M", bound=BaseModel)
 _NAME = re.compile(rf"^{FOLDER}/(select|score)-(\d{{8}})(?:-(\d{{8}}))?\.jsonl$")
 
 
+def is_record_file(name: str) -> bool:
+    """Whether a file of the run is called as those of a log are."""
+    return _NAME.match(name) is not None
+
+
 class _Seal(BaseModel):
     """Last line of a file of the log."""
 

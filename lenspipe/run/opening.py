@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+
+import pyarrow as pa
 
 from lenspipe.check import CheckedSurvey, check_survey
 from lenspipe.config import Survey
@@ -14,7 +17,9 @@ from lenspipe.errors import ResumeRefusedError, StoppedError
 from lenspipe.run.identity import LAYOUT, check_same_run, versions
 from lenspipe.run.ledger import Ledger
 from lenspipe.run.lock import RunLock
+from lenspipe.run.shard_record import ShardRecord
 from lenspipe.run_directory import ERASING, METRICS, PLAN_RECORD, RUN, RunDirectory
+from lenspipe.stages.selecting import rows_lost
 from lenspipe.storage.remote import OutageError
 from lenspipe.storage.store import Store
 from lenspipe.telling.events import Events
@@ -27,10 +32,12 @@ RETRIED = frozenset(
 
 @dataclass(frozen=True)
 class Job:
-    """One run under way: what was checked, and where its commits go."""
+    """One run under way: what was checked, where its commits go, and whether its products are to
+    be made anew whatever became of them."""
 
     checked: CheckedSurvey
     ledger: Ledger
+    anew: bool = False
 
     @property
     def run(self) -> RunDirectory:
@@ -66,7 +73,7 @@ def check_and_open(
             run, checked.identity(), other_pixels=retry_failed, pixels=checked.pixels
         )
         if changed is not None:
-            again = _take_up_again(run, events) if retry_failed else 0
+            again = _take_up_again(run, events, checked) if retry_failed else 0
             orphans = run.clean()
             events.message(
                 f"resuming {run.url}: {len(orphans)} uncommitted files removed, "
@@ -76,7 +83,7 @@ def check_and_open(
                 events.message(f"resuming with another {line}")
         write_state(run, checked, "running")
         try:
-            yield Job(checked, Ledger(run, lock, events))
+            yield Job(checked, Ledger(run, lock, events), anew=retry_failed)
         finally:
             with suppress(Exception):  # what ended the run is to be told, not this
                 run.store.write(METRICS, events.metrics.text())
@@ -84,17 +91,20 @@ def check_and_open(
         lock.release()
 
 
-def _take_up_again(run: RunDirectory, events: Events) -> int:
+def _take_up_again(run: RunDirectory, events: Events, checked: CheckedSurvey) -> int:
     """Take back commits with failures that may have passed; returns how many.
 
     Those of stage `select` only before the plan is made: the scores stand for its rows. Commits
-    that cannot be read any more are made again in either stage.
+    that cannot be read any more are made again in either stage, but that failures of `select` stay
+    failures once there is a plan.
     """
+    if run.store.exists(PLAN_RECORD):
+        for name in run.renew_lost_failures(partial(_rows_lost, checked)):
+            events.message(f"{name} was lost: its rows stay failures, without their ids")
     for name in run.mend():
         events.message(f"{name} was broken or lost: its rows are done again")
     for name in run.forget_lost():
         events.message(f"{name} was lost: its rows are done again")
-    run.forget_products()
     again = run.forget("score", RETRIED)
     if not run.store.exists(PLAN_RECORD):
         return again + run.forget("select", RETRIED)
@@ -110,6 +120,10 @@ def _take_up_again(run: RunDirectory, events: Events) -> int:
             "made without them: --fresh begins anew"
         )
     return again
+
+
+def _rows_lost(checked: CheckedSurvey, record: ShardRecord, name: str) -> pa.Table:
+    return rows_lost(checked.select_plan.failure_schema, record, name)
 
 
 def write_state(run: RunDirectory, checked: CheckedSurvey, state: str) -> None:

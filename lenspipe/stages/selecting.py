@@ -131,6 +131,16 @@ class Quarantine:
         )
 
 
+def rows_lost(schema: pa.Schema, record: ShardRecord, name: str) -> pa.Table:
+    """Failures of a record whose file is gone: as many for each reason, without their ids."""
+    where = f"{name} was lost; of rows {record.start} to {record.stop} of the catalogue"
+    reasons = [reason for reason, count in record.reasons.items() for _ in range(count)]
+    told = {"stage": ["select"] * len(reasons), "reason": reasons, "detail": [where] * len(reasons)}
+    none = [None] * len(reasons)
+    columns = [pa.array(told.get(field.name, none), field.type) for field in schema]
+    return pa.table(columns, schema=schema)
+
+
 def stage_spec(
     run: RunDirectory, plan: SelectPlan, options: PoolOptions
 ) -> StageSpec[CatalogueRows]:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +23,7 @@ from lenspipe.storage.remote import OutageError, url_to_fs
 
 _ASIDE = ".tmp-"
 # Files by their prefix; folders that are replaced as a whole (`whole_folder`) by their suffix.
-_IS_ASIDE = re.compile(r"^\.tmp-|\.tmp-[0-9a-f]{12}$")
+_IS_ASIDE = re.compile(r"^\.tmp-[0-9a-f]{12}-.|.\.tmp-[0-9a-f]{12}$")
 _READ_AHEAD = 1 << 20  # bytes that one request for a part of a remote file brings beyond it
 
 
@@ -233,24 +233,30 @@ class Store:
         if self.fs.exists(self.path(folder)):
             self.fs.rm(self.path(folder), recursive=True)
 
-    def delete_unfinished(self) -> int:
-        """Remove what killed writers left aside; returns how many files and folders."""
-        left = {root: root == n for n in self._all_names("") if (root := _aside_root(n))}
+    def delete_unfinished(self, folders: Collection[str]) -> int:
+        """Remove what killed writers left aside of files at the top, of `folders` and in them;
+        returns how many files and folders. What lies elsewhere is not this store's."""
+        left = {
+            root: root == name
+            for name in self._all_names("")
+            if (root := _aside_root(name)) and _is_in(root, folders)
+        }
         for root, is_file in left.items():
             if is_file:
                 self.delete(root)
             else:
                 self.delete_folder(root)
-        return len(left) + (self._abort_uploads() if self._has_conditions else 0)
+        return len(left) + (self._abort_uploads(folders) if self._has_conditions else 0)
 
-    def _abort_uploads(self) -> int:
+    def _abort_uploads(self, folders: Collection[str]) -> int:
         """Give up uploads in parts that nobody ended: invisible, but they are stored and paid."""
         bucket, _, prefix = self.root.partition("/")
         try:
             found = self.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/")
         except PermissionError:  # a right of its own; a rule of the bucket may do it instead
             return 0
-        uploads = found.get("Uploads", [])
+        all_of_them = found.get("Uploads", [])
+        uploads = [u for u in all_of_them if _is_in(u["Key"][len(prefix) + 1 :], folders)]
         for upload in uploads:
             self.fs.call_s3(
                 "abort_multipart_upload",
@@ -271,6 +277,12 @@ class Store:
 
 def _aside(target: Path) -> Path:
     return target.with_name(f"{_ASIDE}{uuid.uuid4().hex[:12]}-{target.name}")
+
+
+def _is_in(name: str, folders: Collection[str]) -> bool:
+    """Whether a name is a file at the top, or one of `folders`, or aside of one, or in one."""
+    first, _, below = name.partition("/")
+    return not below or first.partition(_ASIDE)[0] in folders
 
 
 def _aside_root(name: str) -> str | None:

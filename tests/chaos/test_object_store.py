@@ -248,8 +248,8 @@ def test_an_upload_in_parts_that_fails_is_invisible_and_is_cleared(
         put()
     place.server.weather.clear()
     assert not store.exists("large")
-    assert store.delete_unfinished() == 1
-    assert store.delete_unfinished() == 0
+    assert store.delete_unfinished([]) == 1
+    assert store.delete_unfinished([]) == 0
     place.server.weather.faults = (Fault("reset", only=last_part, times=2),)
     put()
     assert store.read("large") == large.read_bytes()

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from lenspipe.check import check_survey
 from lenspipe.config import load_survey
 from lenspipe.contracts import InputSpec
 from lenspipe.cutouts import open_reader
@@ -19,6 +20,7 @@ from lenspipe.run.shard_record import ShardRecord
 from lenspipe.run.status import describe_status
 from lenspipe.run_directory import RunDirectory
 from lenspipe.stages.planning import make_plan
+from lenspipe.stages.selecting import rows_lost
 from lenspipe.telling.events import Events
 from lenspipe.telling.progress import SilentProgress
 from tests.toy_models import make_member
@@ -268,3 +270,73 @@ def test_where_sources_are_found_by_name_no_order_matters(tmp_path: Path) -> Non
     assert options.counts_files
     by_name = options.model_copy(update={"row": None, "ids": "names"})
     assert not by_name.counts_files
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("shards/model-00001.safetensors", "mine"),
+        ("plan/plan.json", "{}"),
+        ("run.json", '{"experiment": 7}'),
+        ("run.json", "[]"),
+    ],
+)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_files_that_look_like_a_run_are_none(
+    tmp_path: Path, name: str, content: str, fresh: bool
+) -> None:
+    survey = make_survey(tmp_path, rows=30)
+    mine = tmp_path / "run" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text(content)
+    with pytest.raises(InputError, match=rf"output: expected .*, found {name}"):
+        _open_fresh(survey, fresh)
+    with pytest.raises(InputError, match=rf"output: expected .*, found {name}"):
+        check_survey(load_survey(survey))
+    assert mine.read_text() == content
+
+
+def _open_fresh(survey: Path, fresh: bool) -> None:
+    events = Events(RunMetrics("toy"), _Listener())
+    with check_and_open(load_survey(survey), events, fresh=fresh):
+        pass
+
+
+def test_a_run_whose_file_is_damaged_may_begin_anew(survey: Path) -> None:
+    (survey.parent / "run/run.json").write_text("{")
+    with pytest.raises(CorruptRunError, match=r"run\.json: not JSON"):
+        _open(survey)
+    _open_fresh(survey, fresh=True)
+    assert _starts(survey) == []
+
+
+def test_erasing_leaves_files_of_others_beside_records(survey: Path) -> None:
+    mine = survey.parent / "run/shards/notes.txt"
+    mine.write_text("1")
+    aside = survey.parent / "run/notes/.tmp-mine"
+    aside.parent.mkdir()
+    aside.write_text("1")
+    _open_fresh(survey, fresh=True)
+    _open(survey)
+    assert (mine.read_text(), aside.read_text()) == ("1", "1")
+    assert _starts(survey) == []
+
+
+def test_lost_failures_of_select_stay_failures_once_there_is_a_plan(tmp_path: Path) -> None:
+    survey = make_survey(tmp_path, rows=30)
+    _open(survey)
+    run = RunDirectory(str(tmp_path / "run"))
+    schema = check_survey(load_survey(survey)).select_plan.failure_schema
+    record = _record(10, {"unreadable": 4, "bad_metadata": 1})
+    part = run.write_part("failures", 10, 20, rows_lost(schema, record, "x"))
+    run.commit(_record(0, {}), record.model_copy(update={"parts": {"failures": part}}))
+    run.commit(_record(20, {}))
+    make_plan(run, [], 10, workers=1)
+    run.store.delete(part.name)
+    told = _open(survey, retry_failed=True)
+    assert any(f"{part.name} was lost: its rows stay failures" in line for line in told)
+    assert _starts(survey) == [0, 10, 20]
+    [renewed] = [r.parts["failures"] for r in run.records("select") if r.parts]
+    rows = run.read_part(renewed.name)
+    assert rows["reason"].to_pylist() == ["unreadable"] * 4 + ["bad_metadata"]
+    assert rows["object_id"].null_count == 5
