@@ -150,8 +150,8 @@ def check_survey(survey: Survey) -> CheckedSurvey:
     """Find every mistake that shows without reading pixels; InputError names the first."""
     output = resolve(survey.output, survey.base)
     check_output(output)
-    RunDirectory(output).refuse_foreign()
     _check_apart(survey)
+    RunDirectory(output).refuse_foreign()
     ensemble = describe_ensemble(survey.ensemble, survey.base)
     ensemble.prevalence(survey.prevalence)
     if survey.candidates.fpr is not None:
