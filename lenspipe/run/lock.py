@@ -29,6 +29,9 @@ STALE_AFTER_S = 120.0
 # the clocks of two hosts may differ, and either may be set.
 WATCH_S = 3 * HEARTBEAT_S
 _LOOK_S = 1.0
+# How long a process waits for another of its host that looks at the lock, and how often it asks.
+GUARD_S = 30.0
+_TURN_S = 0.02
 # What a filesystem says that has no flock (some NFS mounts); the lock file alone decides there.
 _NO_FLOCK = frozenset((errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL))
 
@@ -58,12 +61,16 @@ class RunLock:
         seen = _read(self._store)
         if seen is not None:
             self._wait_for_silence(seen, told)
-        with _guard(self._store):
-            now = _read(self._store)
-            if now != seen:
-                raise self._refusal(now)
-            if not _take(self._store, seen, self._content()):
-                raise self._refusal(_read(self._store))
+        try:
+            with _guard(self._store):
+                now = _read(self._store)
+                if now != seen:
+                    raise self._refusal(now)
+                if not _take(self._store, seen, self._content()):
+                    raise self._refusal(_read(self._store))
+        except TimeoutError as error:
+            field = f"run {self._store.url}"
+            raise RunLockedError(field, "no other run writing there", error.strerror) from error
         self._seen = _clocks()
         self._thread.start()
 
@@ -328,18 +335,32 @@ def _age(since: tuple[float, float]) -> float:
 
 @contextmanager
 def _guard(store: Store) -> Iterator[None]:
-    """Only one process of this host at a time looks at the lock and takes it."""
+    """Only one process of this host at a time looks at the lock and takes it. TimeoutError where
+    another does not move: one that was stopped just here would else stop all others for ever."""
     if not store.is_local:
         yield
         return
     store.local_path("").mkdir(parents=True, exist_ok=True)
     descriptor = os.open(store.local_path(""), os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_FLOCK:
-                raise
+        _wait_for_turn(descriptor)
         yield
     finally:
         os.close(descriptor)
+
+
+def _wait_for_turn(descriptor: int) -> None:
+    deadline = time.monotonic() + GUARD_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                told = f"a process of this host that has been at its lock for {GUARD_S:g} s"
+                raise TimeoutError(errno.ETIMEDOUT, told) from None
+            time.sleep(_TURN_S)
+        except OSError as error:
+            if error.errno in _NO_FLOCK:
+                return
+            raise

@@ -399,3 +399,31 @@ def wait(until: Callable[[], bool]) -> None:
     while not until():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_process_that_hangs_at_the_lock_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "GUARD_S", 0.3)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(RunLockedError, match=r"found a process of this host that has been at"):
+            RunLock(Store(str(tmp_path))).acquire()
+    finally:
+        os.close(descriptor)
+
+
+def test_what_keeps_a_process_from_its_lock_does_not_keep_it_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "GUARD_S", 0.3)
+    mine = RunLock(Store(str(tmp_path)))
+    mine.acquire()
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        mine.release()
+    finally:
+        os.close(descriptor)
+    assert (tmp_path / LOCK).exists()
