@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from lenspipe import blenders
-from lenspipe.contracts import InputSpec
+from lenspipe.contracts import InputSpec, member_column
 from lenspipe.errors import InputError
 from lenspipe.models import calibrate, locate
 from lenspipe.models.card import (
@@ -232,14 +232,20 @@ def _read_members(files: Sequence[Path]) -> tuple[list[ModelCard], list[str]]:
 
 
 def _check_members(cards: Sequence[ModelCard], path: Path) -> None:
-    names = [card.name for card in cards]
+    field = f"ensemble {path}: members"
+    names: dict[str, str] = {}
     for card in cards:
         if not card.images:
+            raise InputError(field, "networks that take images", f"{card.name}: none")
+        column = member_column(card.name)
+        # As DuckDB and SQL fold them.
+        if (other := names.get(column.lower())) is not None:
             raise InputError(
-                f"ensemble {path}: members", "networks that take images", f"{card.name}: none"
+                field,
+                "names whose columns differ, capitals apart",
+                f"{other} and {card.name}: {column}",
             )
-        if names.count(card.name) > 1:
-            raise InputError(f"ensemble {path}: members", "different names", f"{card.name} twice")
+        names[column.lower()] = card.name
 
 
 def _check_spec(spec: EnsembleSpec, members: Sequence[str]) -> None:

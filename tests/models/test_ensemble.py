@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lenspipe.contracts import InputSpec
+from lenspipe.contracts import InputSpec, member_column
 from lenspipe.errors import InputError, MemberError
 from lenspipe.models import ensemble as ensemble_module
 from lenspipe.models import normalise
@@ -317,6 +319,30 @@ def test_refused(tmp_path: Path, keys: dict[str, Any], field: str) -> None:
         describe_ensemble(str(path))
     assert field in refused.value.field
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("other", ["toy_a", "toy.a", "Toy-A", "toy-a"])
+def test_members_of_one_column_are_refused(tmp_path: Path, other: str) -> None:
+    for name, seed in (("toy-a", 0), ("toy-b", 1), (other, 2)):
+        toy_models.make_member(tmp_path / f"{seed}.onnx", name=name, seed=seed)
+    path = tmp_path / "toy.yaml"
+    path.write_text("name: toy\nmembers: [0.onnx, 1.onnx, 2.onnx]\n", encoding="utf-8")
+    with pytest.raises(InputError, match=f"found toy-a and {other}: score_") as refused:
+        describe_ensemble(str(path))
+    assert refused.value.expected == "names whose columns differ, capitals apart"
+
+
+@pytest.mark.parametrize("name", ["ps1-resnet", "a.b", "0-9_Z..-"])
+def test_sql_takes_a_members_column_without_quotes(name: str) -> None:
+    column = member_column(name)
+    con = duckdb.connect()
+    con.register("scores", pa.table({column: [2.5]}))
+    assert con.execute(f"SELECT max({column}) FROM scores").fetchall() == [(2.5,)]
+
+
+def test_shipped_members_keep_their_columns() -> None:
+    columns = [member_column(name) for name in describe_ensemble("ps1-gri").member_names]
+    assert columns == ["score_ps1_holismokes", "score_ps1_resnet", "score_ps1_group"]
 
 
 def test_a_photometry_network_is_no_member(tmp_path: Path) -> None:
