@@ -24,6 +24,7 @@ from lenspipe.models.card import (
     read_card,
     read_model,
 )
+from lenspipe.models.session import check_normalisation
 from lenspipe.problems import first_problem
 from lenspipe.yaml_file import read_yaml
 
@@ -221,11 +222,12 @@ def _single(path: Path) -> EnsembleSpec:
 
 
 def _read_members(files: Sequence[Path]) -> tuple[list[ModelCard], list[str]]:
-    """Cards and hashes of files, each read once: a card and the hash of another file's bytes would
-    pass for one."""
+    """Checked cards and hashes of files, each read once: a card and the hash of another file's
+    bytes would pass for one."""
     cards, hashes = [], []
     for file in files:
         content, card = read_model(file)
+        check_normalisation(card, str(file))
         cards.append(card)
         hashes.append(hashlib.sha256(content).hexdigest())
     return cards, hashes

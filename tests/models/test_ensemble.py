@@ -332,12 +332,27 @@ def test_members_of_one_column_are_refused(tmp_path: Path, other: str) -> None:
     assert refused.value.expected == "names whose columns differ, capitals apart"
 
 
+@pytest.mark.parametrize("on_cpu", [False, True])
+@pytest.mark.parametrize(
+    ("name", "message"), [("nope", "name: expected one of"), ("zscale", "in_graph: expected false")]
+)
+def test_a_wrong_normalisation_shows_before_a_session(
+    tmp_path: Path, name: str, message: str, on_cpu: bool
+) -> None:
+    path = toy_models.make_ensemble(tmp_path)
+    wrong = Normalisation(name=name)
+    toy_models.make_member(tmp_path / "other.onnx", name="wrong", seed=7, normalisation=wrong)
+    keys: dict[str, Any] = {"on_cpu": {"toy-b": "other.onnx"}} if on_cpu else {}
+    change(path, **(keys or {"members": ["toy-a.onnx", "other.onnx"]}))
+    with pytest.raises(InputError, match=rf"other\.onnx: card\.normalisation\.{message}"):
+        describe_ensemble(str(path))
+
+
 @pytest.mark.parametrize("name", ["ps1-resnet", "a.b", "0-9_Z..-"])
 def test_sql_takes_a_members_column_without_quotes(name: str) -> None:
     column = member_column(name)
-    con = duckdb.connect()
-    con.register("scores", pa.table({column: [2.5]}))
-    assert con.execute(f"SELECT max({column}) FROM scores").fetchall() == [(2.5,)]
+    scores = duckdb.arrow(pa.table({column: [2.5, 1.0]}))
+    assert scores.aggregate(f"max({column})").fetchall() == [(2.5,)]
 
 
 def test_shipped_members_keep_their_columns() -> None:
