@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -184,8 +185,9 @@ def merge_inputs(
 ) -> tuple[tuple[InputSpec, ...], list[dict[str, str]]]:
     """Union of the members' inputs, and per member: its input name -> name in the union.
 
-    Inputs that agree in all but the name are read once, under the name that came first. A name
-    that another input has already becomes `name_2`, `name_3` …
+    Inputs that agree in all but the name are read once, under the name that came first, as
+    `plain_name` writes it. A name that another input has already, capitals apart, becomes
+    `name_2`, `name_3` …
     """
     union: list[InputSpec] = []
     mappings: list[dict[str, str]] = []
@@ -194,17 +196,23 @@ def merge_inputs(
         for spec in specs:
             same = [known for known in union if replace(known, name=spec.name) == spec]
             if not same:
-                same = [replace(spec, name=_free_name(spec.name, union))]
+                same = [replace(spec, name=_free_name(plain_name(spec.name), union))]
                 union += same
             mapping[spec.name] = same[0].name
         mappings.append(mapping)
     return tuple(union), mappings
 
 
+def plain_name(name: str) -> str:
+    """A network's own name of an input (`model/x:0`, `..`) as one that files and Zarr arrays may
+    have: letters, digits, `-` and, for all else, `_`, but not at the ends."""
+    return re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_") or "input"
+
+
 def _free_name(name: str, union: Sequence[InputSpec]) -> str:
-    taken = {spec.name for spec in union}
+    taken = {spec.name.lower() for spec in union}
     candidates = [name, *(f"{name}_{k}" for k in range(2, len(union) + 3))]
-    return next(candidate for candidate in candidates if candidate not in taken)
+    return next(candidate for candidate in candidates if candidate.lower() not in taken)
 
 
 def _single(path: Path) -> EnsembleSpec:

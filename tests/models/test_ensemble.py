@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,49 @@ def test_equal_inputs_are_read_once_and_others_told_apart() -> None:
         {"image": "image_2"},
         {"image": "image_3", "wide": "image_2"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("image", "image"),
+        ("euclid-nisp_2", "euclid-nisp_2"),
+        ("input_1:0", "input_1_0"),
+        ("model/input.1:0", "model_input_1_0"),
+        ("zarr.json", "zarr_json"),
+        ("__reserved", "reserved"),
+        (".", "input"),
+        ("../..", "input"),
+        ("Ω\n", "input"),
+    ],
+)
+def test_inputs_have_plain_names(name: str, plain: str) -> None:
+    union, [mapping] = merge_inputs([[spec(name)]])
+    assert union == (spec(plain),)
+    assert mapping == {name: plain}
+
+
+def test_names_that_become_equal_are_told_apart() -> None:
+    names = ["a/b", "a_b", "a/B", "a/b/zarr.json"]
+    union, [mapping] = merge_inputs([[spec(name, size=40 + k) for k, name in enumerate(names)]])
+    assert list(mapping.values()) == ["a_b", "a_b_2", "a_B_3", "a_b_zarr_json"]
+    assert [s.size_pixels for s in union] == [40, 41, 42, 43]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=200), min_size=1, max_size=6, unique=True))
+def test_names_of_inputs_may_be_files(names: list[str]) -> None:
+    union, _ = merge_inputs([[spec(name, size=k + 1) for k, name in enumerate(names)]])
+    found = [one.name for one in union]
+    assert all(re.fullmatch(r"[A-Za-z0-9-][A-Za-z0-9_-]{0,205}", name) for name in found)
+    assert len({name.lower() for name in found}) == len(names)
+
+
+def test_networks_keep_the_names_of_their_inputs(tmp_path: Path) -> None:
+    toy_models.make_member(tmp_path / "a.onnx", input_name="model/x:0")
+    ensemble = load(tmp_path / "a.onnx")
+    images = pixels(5)
+    assert_close(ensemble.score({"model_x_0": images}).score, member_logits(images, 1)[:, 0])
 
 
 def test_members_with_other_bands_see_their_own_pixels(tmp_path: Path) -> None:
