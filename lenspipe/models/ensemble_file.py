@@ -146,6 +146,7 @@ def describe_ensemble(name_or_path: str, base: str | Path = ".") -> EnsembleDesc
         for card, file, sha256, mapping in zip(cards, files, hashes, names, strict=True)
     )
     members = tuple(_with_variant(member, spec, path.parent) for member in members)
+    _check_variants(members)
     return EnsembleDescription(
         spec=spec,
         path=path,
@@ -167,6 +168,23 @@ def _with_variant(member: MemberFile, spec: EnsembleSpec, base: Path) -> MemberF
     if found != wanted:
         raise InputError(field, f"a network of the inputs of {member.name}", found)
     return replace(member, on_cpu=MemberFile(card.name, path, sha256, card, member.inputs))
+
+
+def _check_variants(members: Sequence[MemberFile]) -> None:
+    """InputError where what stands in for a member is itself one, or stands in for two: a column
+    would hold the logits of another member."""
+    seen = [(member.name, member.sha256, f"member {member.name}") for member in members]
+    for member in members:
+        if (used := member.on_cpu) is None:
+            continue
+        for name, sha256, known in seen:
+            if used.name == name or used.sha256 == sha256:
+                raise InputError(
+                    f"ensemble.on_cpu.{member.name}",
+                    "a network that is no other's variant and no member, by name and by file",
+                    f"{used.name} at {used.path}, {known}",
+                )
+        seen.append((used.name, used.sha256, f"the variant of {member.name}"))
 
 
 def read_spec(path: Path) -> EnsembleSpec:

@@ -257,6 +257,27 @@ def test_names_of_inputs_may_be_files(names: list[str]) -> None:
     assert len({name.lower() for name in found}) == len(names)
 
 
+@pytest.mark.parametrize(
+    ("on_cpu", "message"),
+    [
+        ({"toy-a": "toy-b.onnx", "toy-b": "toy-a.onnx"}, r"on_cpu\.toy-a: .* member toy-b$"),
+        ({"toy-b": "toy-b.onnx"}, r"on_cpu\.toy-b: .* member toy-b$"),
+        ({"toy-b": "copy.onnx"}, r"on_cpu\.toy-b: .* member toy-a$"),
+        ({"toy-b": "named.onnx"}, r"on_cpu\.toy-b: .* member toy-a$"),
+        ({"toy-a": "int8.onnx", "toy-b": "int8.onnx"}, r"on_cpu\.toy-b: .* the variant of toy-a$"),
+    ],
+)
+def test_no_member_stands_in_for_another(
+    tmp_path: Path, on_cpu: dict[str, str], message: str
+) -> None:
+    path = change(toy_models.make_ensemble(tmp_path), on_cpu=on_cpu)
+    (tmp_path / "copy.onnx").write_bytes((tmp_path / "toy-a.onnx").read_bytes())
+    toy_models.make_member(tmp_path / "named.onnx", name="toy-a", seed=8)
+    toy_models.make_member(tmp_path / "int8.onnx", name="toy-a-int8", seed=9)
+    with pytest.raises(InputError, match=message):
+        describe_ensemble(str(path))
+
+
 def test_networks_keep_the_names_of_their_inputs(tmp_path: Path) -> None:
     toy_models.make_member(tmp_path / "a.onnx", input_name="model/x:0")
     ensemble = load(tmp_path / "a.onnx")
