@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
@@ -155,8 +156,11 @@ def selected_schema(id_type: pa.DataType, carried: Sequence[pa.Field] = ()) -> p
 
 
 def member_column(member: str) -> str:
-    """Column of one member's logit; a name that SQL takes without quotes."""
-    return "score_" + member.replace("-", "_")
+    """Column of one member's logit: letters, digits and `_`, which SQL takes without quotes.
+
+    SQL folds capitals, so that members whose columns differ in those alone are refused together.
+    """
+    return "score_" + re.sub(r"[^A-Za-z0-9_]", "_", member)
 
 
 def score_schema(

@@ -42,10 +42,11 @@ from lenspipe.models.locate import find
 from training.half import example_stamps, largest_difference, normalising, noted
 from training.metrics import Curve, Unsupported, allowed_false_positives
 
-Method = Literal["minmax", "entropy", "percentile"]
+# Not ONNX Runtime's `Entropy`: `quantize_static` gives it 128 bins for 128 levels and takes no
+# other numbers, which leaves one range to choose, the whole: it is `MinMax` by another name.
+Method = Literal["minmax", "percentile"]
 METHODS: Mapping[Method, CalibrationMethod] = {
     "minmax": CalibrationMethod.MinMax,
-    "entropy": CalibrationMethod.Entropy,
     "percentile": CalibrationMethod.Percentile,
 }
 # Layers with weights, and what lies between them and would otherwise go back to float32.
@@ -85,8 +86,8 @@ def quantise(
 ) -> onnx.ModelProto:
     """The network of `source` with 8-bit layers, calibrated on `images`: input name -> stamps.
 
-    method: range of a feature map's 8 bits: `minmax` all that was seen, `percentile` all but one in
-    10⁵ at either end, `entropy` what keeps most of the distribution.
+    method: range of a feature map's 8 bits: `minmax` all that was seen, `percentile` all but the
+    one value in 10⁵ that is largest, signs apart.
     """
     if method not in METHODS:
         raise InputError("method", f"one of {', '.join(METHODS)}", repr(method))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from lenspipe import blenders
-from lenspipe.contracts import InputSpec
+from lenspipe.contracts import InputSpec, member_column
 from lenspipe.errors import InputError
 from lenspipe.models import calibrate, locate
 from lenspipe.models.card import (
@@ -24,6 +25,7 @@ from lenspipe.models.card import (
     read_card,
     read_model,
 )
+from lenspipe.models.session import check_normalisation
 from lenspipe.problems import first_problem
 from lenspipe.yaml_file import read_yaml
 
@@ -144,6 +146,7 @@ def describe_ensemble(name_or_path: str, base: str | Path = ".") -> EnsembleDesc
         for card, file, sha256, mapping in zip(cards, files, hashes, names, strict=True)
     )
     members = tuple(_with_variant(member, spec, path.parent) for member in members)
+    _check_variants(members)
     return EnsembleDescription(
         spec=spec,
         path=path,
@@ -167,6 +170,23 @@ def _with_variant(member: MemberFile, spec: EnsembleSpec, base: Path) -> MemberF
     return replace(member, on_cpu=MemberFile(card.name, path, sha256, card, member.inputs))
 
 
+def _check_variants(members: Sequence[MemberFile]) -> None:
+    """InputError where what stands in for a member is itself one, or stands in for two: a column
+    would hold the logits of another member."""
+    seen = [(member.name, member.sha256, f"member {member.name}") for member in members]
+    for member in members:
+        if (used := member.on_cpu) is None:
+            continue
+        for name, sha256, known in seen:
+            if used.name == name or used.sha256 == sha256:
+                raise InputError(
+                    f"ensemble.on_cpu.{member.name}",
+                    "a network that is no other's variant and no member, by name and by file",
+                    f"{used.name} at {used.path}, {known}",
+                )
+        seen.append((used.name, used.sha256, f"the variant of {member.name}"))
+
+
 def read_spec(path: Path) -> EnsembleSpec:
     """Parse an ensemble file. InputError names the key that is wrong."""
     content = read_yaml(path, f"ensemble {path}")
@@ -183,8 +203,9 @@ def merge_inputs(
 ) -> tuple[tuple[InputSpec, ...], list[dict[str, str]]]:
     """Union of the members' inputs, and per member: its input name -> name in the union.
 
-    Inputs that agree in all but the name are read once, under the name that came first. A name
-    that another input has already becomes `name_2`, `name_3` …
+    Inputs that agree in all but the name are read once, under the name that came first, as
+    `plain_name` writes it. A name that another input has already, capitals apart, becomes
+    `name_2`, `name_3` …
     """
     union: list[InputSpec] = []
     mappings: list[dict[str, str]] = []
@@ -193,17 +214,23 @@ def merge_inputs(
         for spec in specs:
             same = [known for known in union if replace(known, name=spec.name) == spec]
             if not same:
-                same = [replace(spec, name=_free_name(spec.name, union))]
+                same = [replace(spec, name=_free_name(plain_name(spec.name), union))]
                 union += same
             mapping[spec.name] = same[0].name
         mappings.append(mapping)
     return tuple(union), mappings
 
 
+def plain_name(name: str) -> str:
+    """A network's own name of an input (`model/x:0`, `..`) as one that files and Zarr arrays may
+    have: letters, digits, `-` and, for all else, `_`, but not at the ends."""
+    return re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_") or "input"
+
+
 def _free_name(name: str, union: Sequence[InputSpec]) -> str:
-    taken = {spec.name for spec in union}
+    taken = {spec.name.lower() for spec in union}
     candidates = [name, *(f"{name}_{k}" for k in range(2, len(union) + 3))]
-    return next(candidate for candidate in candidates if candidate not in taken)
+    return next(candidate for candidate in candidates if candidate.lower() not in taken)
 
 
 def _single(path: Path) -> EnsembleSpec:
@@ -221,25 +248,32 @@ def _single(path: Path) -> EnsembleSpec:
 
 
 def _read_members(files: Sequence[Path]) -> tuple[list[ModelCard], list[str]]:
-    """Cards and hashes of files, each read once: a card and the hash of another file's bytes would
-    pass for one."""
+    """Checked cards and hashes of files, each read once: a card and the hash of another file's
+    bytes would pass for one."""
     cards, hashes = [], []
     for file in files:
         content, card = read_model(file)
+        check_normalisation(card, str(file))
         cards.append(card)
         hashes.append(hashlib.sha256(content).hexdigest())
     return cards, hashes
 
 
 def _check_members(cards: Sequence[ModelCard], path: Path) -> None:
-    names = [card.name for card in cards]
+    field = f"ensemble {path}: members"
+    names: dict[str, str] = {}
     for card in cards:
         if not card.images:
+            raise InputError(field, "networks that take images", f"{card.name}: none")
+        column = member_column(card.name)
+        # As DuckDB and SQL fold them.
+        if (other := names.get(column.lower())) is not None:
             raise InputError(
-                f"ensemble {path}: members", "networks that take images", f"{card.name}: none"
+                field,
+                "names whose columns differ, capitals apart",
+                f"{other} and {card.name}: {column}",
             )
-        if names.count(card.name) > 1:
-            raise InputError(f"ensemble {path}: members", "different names", f"{card.name} twice")
+        names[column.lower()] = card.name
 
 
 def _check_spec(spec: EnsembleSpec, members: Sequence[str]) -> None:

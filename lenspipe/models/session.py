@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float32
 from lenspipe.contracts import InputSpec, ProviderName
 from lenspipe.errors import InputError, MemberError, ProviderError
 from lenspipe.models import cuda, engine_cache, normalise, providers
-from lenspipe.models.card import ModelCard, read_model
+from lenspipe.models.card import ModelCard, Normalisation, read_model
 from lenspipe.models.encode import RUNTIME_TYPES, encode, image_inputs, input_dtype
 from lenspipe.models.engine_cache import EngineKey, Engines
 from lenspipe.models.feed import Feed, ahead, make_feed
@@ -379,21 +379,29 @@ def input_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
 
 
 def check_normalisation(card: ModelCard, path: str) -> None:
-    """InputError where the card names a normalisation that is unknown or wrongly set."""
+    """InputError where the card names a normalisation that is unknown, wrongly set, or said to be
+    in a graph that cannot hold it."""
     if card.normalisation is not None and any(image.normalisation for image in card.images):
         raise InputError(
             f"model {path}: card.normalisation", "one for all inputs, or each its own", "both"
         )
+    if card.features and card.normalisation is not None:
+        raise InputError(f"model {path}: card.normalisation", "none beside features", "one")
     try:
         for image in card.images:
             asked = image.normalisation or card.normalisation
             if asked is not None:
-                parsed = normalise.parse(asked.name, asked.parameters)
-                parsed.check_bands(len(image.bands))
+                _check_asked(asked, len(image.bands))
     except InputError as error:
         raise InputError(
             f"model {path}: card.{error.field}", error.expected, error.found
         ) from error
+
+
+def _check_asked(asked: Normalisation, bands: int) -> None:
+    normalise.parse(asked.name, asked.parameters).check_bands(bands)
+    if asked.in_graph and asked.name in normalise.ARRAY_ONLY:
+        raise InputError("normalisation.in_graph", f"false, as no graph holds {asked.name}", "true")
 
 
 def _shortened(text: str) -> str:

@@ -23,8 +23,10 @@ from lenspipe.catalogue.candidates import (
 )
 from lenspipe.contracts import InputSpec
 from lenspipe.errors import CorruptRunError
+from lenspipe.models.ensemble_file import describe_ensemble
 from lenspipe.run_directory import RunDirectory
 from tests.catalogue.small_run import cap, commit_scores, score_table
+from tests.toy_models import make_member
 
 WIDE = InputSpec("vis", ("g", "r", "i"), 12, 0.25, 25.0)
 NARROW = InputSpec("nisp", ("y",), 5, 0.6)
@@ -175,6 +177,22 @@ def test_foreign_or_repeated_stamps_are_refused_and_the_old_group_stays(
     assert group is not None
     assert group.attrs["name"] == "old"
     assert not list(tmp_path.glob("candidates.zarr.tmp-*"))
+
+
+@pytest.mark.parametrize("name", [".", "..", "zarr.json", "model/x:0", "x" * 200])
+def test_any_name_of_an_input_gives_one_array(tmp_path: Path, name: str) -> None:
+    make_member(tmp_path / "a.onnx", input_name=name)
+    run, parts = scored(tmp_path / "run")
+    chosen = choose(run, parts, Rule(top=2))
+    assert chosen is not None
+    inputs = describe_ensemble(str(tmp_path / "a.onnx")).inputs
+    write_candidates(run, chosen, inputs, [], {})
+    group = open_candidates(run)
+    assert group is not None
+    images = group["images"]
+    assert isinstance(images, zarr.Group)
+    assert list(images.array_keys()) == [inputs[0].name]
+    assert array_of(group, f"images/{inputs[0].name}").shape == (2, *inputs[0].shape)
 
 
 def test_no_candidate_is_an_empty_group(tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lenspipe.contracts import InputSpec
+from lenspipe.contracts import InputSpec, member_column
 from lenspipe.errors import InputError, MemberError
 from lenspipe.models import ensemble as ensemble_module
 from lenspipe.models import normalise
@@ -218,6 +221,70 @@ def test_equal_inputs_are_read_once_and_others_told_apart() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("image", "image"),
+        ("euclid-nisp_2", "euclid-nisp_2"),
+        ("input_1:0", "input_1_0"),
+        ("model/input.1:0", "model_input_1_0"),
+        ("zarr.json", "zarr_json"),
+        ("__reserved", "reserved"),
+        (".", "input"),
+        ("../..", "input"),
+        ("Ω\n", "input"),
+    ],
+)
+def test_inputs_have_plain_names(name: str, plain: str) -> None:
+    union, [mapping] = merge_inputs([[spec(name)]])
+    assert union == (spec(plain),)
+    assert mapping == {name: plain}
+
+
+def test_names_that_become_equal_are_told_apart() -> None:
+    names = ["a/b", "a_b", "a/B", "a/b/zarr.json"]
+    union, [mapping] = merge_inputs([[spec(name, size=40 + k) for k, name in enumerate(names)]])
+    assert list(mapping.values()) == ["a_b", "a_b_2", "a_B_3", "a_b_zarr_json"]
+    assert [s.size_pixels for s in union] == [40, 41, 42, 43]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=200), min_size=1, max_size=6, unique=True))
+def test_names_of_inputs_may_be_files(names: list[str]) -> None:
+    union, _ = merge_inputs([[spec(name, size=k + 1) for k, name in enumerate(names)]])
+    found = [one.name for one in union]
+    assert all(re.fullmatch(r"[A-Za-z0-9-][A-Za-z0-9_-]{0,205}", name) for name in found)
+    assert len({name.lower() for name in found}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("on_cpu", "message"),
+    [
+        ({"toy-a": "toy-b.onnx", "toy-b": "toy-a.onnx"}, r"on_cpu\.toy-a: .* member toy-b$"),
+        ({"toy-b": "toy-b.onnx"}, r"on_cpu\.toy-b: .* member toy-b$"),
+        ({"toy-b": "copy.onnx"}, r"on_cpu\.toy-b: .* member toy-a$"),
+        ({"toy-b": "named.onnx"}, r"on_cpu\.toy-b: .* member toy-a$"),
+        ({"toy-a": "int8.onnx", "toy-b": "int8.onnx"}, r"on_cpu\.toy-b: .* the variant of toy-a$"),
+    ],
+)
+def test_no_member_stands_in_for_another(
+    tmp_path: Path, on_cpu: dict[str, str], message: str
+) -> None:
+    path = change(toy_models.make_ensemble(tmp_path), on_cpu=on_cpu)
+    (tmp_path / "copy.onnx").write_bytes((tmp_path / "toy-a.onnx").read_bytes())
+    toy_models.make_member(tmp_path / "named.onnx", name="toy-a", seed=8)
+    toy_models.make_member(tmp_path / "int8.onnx", name="toy-a-int8", seed=9)
+    with pytest.raises(InputError, match=message):
+        describe_ensemble(str(path))
+
+
+def test_networks_keep_the_names_of_their_inputs(tmp_path: Path) -> None:
+    toy_models.make_member(tmp_path / "a.onnx", input_name="model/x:0")
+    ensemble = load(tmp_path / "a.onnx")
+    images = pixels(5)
+    assert_close(ensemble.score({"model_x_0": images}).score, member_logits(images, 1)[:, 0])
+
+
 def test_members_with_other_bands_see_their_own_pixels(tmp_path: Path) -> None:
     toy_models.make_member(tmp_path / "a.onnx", seed=0)
     toy_models.make_member(tmp_path / "b.onnx", seed=1, bands=("r", "i"), size=6)
@@ -317,6 +384,45 @@ def test_refused(tmp_path: Path, keys: dict[str, Any], field: str) -> None:
         describe_ensemble(str(path))
     assert field in refused.value.field
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("other", ["toy_a", "toy.a", "Toy-A", "toy-a"])
+def test_members_of_one_column_are_refused(tmp_path: Path, other: str) -> None:
+    for name, seed in (("toy-a", 0), ("toy-b", 1), (other, 2)):
+        toy_models.make_member(tmp_path / f"{seed}.onnx", name=name, seed=seed)
+    path = tmp_path / "toy.yaml"
+    path.write_text("name: toy\nmembers: [0.onnx, 1.onnx, 2.onnx]\n", encoding="utf-8")
+    with pytest.raises(InputError, match=f"found toy-a and {other}: score_") as refused:
+        describe_ensemble(str(path))
+    assert refused.value.expected == "names whose columns differ, capitals apart"
+
+
+@pytest.mark.parametrize("on_cpu", [False, True])
+@pytest.mark.parametrize(
+    ("name", "message"), [("nope", "name: expected one of"), ("zscale", "in_graph: expected false")]
+)
+def test_a_wrong_normalisation_shows_before_a_session(
+    tmp_path: Path, name: str, message: str, on_cpu: bool
+) -> None:
+    path = toy_models.make_ensemble(tmp_path)
+    wrong = Normalisation(name=name)
+    toy_models.make_member(tmp_path / "other.onnx", name="wrong", seed=7, normalisation=wrong)
+    keys: dict[str, Any] = {"on_cpu": {"toy-b": "other.onnx"}} if on_cpu else {}
+    change(path, **(keys or {"members": ["toy-a.onnx", "other.onnx"]}))
+    with pytest.raises(InputError, match=rf"other\.onnx: card\.normalisation\.{message}"):
+        describe_ensemble(str(path))
+
+
+@pytest.mark.parametrize("name", ["ps1-resnet", "a.b", "0-9_Z..-"])
+def test_sql_takes_a_members_column_without_quotes(name: str) -> None:
+    column = member_column(name)
+    scores = duckdb.arrow(pa.table({column: [2.5, 1.0]}))
+    assert scores.aggregate(f"max({column})").fetchall() == [(2.5,)]
+
+
+def test_shipped_members_keep_their_columns() -> None:
+    columns = [member_column(name) for name in describe_ensemble("ps1-gri").member_names]
+    assert columns == ["score_ps1_holismokes", "score_ps1_resnet", "score_ps1_group"]
 
 
 def test_a_photometry_network_is_no_member(tmp_path: Path) -> None:

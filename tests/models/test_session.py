@@ -262,6 +262,28 @@ def test_a_wrong_normalisation_is_refused(path: Path, tmp_path: Path) -> None:
         Member.load(other, "cpu")
 
 
+def test_features_have_no_normalisation_of_pixels(tmp_path: Path) -> None:
+    asinh = Normalisation(name="asinh", parameters={"softening": [1.0]}, in_graph=False)
+    features = [Feature(kind="magnitude", a="g")]
+    path = tmp_path / "p.onnx"
+    toy_models.make_photometry(path, features=features, weights=[1.0], normalisation=asinh)
+    with pytest.raises(InputError, match=r"card\.normalisation: expected none beside features"):
+        Member.load(path, "cpu")
+
+
+def test_what_no_graph_holds_is_not_said_to_be_in_it(path: Path, tmp_path: Path) -> None:
+    """Else it would be applied nowhere, and every score be wrong."""
+    zscale = Normalisation(name="zscale")
+    message = r"card\.normalisation\.in_graph: expected false, as no graph holds zscale, found true"
+    with pytest.raises(InputError, match=message):
+        Member.load(_recard(path, tmp_path / "all.onnx", normalisation=zscale), "cpu")
+    image = read_card(path).images[0].model_copy(update={"normalisation": zscale})
+    with pytest.raises(InputError, match=message):
+        Member.load(_recard(path, tmp_path / "one.onnx", images=[image]), "cpu")
+    outside = zscale.model_copy(update={"in_graph": False})
+    Member.load(_recard(path, tmp_path / "outside.onnx", normalisation=outside), "cpu")
+
+
 def test_a_normalisation_is_for_all_inputs_or_for_each(path: Path, tmp_path: Path) -> None:
     asinh = Normalisation(name="asinh", parameters={"softening": [1.0]})
     image = read_card(path).images[0].model_copy(update={"normalisation": asinh})
