@@ -71,6 +71,10 @@ def run(
     from lenspipe.telling.events import Events
     from lenspipe.telling.progress import make_progress
 
+    if fresh:
+        stopping.will_resume("the same command without --fresh resumes")
+    else:
+        stopping.will_resume()
     loaded = load_survey(survey)
     if output is not None:
         loaded = loaded.model_copy(update={"output": str(_absolute(output))})
@@ -96,7 +100,7 @@ def score(
     provider: Annotated[
         str, typer.Option(help="auto, cpu, openvino, openvino_bf16, cuda or tensorrt.")
     ] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Threads; default: all cores.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all cores.")] = None,
     group: Annotated[
         list[str] | None, typer.Option(help="Catalogue column to count results by; repeatable.")
     ] = None,
@@ -256,10 +260,10 @@ def _run_command() -> NoReturn:
     except SystemExit:
         stopped = stopping.asked()
         if stopped is not None:
-            _fail(stopping.SAID[stopped], stopped)
+            _fail(stopping.said(stopped), stopped)
         raise
     except (KeyboardInterrupt, typer.Abort):
-        _fail(stopping.SAID[130], 130)
+        _fail(stopping.said(130), 130)
     except Exception as error:  # a user can do more with a line than with a trace
         _fail_where_refused(error)
         _fail(f"fault: {type(error).__name__}: {error}; {_keep_traceback(error)}", 1)

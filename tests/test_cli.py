@@ -299,6 +299,8 @@ def test_the_installed_command_ends_as_the_entry_point_does(tmp_path: Path) -> N
             ("score", "toy", "x", "--out", "y", "--provider", "tpu"),
             "provider: expected one of auto",
         ),
+        (("score", "toy", "x", "--out", "y.parquet", "--threads", "-1"), "equal to 1"),
+        (("score", "toy", "x", "--out", "y.parquet", "--threads", "0"), "equal to 1"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_status_2(
@@ -308,3 +310,39 @@ def test_a_wrong_command_line_is_one_line_and_status_2(
     assert done.returncode == 2
     assert told in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+_TOLD_TO_STOP = """
+import os, signal, sys
+from lenspipe import cli
+def stop(*_, **__):
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pause()
+import lenspipe.score.score_cutouts, lenspipe.check
+lenspipe.score.score_cutouts.score_cutouts = lenspipe.check.check_machine = stop
+sys.argv = ["lenspipe", *sys.argv[1:]]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "afterwards"),
+    [
+        (("score", "toy", "x", "--out", "y.parquet"), "the same command begins anew"),
+        (("check", "SURVEY"), "the same command begins anew"),
+        (("run", "SURVEY"), "the same command resumes"),
+        (("run", "SURVEY", "--fresh"), "the same command without --fresh resumes"),
+    ],
+)
+def test_what_is_told_to_stop_promises_what_its_command_can(
+    survey: Path, arguments: tuple[str, ...], afterwards: str
+) -> None:
+    given = [str(survey) if part == "SURVEY" else part for part in arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", _TOLD_TO_STOP, *given],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", f"terminated: {afterwards}\n")
