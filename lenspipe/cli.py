@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -19,6 +20,7 @@ from lenspipe.config import load_survey
 from lenspipe.errors import InputError, LenspipeError, one_line
 from lenspipe.processes import stopping
 from lenspipe.redaction import redact
+from lenspipe.storage.names import require_sound
 from lenspipe.telling.stderr import forget_broken, forgiving
 
 if TYPE_CHECKING:
@@ -36,8 +38,22 @@ app = typer.Typer(
 models_app = typer.Typer(help="The shipped models and any other.")
 app.add_typer(models_app, name="models")
 
+
+def _sound(field: str) -> Callable[[str], str]:
+    """A path or URL of the command line as it is; InputError at `field` where it can be none."""
+
+    def check(path: str) -> str:
+        require_sound(path, field)
+        return path
+
+    return check
+
+
 SurveyFile = Annotated[Path, typer.Argument(metavar="SURVEY.yaml", help="The survey file.")]
-RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run directory or its URL.")]
+RunFolder = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run directory or its URL.", callback=_sound("RUN")),
+]
 
 
 @app.command()
@@ -77,7 +93,7 @@ def run(
         stopping.will_resume()
     loaded = load_survey(survey)
     if output is not None:
-        loaded = loaded.model_copy(update={"output": str(_absolute(output))})
+        loaded = loaded.model_copy(update={"output": _absolute(output)})
     check_machine(loaded, address)
     allow_open_files()
     with make_progress() as progress:
@@ -91,9 +107,11 @@ def run(
 def score(
     ensemble: Annotated[str, typer.Argument(help="A name in the zoo or a path.")],
     cutouts: Annotated[str, typer.Argument(help="A file or folder of cutouts.")],
-    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
-    catalogue: Annotated[Path | None, typer.Option(help="CSV or Parquet with a row each.")] = None,
-    layout: Annotated[Path | None, typer.Option(help="YAML that says how the files lie.")] = None,
+    out: Annotated[str, typer.Option(help="Parquet file or URL to write.")],
+    catalogue: Annotated[
+        str | None, typer.Option(help="CSV or Parquet with a row each, or its URL.")
+    ] = None,
+    layout: Annotated[str | None, typer.Option(help="YAML that says how the files lie.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of the reader's options.")
     ] = None,
@@ -333,5 +351,6 @@ def _plain(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _absolute(path: str) -> str | Path:
-    return path if "://" in path else Path(path).absolute()
+def _absolute(output: str) -> str:
+    require_sound(output, "--output")
+    return output if "://" in output else str(Path(output).absolute())

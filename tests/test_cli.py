@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -346,3 +347,44 @@ def test_what_is_told_to_stop_promises_what_its_command_can(
         timeout=120,
     )
     assert (done.returncode, done.stdout, done.stderr) == (143, "", f"terminated: {afterwards}\n")
+
+
+def test_names_that_are_no_utf8_are_one_line(
+    lenspipe: Command, survey: Path, tmp_path: Path
+) -> None:
+    strange = tmp_path / "d\udcff"
+    shutil.copytree(survey.parent, strange)
+    shutil.copytree(survey.parent, tmp_path / "good")
+    catalogue = next((tmp_path / "good" / "catalogue").rglob("*.parquet"))
+    shutil.copy(catalogue, catalogue.with_name("q\udcff.parquet"))
+    for arguments in (
+        ("check", strange / survey.name),
+        ("run", strange / survey.name),
+        ("check", tmp_path / "good" / survey.name),
+        ("run", survey, "--output", strange / "run"),
+        ("status", strange / "run"),
+        ("verify", strange / "run"),
+        ("report", strange / "run"),
+    ):
+        done = lenspipe(*arguments)
+        *notes, told = done.stderr.splitlines()
+        assert done.returncode == 2
+        assert all(json.loads(note)["event"] == "note" for note in notes)
+        assert re.fullmatch(r"error: .*: expected a name in UTF-8, found .*\\udcff.*", told)
+    assert not (strange / "run").exists()
+
+
+@pytest.mark.parametrize("arguments", [("run", "SURVEY", "--output"), ("status",), ("verify",)])
+def test_what_is_left_of_a_url_is_no_folder(
+    lenspipe: Command,
+    survey: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [str(survey) if part == "SURVEY" else part for part in arguments]
+    done = lenspipe(*given, "s3:/bucket/run")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "expected SCHEME://… for a URL, ./… for a folder of such a name" in done.stderr
+    assert list(tmp_path.iterdir()) == []
