@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -19,6 +20,7 @@ from lenspipe.config import load_survey
 from lenspipe.errors import InputError, LenspipeError, one_line
 from lenspipe.processes import stopping
 from lenspipe.redaction import redact
+from lenspipe.storage.names import require_sound
 from lenspipe.telling.stderr import forget_broken, forgiving
 
 if TYPE_CHECKING:
@@ -36,8 +38,22 @@ app = typer.Typer(
 models_app = typer.Typer(help="The shipped models and any other.")
 app.add_typer(models_app, name="models")
 
+
+def _sound(field: str) -> Callable[[str], str]:
+    """A path or URL of the command line as it is; InputError at `field` where it can be none."""
+
+    def check(path: str) -> str:
+        require_sound(path, field)
+        return path
+
+    return check
+
+
 SurveyFile = Annotated[Path, typer.Argument(metavar="SURVEY.yaml", help="The survey file.")]
-RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run directory or its URL.")]
+RunFolder = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run directory or its URL.", callback=_sound("RUN")),
+]
 
 
 @app.command()
@@ -71,9 +87,13 @@ def run(
     from lenspipe.telling.events import Events
     from lenspipe.telling.progress import make_progress
 
+    if fresh:
+        stopping.will_resume("the same command without --fresh resumes")
+    else:
+        stopping.will_resume()
     loaded = load_survey(survey)
     if output is not None:
-        loaded = loaded.model_copy(update={"output": str(_absolute(output))})
+        loaded = loaded.model_copy(update={"output": _absolute(output)})
     check_machine(loaded, address)
     allow_open_files()
     with make_progress() as progress:
@@ -87,16 +107,18 @@ def run(
 def score(
     ensemble: Annotated[str, typer.Argument(help="A name in the zoo or a path.")],
     cutouts: Annotated[str, typer.Argument(help="A file or folder of cutouts.")],
-    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
-    catalogue: Annotated[Path | None, typer.Option(help="CSV or Parquet with a row each.")] = None,
-    layout: Annotated[Path | None, typer.Option(help="YAML that says how the files lie.")] = None,
+    out: Annotated[str, typer.Option(help="Parquet file or URL to write.")],
+    catalogue: Annotated[
+        str | None, typer.Option(help="CSV or Parquet with a row each, or its URL.")
+    ] = None,
+    layout: Annotated[str | None, typer.Option(help="YAML that says how the files lie.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of the reader's options.")
     ] = None,
     provider: Annotated[
         str, typer.Option(help="auto, cpu, openvino, openvino_bf16, cuda or tensorrt.")
     ] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Threads; default: all cores.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all cores.")] = None,
     group: Annotated[
         list[str] | None, typer.Option(help="Catalogue column to count results by; repeatable.")
     ] = None,
@@ -256,10 +278,10 @@ def _run_command() -> NoReturn:
     except SystemExit:
         stopped = stopping.asked()
         if stopped is not None:
-            _fail(stopping.SAID[stopped], stopped)
+            _fail(stopping.said(stopped), stopped)
         raise
     except (KeyboardInterrupt, typer.Abort):
-        _fail(stopping.SAID[130], 130)
+        _fail(stopping.said(130), 130)
     except Exception as error:  # a user can do more with a line than with a trace
         _fail_where_refused(error)
         _fail(f"fault: {type(error).__name__}: {error}; {_keep_traceback(error)}", 1)
@@ -329,5 +351,6 @@ def _plain(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _absolute(path: str) -> str | Path:
-    return path if "://" in path else Path(path).absolute()
+def _absolute(output: str) -> str:
+    require_sound(output, "--output")
+    return output if "://" in output else str(Path(output).absolute())

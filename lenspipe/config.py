@@ -22,6 +22,7 @@ from lenspipe.cutouts.base import (
 )
 from lenspipe.errors import InputError
 from lenspipe.problems import first_problem
+from lenspipe.storage.names import require_sound
 from lenspipe.storage.remote import refuse_credentials
 from lenspipe.yaml_file import read_yaml
 
@@ -170,14 +171,16 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
-def resolve(path: str, base: str) -> str:
+def resolve(path: str, base: str, field: str = "path") -> str:
     """`path` as an absolute path or URL; relative ones start from `base`.
 
-    InputError where a URL holds a user name or a password.
+    InputError where a URL holds a user name or a password, and see `require_sound`.
     """
     refuse_credentials(path)
+    require_sound(path, field)
     if is_url(path) or Path(path).is_absolute():
         return path
+    require_sound(base, field)
     return (
         f"{base.rstrip('/')}/{path}"
         if is_url(base)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -299,6 +300,8 @@ def test_the_installed_command_ends_as_the_entry_point_does(tmp_path: Path) -> N
             ("score", "toy", "x", "--out", "y", "--provider", "tpu"),
             "provider: expected one of auto",
         ),
+        (("score", "toy", "x", "--out", "y.parquet", "--threads", "-1"), "equal to 1"),
+        (("score", "toy", "x", "--out", "y.parquet", "--threads", "0"), "equal to 1"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_status_2(
@@ -308,3 +311,80 @@ def test_a_wrong_command_line_is_one_line_and_status_2(
     assert done.returncode == 2
     assert told in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+_TOLD_TO_STOP = """
+import os, signal, sys
+from lenspipe import cli
+def stop(*_, **__):
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pause()
+import lenspipe.score.score_cutouts, lenspipe.check
+lenspipe.score.score_cutouts.score_cutouts = lenspipe.check.check_machine = stop
+sys.argv = ["lenspipe", *sys.argv[1:]]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "afterwards"),
+    [
+        (("score", "toy", "x", "--out", "y.parquet"), "the same command begins anew"),
+        (("check", "SURVEY"), "the same command begins anew"),
+        (("run", "SURVEY"), "the same command resumes"),
+        (("run", "SURVEY", "--fresh"), "the same command without --fresh resumes"),
+    ],
+)
+def test_what_is_told_to_stop_promises_what_its_command_can(
+    survey: Path, arguments: tuple[str, ...], afterwards: str
+) -> None:
+    given = [str(survey) if part == "SURVEY" else part for part in arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", _TOLD_TO_STOP, *given],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", f"terminated: {afterwards}\n")
+
+
+def test_names_that_are_no_utf8_are_one_line(
+    lenspipe: Command, survey: Path, tmp_path: Path
+) -> None:
+    strange = tmp_path / "d\udcff"
+    shutil.copytree(survey.parent, strange)
+    shutil.copytree(survey.parent, tmp_path / "good")
+    catalogue = next((tmp_path / "good" / "catalogue").rglob("*.parquet"))
+    shutil.copy(catalogue, catalogue.with_name("q\udcff.parquet"))
+    for arguments in (
+        ("check", strange / survey.name),
+        ("run", strange / survey.name),
+        ("check", tmp_path / "good" / survey.name),
+        ("run", survey, "--output", strange / "run"),
+        ("status", strange / "run"),
+        ("verify", strange / "run"),
+        ("report", strange / "run"),
+    ):
+        done = lenspipe(*arguments)
+        *notes, told = done.stderr.splitlines()
+        assert done.returncode == 2
+        assert all(json.loads(note)["event"] == "note" for note in notes)
+        assert re.fullmatch(r"error: .*: expected a name in UTF-8, found .*\\udcff.*", told)
+    assert not (strange / "run").exists()
+
+
+@pytest.mark.parametrize("arguments", [("run", "SURVEY", "--output"), ("status",), ("verify",)])
+def test_what_is_left_of_a_url_is_no_folder(
+    lenspipe: Command,
+    survey: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [str(survey) if part == "SURVEY" else part for part in arguments]
+    done = lenspipe(*given, "s3:/bucket/run")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "expected SCHEME://… for a URL, ./… for a folder of such a name" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -18,15 +18,11 @@ from typing import NoReturn
 
 from lenspipe.processes.local_ray import children, end, family
 
-# What is said of a run that ended with this status.
-SAID = {
-    129: "hung up: the same command resumes",
-    130: "interrupted: the same command resumes",
-    143: "terminated: the same command resumes",
-}
+_SAID = {129: "hung up", 130: "interrupted", 143: "terminated"}
 _STATUS = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
 _GRACE_S = 20.0  # clusters that evict a job kill it some 30 s after their signal
 _asked: list[int] = []
+_afterwards = ["the same command begins anew"]
 
 
 def end_on_signals() -> None:
@@ -42,6 +38,16 @@ def end_on_signals() -> None:
             signal.signal(number, _handle)
     signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
     threading.Thread(target=_count, args=(reader,), name="signals", daemon=True).start()
+
+
+def will_resume(how: str = "the same command resumes") -> None:
+    """From now on what ends is a run, which another call goes on with; how: which call."""
+    _afterwards[:] = [how]
+
+
+def said(status: int, when: str = "") -> str:
+    """The line about an end with this status. when: at which moment it came."""
+    return f"{_SAID[status]}{when}: {_afterwards[0]}"
 
 
 def asked() -> int | None:
@@ -75,7 +81,7 @@ def _count(signals: socket.socket) -> None:
     signals.settimeout(_GRACE_S)
     with suppress(TimeoutError):
         _next(signals)
-    end_now(SAID[status].replace(":", " before it could end in order:"), status)
+    end_now(said(status, " before it could end in order"), status)
 
 
 def _next(signals: socket.socket) -> signal.Signals:

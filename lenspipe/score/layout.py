@@ -27,7 +27,7 @@ import zarr
 from pydantic import Field, ValidationError
 
 from lenspipe import cutouts
-from lenspipe.config import Columns
+from lenspipe.config import Columns, is_url, resolve
 from lenspipe.cutouts.base import Block, ReaderOptions
 from lenspipe.cutouts.faults import UnreadableError
 from lenspipe.cutouts.files.storedfile import require_regular
@@ -35,6 +35,7 @@ from lenspipe.cutouts.formats.zarr import require_regular_metadata
 from lenspipe.cutouts.stacks import stated_bands
 from lenspipe.errors import InputError
 from lenspipe.problems import first_problem
+from lenspipe.storage.names import require_sound
 from lenspipe.yaml_file import parse_yaml, read_yaml
 
 CATALOGUE_ROW = "catalogue_row"  # column with a row's position, added to every catalogue
@@ -70,26 +71,37 @@ def find_layout(
     layout: a layout file for the folder `path`. options: reader options over those that the layout
     or the files give. InputError names what is missing.
     """
+    _require_local(path, "CUTOUTS", "a file or folder of this machine, or a layout with URLs")
     where = Path(path)
     if layout is None and where.suffix in (".yaml", ".yml"):
         layout, where = where, where.parent
-    if not where.exists():
-        raise InputError("CUTOUTS", "a file or folder", f"nothing at {where}")
     said = read_layout(layout) if layout is not None else LayoutFile()
     block = _merged(said.cutouts, options or {})
-    base = where if where.is_dir() and where.suffix != ".zarr" else where.parent
-    if "reader" not in block:
-        block = _merged(see_options(where, block), block)
+    try:
+        if not where.exists():
+            raise InputError("CUTOUTS", "a file or folder", f"nothing at {where}")
+        base = where if where.is_dir() and where.suffix != ".zarr" else where.parent
+        if "reader" not in block:
+            block = _merged(see_options(where, block), block)
+    except PermissionError as error:
+        raise InputError(f"CUTOUTS {where}", "what may be read and listed", error) from error
     return CutoutLayout(
         base=str(base.absolute()),
         options=parse_options(block),
         columns=said.columns,
-        catalogue=None if said.catalogue is None else str(base / said.catalogue),
+        catalogue=said.catalogue and resolve(said.catalogue, str(base.absolute()), "catalogue"),
     )
+
+
+def _require_local(path: str | Path, field: str, expected: str) -> None:
+    require_sound(str(path), field)
+    if is_url(str(path)):
+        raise InputError(field, expected, path)
 
 
 def read_layout(path: str | Path) -> LayoutFile:
     """Parse a layout file. InputError names the key that is wrong."""
+    _require_local(path, "--layout", "a file of this machine")
     content = read_yaml(Path(path), f"layout {path}")
     try:
         return LayoutFile.model_validate(content)

@@ -40,7 +40,7 @@ def name_columns(options: ReaderOptions, id_column: str) -> frozenset[str]:
     """Columns of a catalogue that name a source or its files, by text: the identifier, what a
     stamp's name is made of, what an array of identifiers is held against.
 
-    id_column: the catalogue's own. Left out is what a template formats as a whole number.
+    id_column: the catalogue's own. Left out is what a template formats as a number.
     """
     names = {id_column}
     if isinstance(options, StackOptions) and options.ids:
@@ -49,7 +49,7 @@ def name_columns(options: ReaderOptions, id_column: str) -> frozenset[str]:
         template = NameTemplate(text or "", "cutouts.path")
         fields = {name: id_column if name == "object_id" else name for name in template.fields}
         names |= set(fields.values())
-        names -= {column for name, column in fields.items() if template.is_integer(name)}
+        names -= {column for name, column in fields.items() if template.is_number(name)}
     return frozenset(names - {"band"})
 
 

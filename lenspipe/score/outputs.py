@@ -41,9 +41,11 @@ class Outputs:
 
 def name_outputs(out: str | Path, report: bool = False) -> Outputs:
     """The files that `--out` stands for. InputError where they cannot be written."""
-    folder, _, name = resolve(str(out), str(Path.cwd())).rpartition("/")
+    folder, _, name = _as_path(resolve(str(out), str(Path.cwd()), "--out")).rpartition("/")
     if not name.endswith(_SUFFIX) or name == _SUFFIX:
         raise InputError("--out", "a name that ends in .parquet", out)
+    if folder.endswith(":/"):
+        raise InputError("--out", "a bucket and a name in it", out)
     outputs = Outputs(folder, name, report)
     for path in outputs.paths:
         if not is_url(path) and Path(path).is_dir():
@@ -73,6 +75,7 @@ def refuse_inputs(outputs: Outputs, files: Iterable[str], stores: Sequence[str])
 def _identities(path: str) -> Iterator[object]:
     """What tells a file from all others, by whatever name it is called; nothing where none is
     there. A store is not asked: its URL stands for the object."""
+    path = _as_path(path)
     if is_url(path):
         yield path
         return
@@ -84,4 +87,13 @@ def _identities(path: str) -> Iterator[object]:
 
 
 def _real(path: str) -> str:
+    path = _as_path(path)
     return path.rstrip("/") if is_url(path) else os.path.realpath(path)
+
+
+def _as_path(path: str) -> str:
+    """The path that a URL of this machine stands for; of two names of one store the first."""
+    for scheme, plain in (("file://", ""), ("local://", ""), ("s3a://", "s3://")):
+        if path.startswith(scheme):
+            return plain + path.removeprefix(scheme)
+    return path

@@ -6,7 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -22,7 +22,7 @@ from lenspipe import __version__, cutouts
 from lenspipe.config import Columns, is_url, resolve
 from lenspipe.contracts import ProviderName, failure_schema, score_schema
 from lenspipe.cutouts.base import Locator, Reader
-from lenspipe.errors import InputError
+from lenspipe.errors import InputError, StoppedError
 from lenspipe.healpix import healpix_29
 from lenspipe.models.card import Threshold
 from lenspipe.models.ensemble import Ensemble, Prepared, describe_ensemble, load_ensemble
@@ -39,6 +39,7 @@ from lenspipe.score.order import InOrder, chunk_rows, with_locality
 from lenspipe.score.outputs import Outputs, name_outputs, refuse_inputs
 from lenspipe.score.report import RowScores, ScoreReport, render_report, row_scores
 from lenspipe.stages.scoring import ShardPixels, score_rows
+from lenspipe.storage.refusals import describe_refusal, is_refusal
 from lenspipe.storage.store import Store
 
 WRITE_ROWS = 65536  # rows of a row group of what is written
@@ -119,7 +120,7 @@ def score_cutouts(
     described = describe_ensemble(ensemble)
     reader = cutouts.open_reader(found.options, found.base)
     reader.check(described.inputs)
-    rows_of = catalogue or found.catalogue
+    rows_of = _catalogue(catalogue, found)
     _refuse_inputs(outputs, found, reader, described, rows_of, layout, cutouts_path)
     sources = read_sources(rows_of, named, found, reader)
     values = group_values(sources, group) if group else []
@@ -173,16 +174,39 @@ def score_cutouts(
         tables.flush()
     summary.seconds = time.perf_counter() - began
     if group or report:
-        by_row = _read_back(store, outputs, sources)
-        thresholds = loaded.description.spec.thresholds
-        if group:
-            summary.groups = count_groups(group, values, by_row.score, thresholds)
-        if report:
-            told = _report(summary, loaded, cutouts_path)
-            page = render_report(told, sources, by_row, reader, loaded.inputs)
-            store.write(outputs.page, page.encode())
-            summary.report_out = f"{outputs.folder}/{outputs.page}"
+        with _scores_written(outputs):
+            by_row = _read_back(store, outputs, sources)
+            if group:
+                summary.groups = count_groups(group, values, by_row.score, [*summary.above])
+            if report:
+                told = _report(summary, loaded, cutouts_path)
+                page = render_report(told, sources, by_row, reader, loaded.inputs)
+                store.write(outputs.page, page.encode())
+                summary.report_out = f"{outputs.folder}/{outputs.page}"
     return summary
+
+
+def _catalogue(given: str | Path | None, layout: CutoutLayout) -> str | None:
+    """Absolute path or URL of the catalogue that was given, else of the layout's."""
+    return (
+        layout.catalogue if given is None else resolve(str(given), str(Path.cwd()), "--catalogue")
+    )
+
+
+@contextmanager
+def _scores_written(outputs: Outputs) -> Iterator[None]:
+    """Where the system refuses what comes after the scores, say that they are whole."""
+    try:
+        yield
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        scores, failures, *page = outputs.paths
+        missing = f"the page {page[0]}" if page else "the count of groups"
+        raise StoppedError(
+            f"{describe_refusal(error)}; {scores} and {failures} are complete,"
+            f" only {missing} was not made"
+        ) from error
 
 
 def _read_back(store: Store, outputs: Outputs, sources: pa.Table) -> RowScores:
@@ -230,7 +254,7 @@ def read_sources(
         later = isinstance(reader, Locator)
         table, columns = list_cutouts(layout.options, layout.base, not later), Columns()
     else:
-        table = read_catalogue(catalogue, name_columns(layout.options, columns.id))
+        table = read_catalogue(catalogue, name_columns(layout.options, columns.id), columns.id)
     table = _with(table, CATALOGUE_ROW, pa.array(np.arange(table.num_rows)))
     table = _with_identity(table, columns)
     missing = sorted(reader.columns - set(table.column_names))
@@ -261,8 +285,11 @@ def _position(table: pa.Table, name: str, default: str) -> np.ndarray:
         if name != default:
             raise InputError(f"columns.{default}", "a column of the catalogue", repr(name))
         return np.full(table.num_rows, np.nan)
+    column = table[name]
     try:
-        column = pc.cast(table[name], pa.float64())
+        if pa.types.is_string(column.type):  # of a CSV, where it is a part of a name too
+            column = pc.utf8_trim_whitespace(column)
+        column = pc.cast(column, pa.float64())
     except pa.ArrowException as error:
         raise InputError(f"columns.{default}", "a column of degrees", error) from error
     return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)

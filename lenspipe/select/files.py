@@ -15,6 +15,7 @@ import fsspec
 
 from lenspipe.config import is_url, resolve
 from lenspipe.errors import InputError
+from lenspipe.storage.names import require_sound
 from lenspipe.storage.remote import raise_if_passing
 from lenspipe.storage.walk import files_below
 
@@ -148,8 +149,9 @@ def _file(path: str, info: dict[str, Any], relative: str) -> CatalogueFile:
 
 
 def _regular(path: str) -> tuple[int, str]:
-    """Size and fingerprint of a local file; InputError for a link to nowhere, and for a FIFO or a
-    device, which would keep its reader waiting."""
+    """Size and fingerprint of a local file; InputError for a name that Arrow does not open, a link
+    to nowhere, and for a FIFO or a device, which would keep its reader waiting."""
+    require_sound(path, "sources.path")
     try:
         regular = stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
     except FileNotFoundError:

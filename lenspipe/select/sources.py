@@ -87,7 +87,7 @@ def open_view(sources: config.Sources, base: str) -> View:
     with while_planning(files[0]):
         _, stored = footer(files[0])
     physical = {field.name: _plain_type(field.type) for field in stored}
-    for name, kind in _hive_types(files).items():
+    for name, kind in hive_types(files).items():
         physical.setdefault(name, kind)
     names = {name: name for name in physical}
     names |= _renamed(sources.rename, physical)
@@ -251,7 +251,9 @@ def _read_slice(
     arrays = [
         _as_type(found[stored[name]], view.schema.field(name).type)
         if stored[name] in inside
-        else _repeat(partition.get(stored[name]), view.schema.field(name).type, tables[0].num_rows)
+        else folder_column(
+            partition.get(stored[name]), view.schema.field(name).type, tables[0].num_rows
+        )
         for name in columns
     ]
     schema = pa.schema([view.schema.field(name) for name in columns])
@@ -288,7 +290,8 @@ def _as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column if column.type == kind else column.cast(kind)
 
 
-def _repeat(value: str | None, kind: pa.DataType, rows: int) -> pa.Array:
+def folder_column(value: str | None, kind: pa.DataType, rows: int) -> pa.Array:
+    """What a folder's name says of all rows of a file. kind: one of `hive_types`."""
     typed = int(value) if value is not None and pa.types.is_integer(kind) else value
     return pa.repeat(pa.scalar(typed, kind), rows)
 
@@ -355,7 +358,7 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
     return pa.float32() if pa.types.is_float16(kind) else kind
 
 
-def _hive_types(files: Sequence[CatalogueFile]) -> dict[str, pa.DataType]:
+def hive_types(files: Sequence[CatalogueFile]) -> dict[str, pa.DataType]:
     """Columns that folders' names spell out: integers where all values are, else text."""
     values: dict[str, set[str]] = {}
     for file in files:

@@ -107,13 +107,15 @@ def test_the_second_signal_ends_at_once_and_leaves_no_process() -> None:
 
     status, err, child = run_script(_NEVER_ENDS, twice)
     assert status == 130
-    assert err == "interrupted before it could end in order: the same command resumes\n"
+    assert err == "interrupted before it could end in order: the same command begins anew\n"
     assert not lives(child)
 
 
 def test_an_end_in_order_that_takes_too_long_is_cut_short() -> None:
     status, err, child = run_script(
-        _NEVER_ENDS, lambda process: process.send_signal(signal.SIGTERM), grace_s=0.3
+        f"stopping.will_resume()\n{_NEVER_ENDS}",
+        lambda process: process.send_signal(signal.SIGTERM),
+        grace_s=0.3,
     )
     assert status == 143
     assert err == "terminated before it could end in order: the same command resumes\n"

@@ -247,7 +247,6 @@ def test_what_stops_half_way_leaves_no_file(
         ({"catalogue": __file__}, "catalogue"),
         ({"columns": {"id": "nom"}}, "columns.id"),
         ({"columns": {"id": "name", "ra": "alpha"}}, "columns.ra"),
-        ({"columns": {"id": "dec"}}, "columns.id"),
         ({"columns": {"id": "name", "dec": "name"}}, "columns.dec"),
         ({"options": {"row": "number"}}, "catalogue"),
         ({"options": {"bands": ["i", "r", "g"]}}, "cutouts.bands"),
@@ -277,6 +276,15 @@ def test_refused(
     assert refused.value.field.startswith(field)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "scores.parquet").exists()
+
+
+def test_an_id_of_parquet_that_is_a_number_with_a_point_is_refused(
+    folder: Path, ensemble: str, tmp_path: Path
+) -> None:
+    """Of a CSV it is the text that stands there."""
+    pq.write_table(pa.table({"object_id": [0.5] * ROWS}), tmp_path / "c.parquet")
+    with pytest.raises(InputError, match=r"columns\.id: .* integers or text, found double"):
+        score_cutouts(ensemble, folder, tmp_path / "s.parquet", catalogue=tmp_path / "c.parquet")
 
 
 @pytest.mark.data

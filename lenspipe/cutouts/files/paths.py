@@ -15,6 +15,7 @@ from lenspipe.storage.remote import url_to_fs
 from lenspipe.storage.walk import matches
 
 _GLOB = re.compile(r"[*?\[]")
+_NUMBER_FORMATS = frozenset("bcdoxXneEfFgG%")  # of Python's format specifications
 
 
 def expand(pattern: str, base: str) -> tuple[str, ...]:
@@ -141,6 +142,14 @@ class NameTemplate:
     def is_integer(self, field: str) -> bool:
         """Whether the template formats a field as a whole number (`{object_id:06d}`)."""
         return any(name == field and (spec or "").endswith("d") for _, name, spec, _ in self._parts)
+
+    def is_number(self, field: str) -> bool:
+        """Whether the template formats a field as a number, whole or not (`{phase:.2f}`)."""
+        return any(
+            name == field and (spec or "")[-1:] in _NUMBER_FORMATS
+            for _, name, spec, _ in self._parts
+            if spec
+        )
 
     def fill(self, values: Mapping[str, Any]) -> str:
         """The name for one row. UnsafeNameError where a value holds a path; ValueError where a

@@ -47,6 +47,7 @@ from lenspipe.cutouts.geometry import crop_origin, same_scale
 from lenspipe.cutouts.photometric import catalogue_columns, header_card
 from lenspipe.cutouts.quality import mask_rejects
 from lenspipe.errors import InputError
+from lenspipe.storage.names import require_sound
 
 _LOCALITIES = 4096
 
@@ -327,6 +328,7 @@ def list_stamps(options: Options, base: str, positions: bool = True) -> pa.Table
         for path in find(template.glob({"band": text})):
             match = pattern.fullmatch(path)
             if match is not None:
+                require_sound(path, "cutouts.path")
                 found.setdefault(tuple(match[name] for name in fields), path)
     if not found:
         raise InputError("cutouts.path", "files that fit the template", template.template)
