@@ -116,7 +116,8 @@ class SimulateRecipe(BaseModel):
 
     n: examples; seed. bands: of the instrument, None for its default; size_arcsec: of the stamp,
     goes before size_pixels and is needed where an instrument has several pixel grids. content:
-    stamps, or noiseless convolved arcs alone, all of them lenses, to be laid on images later.
+    stamps, or noiseless convolved arcs alone, all of them simulated lenses with the deflector in
+    the middle of pixel size_pixels // 2, to be laid on images later.
     lens_fraction: of all. negatives: kind -> weight among simulated negatives, kinds of
     `contaminants` and of `defects` (the defect on a red galaxy).
     painted_fraction: of lenses, arcs on real hosts; real_negative_fraction: of negatives, real
@@ -268,7 +269,9 @@ class Generator:
         defects.apply(rng, kind, image, typical_conditions(view.instrument))
 
     def _lens(self, rng: np.random.Generator) -> Example:
-        painted = bool(self.hosts) and rng.random() < self.recipe.painted_fraction
+        # Of arcs alone no host is kept, and they lie about one and the same pixel.
+        may_paint = bool(self.hosts) and self.recipe.content == "stamps"
+        painted = may_paint and rng.random() < self.recipe.painted_fraction
         for _ in range(_AIMS):
             aim = self._aim(rng)
             made = self._painted(rng, aim) if painted else None
@@ -360,6 +363,8 @@ class Generator:
         # Cutout readers, and `paint.crop`, put the source in this pixel: for an even size half a
         # pixel past the array's middle.
         middle = self.recipe.size_pixels // 2
+        if self.recipe.content == "arcs":  # `training.merging` puts this very pixel on the host
+            return float(middle), float(middle)
         reach = self.recipe.max_shift_pixels + 0.5
         x, y = middle + rng.uniform(-reach, reach, size=2)
         return float(x), float(y)

@@ -118,3 +118,11 @@ def test_held_out_hosts_never_appear_in_a_training_set(data: Path) -> None:
     assert all(real.split_of(name) == "training" for name in names)
     assert {"painted_lens", "real_galaxy", "real_neighbour"} <= {e.kind for e in examples}
     assert all(np.isfinite(e.image).all() for e in examples)
+
+
+def test_arcs_alone_lie_about_one_pixel() -> None:
+    """Whatever the recipe's shift: merging puts pixel size // 2 onto the host's peak."""
+    made = Generator.of(parse_recipe({**SMALL, "content": "arcs", "max_shift_pixels": 8}))
+    truth = [made.example(k).truth for k in range(4)]
+    places = {(t["centre_x_pixels"], t["centre_y_pixels"]) for t in truth}
+    assert places == {(16.0, 16.0)}
