@@ -88,8 +88,8 @@ def load_images(path: str | Path, both: bool = True) -> Examples:
     Data set `images` (n, band, y, x) is input `image`. A set on several pixel grids has a data set
     `images_NAME` for each input NAME in its place; the network gets them in the order of names.
     Attributes `bands`, `pixel_scale_arcsec` and `zero_point_mag` stand on a data set, or on the
-    file where they hold for all. `label` (n,) is 1 for a lens; `kind`, `host` (n,) and `truth/*`
-    may be absent.
+    file where they hold for all. `label` (n,) is 1 for a lens; `kind`, `host`, `source` (n,)
+    and `truth/*` may be absent.
     """
     try:
         file = h5py.File(path, "r")
@@ -164,18 +164,19 @@ def real_objects(path: str | Path) -> tuple[str, ...]:
         taken = int(told.get("real_galaxies", 0)) > 0
         return (f"{told['table']}, side {told['side']}",) if taken else ()
     with h5py.File(path, "r") as file:
-        return _hosts(file)
+        return tuple(sorted({*_names(file, "host"), *_names(file, "source")}))
 
 
-def _hosts(file: h5py.File) -> tuple[str, ...]:
-    if "host" not in file:
-        return ()
-    return tuple(sorted({str(name) for name in file["host"].asstr()[:]} - {""}))
+def _names(file: h5py.File, column: str) -> set[str]:
+    """The different names in `host` or `source`."""
+    return {str(name) for name in file[column].asstr()[:]} - {""} if column in file else set()
 
 
 def _rests_on_hosts(file: h5py.File) -> str:
-    hosts, sources = len(_hosts(file)), int(file.attrs.get("real_sources", 0))
-    return f"{hosts} real host galaxies and {sources} real source galaxies" if hosts else ""
+    hosts, sources = len(_names(file, "host")), len(_names(file, "source"))
+    return (
+        f"{hosts} real host galaxies and {sources} real source galaxies" if hosts or sources else ""
+    )
 
 
 def _told(path: str | Path) -> dict[str, str]:

@@ -158,11 +158,15 @@ def test_cards_say_what_made_the_weights_and_what_they_are_worth(made: Made) -> 
 
 
 def test_cards_and_ensembles_name_the_real_objects_that_their_making_saw(made: Made) -> None:
-    """Toy sets hold one host, named after the seed: 10 and 20, 11 and 21 trained, 3 calibrated."""
-    assert card_in(made, "toy-plain").training.real_objects == ("host-10", "host-20", "host-3")
+    """Toy sets hold one host, named after the seed: 10 and 20, 11 and 21 trained, 3 calibrated;
+    and seven sources."""
+    sources = tuple(f"source-{k}" for k in range(7))
+    objects = card_in(made, "toy-plain").training.real_objects
+    assert objects == ("host-10", "host-20", "host-3", *sources)
     assert card_in(made, "toy-photometry").training.real_objects == ()
     ensemble = yaml.safe_load((made[0] / "zoo" / "toy-gri.yaml").read_text())
-    assert ensemble["seen"] == ["host-10", "host-11", "host-20", "host-21", "host-3"]
+    hosts = [f"host-{seed}" for seed in (10, 11, 20, 21, 3)]
+    assert ensemble["seen"] == [*hosts, *sources]
 
 
 @pytest.mark.parametrize("name", ["toy-plain", "toy-group", "toy-photometry"])

@@ -36,7 +36,7 @@ from training.simulate.parts import Rows
 from training.simulate.passband import Filters
 from training.simulate.real import RealHost, Split, load_sources
 from training.simulate.real_colours import load_colours
-from training.simulate.scene import Point, Scene
+from training.simulate.scene import Lens, Point, Scene
 from training.simulate.source import SourceStamp
 from training.simulate.views import LARGEST_PIXELS, SMALLEST_PIXELS, Placed, View, views_of
 
@@ -121,9 +121,9 @@ class SimulateRecipe(BaseModel):
     lens_fraction: of all. negatives: kind -> weight among simulated negatives, kinds of
     `contaminants` and of `defects` (the defect on a red galaxy).
     painted_fraction: of lenses, arcs on real hosts; real_negative_fraction: of negatives, real
-    stamps; both 0 in effect where `data` holds none. hosts: which side of the split the real ones
-    come from, see `real.split_of`. also_hosts_of: deeper instruments whose real galaxies are taken
-    as well, degraded to this one's. source_colours: of sources that are real galaxies, from spectra
+    stamps; both 0 in effect without `data`. hosts: which side of the split real galaxies come from,
+    sources too, see `real.split_of`. also_hosts_of: deeper instruments whose real galaxies are
+    taken as well, degraded to this one's. source_colours: of sources that are real galaxies, from spectra
     or drawn from those of real faint galaxies. minimum_arc_snr in snr_band: arcs fainter than this
     are none.
     theta_e, brightness: see `aim`; quad_fraction: of lenses, those with four images or more; gamma:
@@ -194,13 +194,15 @@ def _check_kinds(given: Mapping[str, float], known: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Example:
-    """One row of the set. host: name of the real galaxy in it, or empty; arcs: of a lens, the
-    noiseless lensed light in it; more_images: data set name -> the same on another grid."""
+    """One row of the set. host, source: names of the real galaxies in it, before and behind the
+    lens, or empty; arcs: of a lens, the noiseless lensed light in it; more_images: data set name ->
+    the same on another grid."""
 
     image: Float32[np.ndarray, "band y x"]
     label: int
     kind: str
     host: str = ""
+    source: str = ""
     truth: Mapping[str, float] = field(default_factory=dict)
     arcs: Float32[np.ndarray, "band y x"] | None = None
     more_images: Mapping[str, Float32[np.ndarray, "band y x"]] = field(default_factory=dict)
@@ -235,7 +237,7 @@ class Generator:
         hosts = load_hosts(data, instrument, recipe.hosts, least)
         for other in recipe.also_hosts_of:
             hosts += degraded_hosts(data, other, instrument, recipe.hosts, least)
-        return cls(recipe, views, hosts, _sources(data, recipe.source_colours))
+        return cls(recipe, views, hosts, _sources(data, recipe))
 
     @property
     def instrument(self) -> Instrument:
@@ -301,7 +303,8 @@ class Generator:
             )
         except NoSuchLensError:
             return None
-        return replace(self._observed(rng, scene, light, seen, centre), arcs=arcs)
+        observed = self._observed(rng, scene, light, seen, centre)
+        return replace(observed, arcs=arcs, source=_real_source(scene.lens))
 
     def _painted(self, rng: np.random.Generator, aim: Aim) -> Example | None:
         """None where none of some hosts, or of all where the aim is nature's, can be that lens."""
@@ -331,7 +334,8 @@ class Generator:
             **_centre_truth(made.centre),
             **arcs.truth,
         }
-        return Example(made.image, 1, "painted_lens", host.name, truth, arcs.blurred)
+        source = _real_source(arcs.lens)
+        return Example(made.image, 1, "painted_lens", host.name, source, truth, arcs.blurred)
 
     def _negative(self, rng: np.random.Generator) -> Example:
         if self.hosts and rng.random() < self.recipe.real_negative_fraction:
@@ -357,7 +361,7 @@ class Generator:
         if other:
             return Example(image, 0, "real_neighbour", host.name)
         truth = {**_magnitude_truth(host.magnitudes, host.radius_arcsec), "z_lens": host.redshift}
-        return Example(image, 0, "real_galaxy", host.name, truth)
+        return Example(image, 0, "real_galaxy", host.name, truth=truth)
 
     def _centre(self, rng: np.random.Generator) -> tuple[float, float]:
         # Cutout readers, and `paint.crop`, put the source in this pixel: for an even size half a
@@ -391,7 +395,7 @@ class Generator:
             truth |= look.truth
         more_images = {name: look.image for name, look in looks.items()}
         is_lens = int(scene.kind == "lens")
-        return Example(image, is_lens, scene.kind, "", truth, more_images=more_images)
+        return Example(image, is_lens, scene.kind, truth=truth, more_images=more_images)
 
     def _neighbours(self, rng: np.random.Generator) -> list[Placed]:
         """Chance neighbours, no nearer than 3 arcsec."""
@@ -434,12 +438,17 @@ def _neighbour(rng: np.random.Generator, filters: Filters) -> Scene:
     return Scene("neighbour", (part,), light, radius, i_mag)
 
 
-def _sources(data: Path | None, coloured: Literal["sed", "real"]) -> tuple[SourceStamp, ...]:
+def _real_source(lens: Lens | None) -> str:
+    """Name of the real galaxy that a lens's source is; empty where it is none."""
+    return "".join(part.name for part in lens.source) if lens else ""
+
+
+def _sources(data: Path | None, recipe: SimulateRecipe) -> tuple[SourceStamp, ...]:
     """Real galaxies as sources. InputError where their colours are to be real and are not there."""
-    stamps = load_sources(data)
-    if coloured == "sed":
+    stamps = load_sources(data, recipe.hosts)
+    if recipe.source_colours == "sed":
         return stamps
-    known = load_colours(data)
+    known = load_colours(data, recipe.hosts)
     if stamps and not len(known):
         raise InputError("source_colours", "hsc_cosmos/blends in the folder of real data", "none")
     return tuple(replace(stamp, colours=known) for stamp in stamps)
@@ -459,6 +468,7 @@ def rows(generator: Generator, start: int) -> Rows:
         "label": np.array([e.label for e in made], dtype=np.uint8),
         "kind": np.array([e.kind for e in made], dtype=np.str_),
         "host": np.array([e.host for e in made], dtype=np.str_),
+        "source": np.array([e.source for e in made], dtype=np.str_),
         "object_id": np.arange(start, stop, dtype=np.int64),
     }
     for name in truth_columns(generator.instrument):

@@ -1,12 +1,12 @@
 """Real galaxies for training: what is measured of hosts, and HST galaxies as source light.
 
-Each host belongs to training or to evaluation by the SHA-256 of its name, for good.
+Each galaxy belongs to training, thresholds or judging by the SHA-256 of its name, for good.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -183,31 +183,33 @@ def _aperture(
     }
 
 
-def load_sources(data: Path | None) -> tuple[SourceStamp, ...]:
-    """HST COSMOS galaxies (F814W) as source light; empty where absent.
+def load_sources(data: Path | None, split: Split = "training") -> tuple[SourceStamp, ...]:
+    """HST COSMOS galaxies (F814W) of one side as source light; empty where absent.
 
-    data: the folder that holds `hst_cosmos/`. Only those that stand out well of their noise.
+    data: the folder that holds `hst_cosmos/`. Only those that stand out well of their noise, called
+    `hst-cosmos-FOLDER-IDENT` after their catalogue.
     """
     if data is None:
         return ()
     found: list[SourceStamp] = []
     for images, catalogue in _SOURCES:
         if (data / images).is_file() and (data / catalogue).is_file():
-            found.extend(_stamps(data / images, data / catalogue))
+            found.extend(_stamps(data / images, data / catalogue, split))
     return tuple(found)
 
 
-def _stamps(images: Path, catalogue: Path) -> list[SourceStamp]:
+def _stamps(images: Path, catalogue: Path, split: Split) -> list[SourceStamp]:
     with fits.open(catalogue) as table, fits.open(images) as file:
-        rows = table[1].data
-        cleaned = [
-            clean_stamp(
+        named = [(f"hst-cosmos-{catalogue.parent.name}-{r['IDENT']}", r) for r in table[1].data]
+        cleaned = {
+            name: clean_stamp(
                 np.asarray(file[int(row["GAL_HDU"])].data, dtype=np.float32),
                 float(row["NOISE_VARIANCE"]),
             )
-            for row in rows
-        ]
-    return [stamp for stamp in cleaned if stamp is not None]
+            for name, row in named
+            if split_of(name) == split
+        }
+    return [replace(stamp, name=name) for name, stamp in cleaned.items() if stamp is not None]
 
 
 def clean_stamp(image: Float32[np.ndarray, "y x"], noise_variance: float) -> SourceStamp | None:

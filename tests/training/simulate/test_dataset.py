@@ -116,6 +116,9 @@ def test_held_out_hosts_never_appear_in_a_training_set(data: Path) -> None:
     names = {e.host for e in examples if e.host}
     assert len(names) > 15
     assert all(real.split_of(name) == "training" for name in names)
+    sources = {e.source for e in examples if e.source}
+    assert len(sources) > 5
+    assert all(real.split_of(name) == "training" for name in sources)
     assert {"painted_lens", "real_galaxy", "real_neighbour"} <= {e.kind for e in examples}
     assert all(np.isfinite(e.image).all() for e in examples)
 
