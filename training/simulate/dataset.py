@@ -123,13 +123,12 @@ class SimulateRecipe(BaseModel):
     painted_fraction: of lenses, arcs on real hosts; real_negative_fraction: of negatives, real
     stamps; both 0 in effect without `data`. hosts: which side of the split real galaxies come from,
     sources too, see `real.split_of`. also_hosts_of: deeper instruments whose real galaxies are
-    taken as well, degraded to this one's. source_colours: of sources that are real galaxies, from spectra
-    or drawn from those of real faint galaxies. minimum_arc_snr in snr_band: arcs fainter than this
-    are none.
-    theta_e, brightness: see `aim`; quad_fraction: of lenses, those with four images or more; gamma:
-    slope of all lenses, 2 for isothermal ones; both natural by default. neighbours: mean
-    number by chance in a simulated stamp. defects: kind -> fraction of all stamps that it falls on.
-    max_shift_pixels: how far the object may lie from the stamp's centre.
+    taken as well, degraded to this one's. source_colours: of sources that are real galaxies, from
+    spectra or drawn from those of real faint galaxies. minimum_arc_snr in snr_band: arcs fainter
+    than this are none. theta_e, brightness: see `aim`; quad_fraction: of lenses, those with four
+    images or more; gamma: slope of all lenses, 2 for isothermal ones; both natural by default.
+    neighbours: mean number by chance in a simulated stamp. defects: kind -> fraction of all stamps
+    that it falls on. max_shift_pixels: how far the object may lie from the stamp's centre.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -406,10 +405,13 @@ class Generator:
         return placed
 
     def _beside(self, rng: np.random.Generator) -> tuple[float, float]:
-        middle = self.recipe.size_pixels // 2
+        size, middle = self.recipe.size_pixels, self.recipe.size_pixels // 2
         nearest = 3.0 / self.instrument.pixel_scale_arcsec
+        # From a square that reaches beyond the stamp, and beyond `nearest` of a small one.
+        reach = max(0.5 * size + 1.5, nearest + 1.0)
+        low, high = 0.5 * (size - 1) - reach, 0.5 * (size - 1) + reach
         while True:
-            x, y = rng.uniform(-2.0, self.recipe.size_pixels + 1.0, size=2)
+            x, y = rng.uniform(low, high, size=2)
             if np.hypot(x - middle, y - middle) > nearest:
                 return float(x), float(y)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Mapping
 from functools import lru_cache
@@ -119,6 +120,7 @@ class Instrument(_Block):
     saturation_flux: PositiveFloat = float("inf")
     depth_mag: dict[str, float] = Field(default_factory=dict)
     _psf_pixels: dict[str, Float32[np.ndarray, "y x"]] = PrivateAttr(default_factory=dict)
+    _psf_digest: str = PrivateAttr(default="")
 
     @model_validator(mode="after")
     def _complete(self) -> Instrument:
@@ -136,8 +138,14 @@ class Instrument(_Block):
             raise ValueError("expected noise_correlation to be 1 at no offset")
         return self
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Instrument):
+            return NotImplemented
+        # Pydantic would compare the arrays of the PSF images for truth.
+        return self._psf_digest == other._psf_digest and self.__dict__ == other.__dict__
+
     def __hash__(self) -> int:
-        return hash((self.name, self.bands, self.pixel_scale_arcsec))
+        return hash((self.name, self.bands, self.pixel_scale_arcsec, self._psf_digest))
 
     @property
     def correlation_factor(self) -> float:
@@ -195,7 +203,16 @@ class Instrument(_Block):
             return self
         loaded = self.model_copy()
         loaded._psf_pixels = pixels
+        loaded._psf_digest = _digest(pixels)
         return loaded
+
+
+def _digest(images: Mapping[str, Float32[np.ndarray, "y x"]]) -> str:
+    """SHA-256 of PSF images by band."""
+    found = hashlib.sha256()
+    for band, image in sorted(images.items()):
+        found.update(f"{band} {image.shape} ".encode() + image.tobytes())
+    return found.hexdigest()
 
 
 def read_psf(path: Path) -> Float32[np.ndarray, "y x"]:

@@ -8,6 +8,7 @@ import pytest
 from lenspipe.errors import InputError
 from training.simulate import real
 from training.simulate.dataset import Generator, parse_recipe, truth_columns
+from training.simulate.instrument import instrument_names, load_instrument
 
 SMALL = {"n": 70, "seed": 12, "size_pixels": 32}
 
@@ -48,6 +49,21 @@ def test_the_mix_is_that_of_the_recipe() -> None:
 def test_a_wrong_recipe_is_refused_by_key(change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Generator.of(parse_recipe({**SMALL, **change}))
+
+
+@pytest.mark.filterwarnings("ignore:.*a Moffat profile stands in")
+@pytest.mark.parametrize("name", instrument_names())
+def test_neighbours_find_a_place_beside_the_smallest_stamps(name: str) -> None:
+    """On grids whose stamp lies within the 3 arcsec that neighbours keep away."""
+    band = load_instrument(name).bands[0]
+    recipe = {**SMALL, "instrument": name, "bands": [band], "snr_band": band, "size_pixels": 16}
+    made = Generator.of(parse_recipe({**recipe, "lens_fraction": 0.0, "neighbours": 20.0}))
+    example = made.example(0)
+    assert example.image.shape == (1, 16, 16)
+    rng = np.random.default_rng(0)
+    step = made.instrument.pixel_scale_arcsec
+    away = [np.hypot(*np.subtract(made._beside(rng), 8)) * step for _ in range(50)]
+    assert min(away) > 3.0
 
 
 def test_defects_fall_on_lenses_too() -> None:
