@@ -49,7 +49,7 @@ from training.export import (
 from training.half import make_half
 from training.merging import load_arcs
 from training.quantise import CALIBRATION_ROWS, Verdict, accept, make_int8
-from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, StartFrom, digest
+from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, StartFrom
 from training.timing import seconds_in_turns, seconds_per_image
 from training.together import joined
 from training.unseen import check_unseen, learnt_from, lineage
@@ -75,10 +75,15 @@ class Workspace:
     address: str | None = None
 
     def data(self, recipe: Recipe, split: str) -> Path:
-        """File of one set: two recipes with the same simulate block share it."""
+        """File of one set: two recipes with the same simulate block share it.
+
+        InputError: a wrong key of the block; real data that is not there.
+        """
+        from training.simulate.identity import identity
+
         table = isinstance(recipe, MemberRecipe) and recipe.task == "photometry"
         block = recipe.simulate_block(split)
-        stem = f"seed{block['seed']}-{digest(block)[:12]}"
+        stem = f"seed{block['seed']}-{identity(block, table=table)[:12]}"
         return self.root / "data" / (f"{stem}.parquet" if table else f"{stem}.h5")
 
     def member(self, recipe: MemberRecipe) -> Path:

@@ -47,8 +47,10 @@ def make_table(path: Path, seed: int, n: int) -> None:
 def photometry_recipe(content: dict[str, Any]) -> dict[str, Any]:
     kept = {k: v for k, v in content.items() if k not in ("normalisation", "augmentation")}
     parameters = {"widths": [16, 16]}
+    splits = content["splits"].items()
     return {
         **kept,
+        "splits": {name: {"seed": s["seed"], "sources": s["n"]} for name, s in splits},
         "name": "toy-photometry",
         "task": "photometry",
         "simulate": {**content["simulate"], "data": None},
@@ -74,7 +76,7 @@ def made(
             path, block = work.data(recipe, split), recipe.simulate_block(split)
             path.parent.mkdir(parents=True, exist_ok=True)
             make = make_table if path.suffix == ".parquet" else make_set
-            make(path, block["seed"], block["n"])
+            make(path, block["seed"], block.get("n", block.get("sources")))
     pipeline.make_all(recipes, work, root / "zoo")
     return root, work, recipes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,7 +34,7 @@ from training.simulate.observe import (
 )
 from training.simulate.parts import Rows
 from training.simulate.passband import Filters
-from training.simulate.real import RealHost, Split, load_sources
+from training.simulate.real import RealHost, Split, data_folder, load_sources
 from training.simulate.real_colours import load_colours
 from training.simulate.scene import Lens, Point, Scene
 from training.simulate.source import SourceStamp
@@ -131,7 +131,7 @@ class SimulateRecipe(BaseModel):
     that it falls on. max_shift_pixels: how far the object may lie from the stamp's centre.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     n: PositiveInt
     seed: int = Field(ge=0)
@@ -221,8 +221,9 @@ class Generator:
 
     @classmethod
     def of(cls, recipe: SimulateRecipe) -> Generator:
-        """Load the instrument and the real hosts. InputError: no such instrument or band."""
-        data = Path(recipe.data) if recipe.data else None
+        """Load the instrument and real galaxies. InputError: no such instrument or band; real data
+        that is named, and is not there or lacks what the recipe takes of it."""
+        data = data_folder(recipe.data)
         grids = load_grids(recipe.instrument, recipe.bands)
         loaded = {name: grid.with_psf_images(data) for name, grid in grids.items()}
         views = views_of(loaded, recipe.size_pixels, recipe.size_arcsec)
@@ -236,6 +237,8 @@ class Generator:
         hosts = load_hosts(data, instrument, recipe.hosts, least)
         for other in recipe.also_hosts_of:
             hosts += degraded_hosts(data, other, instrument, recipe.hosts, least)
+        if data is not None:
+            _check_hosts(recipe, hosts, least)
         return cls(recipe, views, hosts, _sources(data, recipe))
 
     @property
@@ -279,7 +282,8 @@ class Generator:
             made = made or self._simulated(rng, aim)
             if made is not None:
                 return made
-        raise NoSuchLensError(f"none of {_AIMS} lenses can be made as the recipe asks, as {aim}")
+        wanted = f"lenses of which one in {_AIMS} can be made on stamps of this size and depth"
+        raise NoSuchLensError("simulate", wanted, f"none, the last as {aim}, {self.visible}")
 
     def _aim(self, rng: np.random.Generator) -> Aim:
         recipe = self.recipe
@@ -445,14 +449,30 @@ def _real_source(lens: Lens | None) -> str:
     return "".join(part.name for part in lens.source) if lens else ""
 
 
+def _check_hosts(recipe: SimulateRecipe, hosts: Sequence[RealHost], pixels: int) -> None:
+    """InputError where real galaxies are asked for and none is there."""
+    if hosts or recipe.content == "arcs":
+        return
+    for key, among in (
+        ("painted_fraction", recipe.lens_fraction),
+        ("real_negative_fraction", 1.0 - recipe.lens_fraction),
+    ):
+        if among > 0 and (share := getattr(recipe, key)) > 0:
+            names = ", ".join((recipe.instrument, *recipe.also_hosts_of))
+            expected = f"0, or {recipe.hosts} galaxies of {names} with frames of {pixels} pixels"
+            raise InputError(f"simulate.{key}", expected, f"{share} and none in {recipe.data}")
+
+
 def _sources(data: Path | None, recipe: SimulateRecipe) -> tuple[SourceStamp, ...]:
     """Real galaxies as sources. InputError where their colours are to be real and are not there."""
     stamps = load_sources(data, recipe.hosts)
-    if recipe.source_colours == "sed":
+    if recipe.source_colours == "sed" or data is None:
         return stamps
     known = load_colours(data, recipe.hosts)
-    if stamps and not len(known):
-        raise InputError("source_colours", "hsc_cosmos/blends in the folder of real data", "none")
+    for what, found in (("hsc_cosmos/blends", known), ("hst_cosmos", stamps)):
+        if not len(found):
+            expected = f"sed, or galaxies of {what} in {data}"
+            raise InputError("simulate.source_colours", expected, "real and none")
     return tuple(replace(stamp, colours=known) for stamp in stamps)
 
 

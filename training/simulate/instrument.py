@@ -231,6 +231,21 @@ def instrument_names() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in _INSTRUMENTS.glob("*.yaml")))
 
 
+def file_of(name: str) -> Path:
+    """Where an instrument lies, if it is one."""
+    return _INSTRUMENTS / f"{name}.yaml"
+
+
+def psf_files(name: str) -> tuple[str, ...]:
+    """PSF images that an instrument's bands would have, in the folder of real data; none of one
+    that there is not."""
+    if name not in instrument_names():
+        return ()
+    grids = parse_grids(yaml.safe_load(file_of(name).read_text(encoding="utf-8")), name)
+    images = {psf.image for grid in grids.values() for psf in grid.psf.values()}
+    return tuple(sorted(image for image in images if image is not None))
+
+
 @lru_cache(maxsize=64)
 def load_grids(name: str, bands: tuple[str, ...] | None = None) -> dict[str, Instrument]:
     """An instrument by the name of its file: grid name -> its bands on that grid.
@@ -238,8 +253,8 @@ def load_grids(name: str, bands: tuple[str, ...] | None = None) -> dict[str, Ins
     The first grid is the one that scenes are drawn on. bands: which to take, in this order; None:
     the file's default. A grid without any of them is left out. InputError names what is wrong.
     """
-    path = _INSTRUMENTS / f"{name}.yaml"
-    if not path.is_file():
+    path = file_of(name)
+    if name not in instrument_names():
         raise InputError("instrument", f"one of {', '.join(instrument_names())}", repr(name))
     grids = parse_grids(yaml.safe_load(path.read_text(encoding="utf-8")), path.name)
     return select_bands(grids, bands)

@@ -14,6 +14,7 @@ import numpy as np
 from astropy.io import fits
 from scipy.ndimage import gaussian_filter, label, maximum_filter
 
+from lenspipe.errors import InputError
 from training.simulate import priors
 from training.simulate.instrument import Instrument
 from training.simulate.priors import Host
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Split = Literal["training", "calibration", "held_out"]
 
+# Images and catalogue of each folder.
 _SOURCES = (
     (
         "hst_cosmos/paltas/real_galaxy_images_23.5_n1.fits",
@@ -35,6 +37,7 @@ _SOURCES = (
         "hst_cosmos/btk/real_galaxy_catalog_26_extension_example.fits",
     ),
 )
+SOURCE_FILES = tuple(path for pair in _SOURCES for path in pair)
 _APERTURE_ARCSEC = 4.0
 # A frame whose noise differs from the survey's median by more than this factor in any band is not
 # on the zero point that its exposure time says, or holds a defect.
@@ -75,6 +78,15 @@ def split_of(name: str) -> Split:
     digest = hashlib.sha256(name.encode()).digest()
     sides: tuple[Split, ...] = ("training", "calibration", "training", "held_out")
     return sides[digest[-1] % 4]
+
+
+def data_folder(data: str | None) -> Path | None:
+    """The folder of real data, None where none is named; InputError: it is not there."""
+    if not data:
+        return None
+    if not Path(data).is_dir():
+        raise InputError("simulate.data", "a folder of real data", f"none at {data}")
+    return Path(data)
 
 
 def measured_host(

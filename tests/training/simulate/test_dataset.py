@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import copy
+import logging
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,6 +48,14 @@ def test_the_mix_is_that_of_the_recipe() -> None:
             {"brightness": {"distribution": "uniform", "of": "arc_snr", "low": 2.0, "high": 9.0}},
             "minimum_arc_snr",
         ),
+        (
+            {"brightness": {"distribution": "uniform", "of": "alpha", "low": -1.0, "high": 0.1}},
+            "simulate.brightness: expected low over 0",
+        ),
+        ({"neighbours": float("inf")}, "simulate.neighbours"),
+        ({"size_arcsec": float("nan")}, "simulate.size_arcsec"),
+        ({"negatives": {"spiral": float("nan")}}, "simulate.negatives.spiral"),
+        ({"theta_e": {"high": float("inf")}}, "simulate.theta_e.high"),
     ],
 )
 def test_a_wrong_recipe_is_refused_by_key(change: dict[str, object], message: str) -> None:
@@ -64,6 +76,58 @@ def test_neighbours_find_a_place_beside_the_smallest_stamps(name: str) -> None:
     step = made.instrument.pixel_scale_arcsec
     away = [np.hypot(*np.subtract(made._beside(rng), 8)) * step for _ in range(50)]
     assert min(away) > 3.0
+
+
+def test_lenses_that_cannot_be_are_one_line_at_the_user() -> None:
+    radii = {"distribution": "uniform", "low": 8.0, "high": 9.0}
+    recipe = {**SMALL, "size_pixels": 16, "lens_fraction": 1.0, "theta_e": radii}
+    made = Generator.of(parse_recipe(recipe))
+    with pytest.raises(InputError, match=r"^simulate: expected lenses .*, found none") as raised:
+        made.example(0)
+    assert str(copy.copy(raised.value)) == str(raised.value)  # as from a worker
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": "{}/none"}, r"simulate\.data: expected a folder of real data, found none at"),
+        ({}, r"simulate\.painted_fraction: expected 0, or training galaxies of ps1 with frames"),
+        (
+            {"lens_fraction": 0.0, "instrument": "lsst"},
+            r"simulate\.real_negative_fraction: expected 0, or .* of lsst .*, found 0\.2 and none",
+        ),
+        (
+            {"painted_fraction": 0.0, "real_negative_fraction": 0.0, "source_colours": "real"},
+            r"simulate\.source_colours: expected sed, or galaxies of hsc_cosmos/blends",
+        ),
+    ],
+)
+def test_real_data_that_is_asked_for_must_be_there(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    data = change.get("data", "{}").format(tmp_path)
+    with pytest.raises(InputError, match=message):
+        Generator.of(parse_recipe({**SMALL, **change, "data": data}))
+
+
+def test_what_needs_no_real_galaxies_may_name_a_folder_without(tmp_path: Path) -> None:
+    arcs = Generator.of(parse_recipe({**SMALL, "content": "arcs", "data": str(tmp_path)}))
+    none = {"painted_fraction": 0.0, "lens_fraction": 1.0}
+    stamps = Generator.of(parse_recipe({**SMALL, **none, "data": str(tmp_path)}))
+    assert arcs.hosts == stamps.hosts == ()
+
+
+@pytest.mark.data
+def test_real_galaxies_that_are_too_small_are_counted(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = {**SMALL, "instrument": "hsc", "data": str(data)}
+    with caplog.at_level(logging.INFO, "training"):
+        made = Generator.of(parse_recipe({**recipe, "size_pixels": 56}))
+        assert made.hosts
+        with pytest.raises(InputError, match=r"painted_fraction: .* frames of 204 pixels, found"):
+            Generator.of(parse_recipe({**recipe, "size_pixels": 200}))
+    assert re.search(r"hsc: \d+ of \d+ real galaxies are left out: .* hold 60 pixels", caplog.text)
 
 
 def test_defects_fall_on_lenses_too() -> None:

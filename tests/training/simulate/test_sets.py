@@ -18,7 +18,7 @@ import zarr
 from lenspipe import cutouts
 from lenspipe.contracts import InputSpec
 from training.merging import load_arcs
-from training.simulate import spread
+from training.simulate import real, spread
 from training.simulate.dataset import CHUNK_ROWS, Generator, parse_recipe, rows
 from training.simulate.parts import Parts
 from training.simulate.sets import make_dataset, parts_of, simulate
@@ -94,6 +94,19 @@ def test_another_recipe_takes_nothing_from_what_was_done(tmp_path: Path) -> None
     one, two = (parse_recipe({**SMALL, "seed": seed}) for seed in (1, 2))
     parts_of(one, tmp_path / "set.h5").commit(rows(Generator.of(one), 0))
     assert parts_of(two, tmp_path / "set.h5").done() == set()
+
+
+def test_other_real_data_takes_nothing_from_what_was_done(tmp_path: Path) -> None:
+    recipe = {**SMALL, "painted_fraction": 0.0, "real_negative_fraction": 0.0}
+    (tmp_path / "real").mkdir()
+    bare, given = (parse_recipe({**recipe, "data": d}) for d in (None, str(tmp_path / "real")))
+    out = tmp_path / "set.h5"
+    parts_of(bare, out).commit(rows(Generator.of(bare), 0))
+    assert parts_of(given, out).done() == {0}  # none of what it would take is there
+    path = tmp_path / "real" / real.SOURCE_FILES[0]
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"galaxies")
+    assert parts_of(given, out).done() == set()
 
 
 def test_a_killed_simulation_goes_on_and_gives_the_same_bytes(tmp_path: Path) -> None:
