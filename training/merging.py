@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
@@ -21,6 +21,7 @@ from lenspipe.errors import InputError
 from training.augmentations._pixels import gather, shifted_pixels, turned_pixels
 from training.data import Examples, spec_of
 from training.recipe import Merging
+from training.stored import open_set
 
 ALONE, SEVERAL = "arcs", "arcs_"  # the data set of one input; begins the names of several
 GAIN = "electrons_per_flux"
@@ -44,36 +45,32 @@ class Arcs:
 
 
 def load_arcs(path: str | Path) -> Arcs:
-    """A set of arcs (HDF5): data set `arcs`, or `arcs_NAME` for each input of several.
+    """A set of arcs (HDF5 or Zarr): data set `arcs`, or `arcs_NAME` for each input of several.
 
     Attributes `bands`, `pixel_scale_arcsec`, `zero_point_mag`, and `electrons_per_flux` where it is
     known (one number, or one per band), stand on a data set or on the file.
     """
     field = f"arcs {path}"
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(field, "a readable HDF5 file", error) from error
-    with file:
-        several = sorted(name for name in file if name.startswith(SEVERAL))
-        sets = {name.removeprefix(SEVERAL): file[name] for name in several}
-        sets = sets or ({"image": file[ALONE]} if ALONE in file else {})
+    with open_set(path, field) as stored:
+        several = [name for name in stored.names() if name.startswith(SEVERAL)]
+        sets = {name.removeprefix(SEVERAL): name for name in several}
+        sets = sets or ({"image": ALONE} if ALONE in stored.names() else {})
         if not sets:
             raise InputError(field, f"a dataset `{ALONE}`", "none")
-        images = {name: grid[:].astype(np.float32, copy=False) for name, grid in sets.items()}
-        specs = {name: spec_of(name, grid, path) for name, grid in sets.items()}
-        gains = {name: _gain(grid) for name, grid in sets.items()}
+        images = {n: stored.array(array).astype(np.float32) for n, array in sets.items()}
+        told = {name: stored.told(array) for name, array in sets.items()}
+        specs = {name: spec_of(name, images[name], told[name], field) for name in sets}
+        gains = {name: _gain(told[name], len(spec.bands)) for name, spec in specs.items()}
     for pixels in images.values():
         if not np.isfinite(pixels).all() or not (pixels.max(axis=(1, 2, 3)) > 0).all():
             raise InputError(field, "finite pixels with light in every row", "others")
     return Arcs(images, specs, {name: gain for name, gain in gains.items() if gain is not None})
 
 
-def _gain(grid: h5py.Dataset) -> Float32[np.ndarray, " band"] | None:
-    told = {**grid.file.attrs, **grid.attrs}
+def _gain(told: Mapping[str, Any], bands: int) -> Float32[np.ndarray, " band"] | None:
     if GAIN not in told:
         return None
-    return np.broadcast_to(np.asarray(told[GAIN], np.float32), (grid.shape[1],)).copy()
+    return np.broadcast_to(np.asarray(told[GAIN], np.float32), (bands,)).copy()
 
 
 class Merger:

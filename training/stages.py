@@ -67,12 +67,14 @@ class Workspace:
 
     device: of the training, None for a GPU where there is one. workers: simulation processes.
     address: of the Ray cluster that simulates instead, `local` for one of this machine alone.
+    zarr: whether sets of stamps are written as Zarr, and not as HDF5; both are read.
     """
 
     root: Path
     device: str | None = None
     workers: int = 1
     address: str | None = None
+    zarr: bool = False
 
     def data(self, recipe: Recipe, split: str) -> Path:
         """File of one set: two recipes with the same simulate block share it.
@@ -84,7 +86,10 @@ class Workspace:
         table = isinstance(recipe, MemberRecipe) and recipe.task == "photometry"
         block = recipe.simulate_block(split)
         stem = f"seed{block['seed']}-{identity(block, table=table)[:12]}"
-        return self.root / "data" / (f"{stem}.parquet" if table else f"{stem}.h5")
+        hdf5, store = (self.root / "data" / f"{stem}.{suffix}" for suffix in ("h5", "zarr"))
+        if table:
+            return hdf5.with_suffix(".parquet")
+        return store if self.zarr or (store.exists() and not hdf5.exists()) else hdf5
 
     def member(self, recipe: MemberRecipe) -> Path:
         """Folder of one network's training."""
@@ -116,7 +121,8 @@ def simulate(recipe: Recipe, split: str, work: Workspace) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.info("%s: simulate %s into %s", recipe.name, split, path.name)
     aside = path.with_name(f"part-{path.name}")
-    aside.unlink(missing_ok=True)
+    if aside.is_file():
+        aside.unlink()
     if path.suffix == ".parquet":
         from training.simulate.photometry import make_photometry
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import typer
 import yaml
 from typer.testing import CliRunner
 
@@ -76,7 +77,7 @@ def made(
             path, block = work.data(recipe, split), recipe.simulate_block(split)
             path.parent.mkdir(parents=True, exist_ok=True)
             make = make_table if path.suffix == ".parquet" else make_set
-            make(path, block["seed"], block.get("n", block.get("sources")))
+            make(path, block["seed"], int(block.get("n") or block["sources"]))
     pipeline.make_all(recipes, work, root / "zoo")
     return root, work, recipes
 
@@ -276,6 +277,19 @@ def test_networks_trained_side_by_side_are_the_same(made: Made, tmp_path: Path) 
         found = [onnx_logits(place.graph(member), inputs, threads=1) for place in (work, aside)]
         # The processes may use more threads, which changes the order of sums in training.
         np.testing.assert_allclose(found[0], found[1], atol=0.05)
+
+
+def test_a_pipeline_can_simulate_on_a_cluster(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Workspace] = []
+    monkeypatch.setattr(pipeline, "make_all", lambda _, work, *_more: asked.append(work))
+    app = typer.Typer()
+    app.command()(pipeline.main)
+    folders = [str(made[0] / "recipes"), "--work", str(tmp_path), "--zoo", str(tmp_path)]
+    done = CliRunner().invoke(app, [*folders, "--address", "auto"])
+    assert done.exit_code == 0, done.output
+    assert [work.address for work in asked] == ["auto"]
 
 
 def test_a_set_that_is_absent_is_named(made: Made, tmp_path: Path) -> None:

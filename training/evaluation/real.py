@@ -77,7 +77,7 @@ def load(recipe: Recipe, ensemble: Ensemble, injections: int, seed: int = 0) -> 
     lens = np.char.startswith(every.kind.astype(str), "arc ")
     hosts = load_hosts(data, instrument, "held_out")
     sources = load_sources(data, "held_out")
-    if both := sorted({one.name for one in (*hosts, *sources)} & seen):
+    if both := sorted({*(host.name for host in hosts), *(one.name for one in sources)} & seen):
         raise InputError("held-out galaxies", "objects that the model's making never saw", both)
     band = instrument.bands[0]
     drawn = [
