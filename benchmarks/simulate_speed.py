@@ -24,7 +24,7 @@ import numpy as np
 from lenstronomy.SimulationAPI.sim_api import SimAPI
 
 from training.simulate.instrument import Instrument, load_instrument
-from training.simulate.lens import draw_lens
+from training.simulate.lens import draw_lens, visible_in
 from training.simulate.observe import (
     Conditions,
     convolve,
@@ -48,7 +48,9 @@ def draw_examples(instrument: Instrument, count: int, size_pixels: int, seed: in
     for index in range(count):
         rng = np.random.default_rng([seed, index])
         seen = draw_conditions(rng, instrument)
-        scene, *_ = draw_lens(rng, instrument, seen, size_pixels=size_pixels)
+        scene, *_ = draw_lens(
+            rng, instrument, seen, visible=visible_in(instrument), size_pixels=size_pixels
+        )
         found.append(Example(scene, seen))
     return found
 

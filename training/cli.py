@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -31,11 +31,16 @@ def simulate(
     address: Annotated[
         str | None, typer.Option(help="Ray cluster instead of processes; local: a Ray of its own")
     ] = None,
+    written: Annotated[
+        Literal["hdf5", "zarr"], typer.Option("--format", help="of sets of stamps")
+    ] = "hdf5",
 ) -> None:
     """Simulate a recipe's sets, or go on where a simulation stopped."""
     from training import stages
 
-    read, place = load_recipe(recipe), stages.Workspace(work, workers=workers, address=address)
+    zarr = written == "zarr"
+    read = load_recipe(recipe)
+    place = stages.Workspace(work, workers=workers, address=address, zarr=zarr)
     for name in [split] if split else read.splits.given():
         typer.echo(stages.simulate(read, name, place))
 

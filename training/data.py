@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +17,7 @@ from lenspipe.errors import InputError
 from lenspipe.models.card import Feature, file_sha256
 from lenspipe.models.session import FEATURES
 from lenspipe.select.photometry import feature_columns, feature_matrix
+from training.stored import Stored, open_set, set_sha256
 
 Inputs = Mapping[str, Float32[np.ndarray, "n ..."]]
 SEVERAL = "images_"  # begins the names of the data sets of a file with several grids
@@ -83,31 +84,30 @@ def joined(examples: Examples, more: Examples, rows: np.ndarray) -> Examples:
 
 
 def load_images(path: str | Path, both: bool = True) -> Examples:
-    """A simulated set of stamps (HDF5). both: whether lenses and non-lenses must be in it.
+    """A simulated set of stamps (HDF5 or Zarr). both: whether lenses and non-lenses must be in it.
 
     Data set `images` (n, band, y, x) is input `image`. A set on several pixel grids has a data set
     `images_NAME` for each input NAME in its place; the network gets them in the order of names.
     Attributes `bands`, `pixel_scale_arcsec` and `zero_point_mag` stand on a data set, or on the
-    file where they hold for all. `label` (n,) is 1 for a lens; `kind`, `host` (n,) and `truth/*`
-    may be absent.
+    file where they hold for all. `label` (n,) is 1 for a lens; `kind`, `host`, `source` (n,)
+    and `truth/*` may be absent.
     """
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"training set {path}", "a readable HDF5 file", error) from error
-    with file:
-        if "label" not in file:
-            raise InputError(f"training set {path}", "a dataset `label`", "none")
-        grids = _grids(file, path)
-        images = {name: grid[:].astype(np.float32, copy=False) for name, grid in grids.items()}
-        specs = {name: spec_of(name, grid, path) for name, grid in grids.items()}
-        labels = file["label"][:].astype(np.uint8)
-        kinds = file["kind"].asstr()[:] if "kind" in file else labels.astype(str)
-        truth = {key: column[:] for key, column in file.get("truth", {}).items()}
-        hosts = int(file.attrs.get("real_hosts", 0))
-        rests_on = _rests_on_hosts(file)
+    field = f"training set {path}"
+    with open_set(path, field) as stored:
+        if "label" not in stored.names():
+            raise InputError(field, "a dataset `label`", "none")
+        grids = _grids(stored, field)
+        images = {name: _pixels(stored, array) for name, array in grids.items()}
+        specs = {
+            name: spec_of(name, images[name], stored.told(grids[name]), field) for name in grids
+        }
+        labels = stored.array("label").astype(np.uint8)
+        kinds = stored.words("kind") if "kind" in stored.names() else labels.astype(str)
+        truth = {key: stored.array(f"truth/{key}") for key in stored.names("truth")}
+        hosts = int(stored.told().get("real_hosts", 0))
+        rests_on = _rests_on_galaxies(stored)
     for name, pixels in images.items():
-        _check_pixels(f"training set {path}: input {name}", pixels, len(labels))
+        _check_pixels(f"{field}: input {name}", pixels, len(labels))
     if both:
         _need_both(path, labels)
     return Examples(
@@ -115,36 +115,43 @@ def load_images(path: str | Path, both: bool = True) -> Examples:
         labels=labels,
         kinds=np.asarray(kinds, str),
         name=f"{Path(path).stem} ({len(labels)} stamps, {hosts} real hosts)",
-        sha256=file_sha256(path),
+        sha256=set_sha256(path),
         truth=truth,
         specs=specs,
         rests_on=rests_on,
     )
 
 
-def _grids(file: h5py.File, path: str | Path) -> dict[str, h5py.Dataset]:
-    """Input name -> its data set of stamps."""
-    several = sorted(name for name in file if name.startswith(SEVERAL) and name != SEVERAL)
-    if ("images" in file) == bool(several):
+def _pixels(stored: Stored, name: str) -> Float32[np.ndarray, "n band y x"]:
+    return stored.array(name).astype(np.float32, copy=False)
+
+
+def _grids(stored: Stored, field: str) -> dict[str, str]:
+    """Input name -> the name of its data set of stamps."""
+    names = stored.names()
+    several = [name for name in names if name.startswith(SEVERAL) and name != SEVERAL]
+    if ("images" in names) == bool(several):
         found = ", ".join(["images", *several]) if several else "none"
-        raise InputError(
-            f"training set {path}", f"a dataset `images`, or `{SEVERAL}NAME` for each input", found
-        )
+        raise InputError(field, f"a dataset `images`, or `{SEVERAL}NAME` for each input", found)
     if not several:
-        return {"image": file["images"]}
-    return {name.removeprefix(SEVERAL): file[name] for name in several}
+        return {"image": "images"}
+    return {name.removeprefix(SEVERAL): name for name in several}
 
 
-def spec_of(name: str, grid: h5py.Dataset, path: str | Path) -> InputSpec:
-    """What the pixels of a data set are, by its attributes or its file's."""
-    told = {**grid.file.attrs, **grid.attrs}
+def spec_of(
+    name: str,
+    pixels: Float32[np.ndarray, "n band y x"],
+    told: Mapping[str, Any],
+    field: str,
+) -> InputSpec:
+    """What the pixels of an input are, by what its data set or its file says."""
     for key in ("bands", "pixel_scale_arcsec", "zero_point_mag"):
         if key not in told:
-            raise InputError(f"training set {path}: input {name}", f"an attribute `{key}`", "none")
+            raise InputError(f"{field}: input {name}", f"an attribute `{key}`", "none")
     return InputSpec(
         name=name,
         bands=tuple(_text(band) for band in told["bands"]),
-        size_pixels=int(grid.shape[-1]),
+        size_pixels=int(pixels.shape[-1]),
         pixel_scale_arcsec=float(told["pixel_scale_arcsec"]),
         zero_point_mag=float(told["zero_point_mag"]),
     )
@@ -163,19 +170,20 @@ def real_objects(path: str | Path) -> tuple[str, ...]:
         told = _told(path)
         taken = int(told.get("real_galaxies", 0)) > 0
         return (f"{told['table']}, side {told['side']}",) if taken else ()
-    with h5py.File(path, "r") as file:
-        return _hosts(file)
+    with open_set(path, f"set {path}") as stored:
+        return tuple(sorted({*_galaxies(stored, "host"), *_galaxies(stored, "source")}))
 
 
-def _hosts(file: h5py.File) -> tuple[str, ...]:
-    if "host" not in file:
-        return ()
-    return tuple(sorted({str(name) for name in file["host"].asstr()[:]} - {""}))
+def _galaxies(stored: Stored, column: str) -> set[str]:
+    """The different names in `host` or `source`."""
+    return set(stored.words(column).tolist()) - {""} if column in stored.names() else set()
 
 
-def _rests_on_hosts(file: h5py.File) -> str:
-    hosts, sources = len(_hosts(file)), int(file.attrs.get("real_sources", 0))
-    return f"{hosts} real host galaxies and {sources} real source galaxies" if hosts else ""
+def _rests_on_galaxies(stored: Stored) -> str:
+    hosts, sources = (len(_galaxies(stored, column)) for column in ("host", "source"))
+    if not hosts and not sources:
+        return ""
+    return f"{hosts} real host galaxies and {sources} real source galaxies"
 
 
 def _told(path: str | Path) -> dict[str, str]:

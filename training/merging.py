@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
@@ -18,10 +18,10 @@ from torch import Generator, Tensor
 
 from lenspipe.contracts import InputSpec
 from lenspipe.errors import InputError
-from training.augmentations import d4
-from training.augmentations._pixels import gather, shifted_pixels
+from training.augmentations._pixels import gather, shifted_pixels, turned_pixels
 from training.data import Examples, spec_of
 from training.recipe import Merging
+from training.stored import open_set
 
 ALONE, SEVERAL = "arcs", "arcs_"  # the data set of one input; begins the names of several
 GAIN = "electrons_per_flux"
@@ -45,44 +45,42 @@ class Arcs:
 
 
 def load_arcs(path: str | Path) -> Arcs:
-    """A set of arcs (HDF5): data set `arcs`, or `arcs_NAME` for each input of several.
+    """A set of arcs (HDF5 or Zarr): data set `arcs`, or `arcs_NAME` for each input of several.
 
     Attributes `bands`, `pixel_scale_arcsec`, `zero_point_mag`, and `electrons_per_flux` where it is
     known (one number, or one per band), stand on a data set or on the file.
     """
     field = f"arcs {path}"
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(field, "a readable HDF5 file", error) from error
-    with file:
-        several = sorted(name for name in file if name.startswith(SEVERAL))
-        sets = {name.removeprefix(SEVERAL): file[name] for name in several}
-        sets = sets or ({"image": file[ALONE]} if ALONE in file else {})
+    with open_set(path, field) as stored:
+        several = [name for name in stored.names() if name.startswith(SEVERAL)]
+        sets = {name.removeprefix(SEVERAL): name for name in several}
+        sets = sets or ({"image": ALONE} if ALONE in stored.names() else {})
         if not sets:
             raise InputError(field, f"a dataset `{ALONE}`", "none")
-        images = {name: grid[:].astype(np.float32, copy=False) for name, grid in sets.items()}
-        specs = {name: spec_of(name, grid, path) for name, grid in sets.items()}
-        gains = {name: _gain(grid) for name, grid in sets.items()}
+        images = {n: stored.array(array).astype(np.float32) for n, array in sets.items()}
+        told = {name: stored.told(array) for name, array in sets.items()}
+        specs = {name: spec_of(name, images[name], told[name], field) for name in sets}
+        gains = {name: _gain(told[name], len(spec.bands)) for name, spec in specs.items()}
     for pixels in images.values():
         if not np.isfinite(pixels).all() or not (pixels.max(axis=(1, 2, 3)) > 0).all():
             raise InputError(field, "finite pixels with light in every row", "others")
     return Arcs(images, specs, {name: gain for name, gain in gains.items() if gain is not None})
 
 
-def _gain(grid: h5py.Dataset) -> Float32[np.ndarray, " band"] | None:
-    told = {**grid.file.attrs, **grid.attrs}
+def _gain(told: Mapping[str, Any], bands: int) -> Float32[np.ndarray, " band"] | None:
     if GAIN not in told:
         return None
-    return np.broadcast_to(np.asarray(told[GAIN], np.float32), (grid.shape[1],)).copy()
+    return np.broadcast_to(np.asarray(told[GAIN], np.float32), (bands,)).copy()
 
 
 class Merger:
     """Replaces lenses of a batch by arcs on hosts."""
 
     def __init__(self, choice: Merging, arcs: Arcs, examples: Examples) -> None:
-        """InputError: arcs of other bands, pixels or zero points; no hosts of the kinds."""
+        """InputError: arcs of other bands, pixels or zero points, or of unknown photons that are to
+        bring their noise; no hosts of the kinds."""
         _check_alike(arcs, examples)
+        _check_photons(choice, arcs)
         self._choice = choice
         hosts = np.flatnonzero(np.isin(examples.kinds, choice.hosts) & ~examples.positive)
         if not len(hosts):
@@ -125,7 +123,7 @@ class Merger:
         total = len(next(iter(self._arcs.values())))
         drawn = torch.randint(total, (len(first),), generator=generator, device=device)
         arcs = {name: images[drawn.cpu()].to(device) for name, images in self._arcs.items()}
-        arcs = d4.apply(d4.Parameters(), arcs, self._steps, generator)
+        arcs = _turned(arcs, generator)
         arcs = _onto_peaks(arcs, hosts, self._steps, self._choice.search_pixels)
         factor = self._factor(first, next(iter(arcs.values())), generator)
         arcs = {name: factor * images for name, images in arcs.items()}
@@ -143,25 +141,10 @@ class Merger:
         return arc_factor(hosts, arcs, low + (high - low) * drawn, self._channel)
 
     def _with_photon_noise(self, name: str, arcs: Tensor, generator: Generator) -> Tensor:
-        gain = self._gains.get(name)
-        if gain is None:
-            return arcs
+        gain = self._gains[name]
         white = torch.randn(arcs.shape, generator=generator, device=arcs.device)
         sigma = (arcs.clamp(min=0.0) / gain.to(arcs.device)[:, None, None]).sqrt()
         return arcs + sigma * white
-
-
-def merge_by_alpha(
-    hosts: Float[Tensor, "n band y x"],
-    arcs: Float[Tensor, "n band y x"],
-    alpha: Float[Tensor, " n"],
-    channel: int | None = None,
-) -> Float[Tensor, "n band y x"]:
-    """m = l + s · max(l) · α / max(s) (van Lohuizen 2022, Eq. 4.2), maxima within a stamp.
-
-    channel: the band whose maxima count, so that the arcs keep their colours; None: all bands.
-    """
-    return hosts + arc_factor(hosts, arcs, alpha, channel) * arcs
 
 
 def arc_factor(
@@ -170,11 +153,26 @@ def arc_factor(
     alpha: Float[Tensor, " n"],
     channel: int | None = None,
 ) -> Float[Tensor, "n 1 1 1"]:
-    """max(l) · α / max(s) of Eq. 4.2."""
+    """What the arcs s are multiplied by in m = l + s · max(l) · α / max(s) (van Lohuizen 2022,
+    Eq. 4.2): max(l) · α / max(s), maxima within a stamp.
+
+    channel: the band whose maxima count, so that the arcs keep their colours; None: all bands.
+    """
     bands = slice(None) if channel is None else slice(channel, channel + 1)
     brightest = hosts[:, bands].amax(dim=(1, 2, 3))
     factor: Tensor = brightest * alpha / arcs[:, bands].amax(dim=(1, 2, 3))
     return factor[:, None, None, None]
+
+
+def _turned(arcs: Stamps, generator: Generator) -> dict[str, Tensor]:
+    """Each stamp in one of the square's eight symmetries about the pixel size // 2, where the
+    deflector is, the same in every input."""
+    first = next(iter(arcs.values()))
+    element = torch.randint(8, (len(first),), generator=generator, device=first.device)
+    return {
+        name: gather(images, turned_pixels(element, images.shape[-1], about_source=True))
+        for name, images in arcs.items()
+    }
 
 
 def _onto_peaks(
@@ -211,3 +209,10 @@ def _check_alike(arcs: Arcs, examples: Examples) -> None:
         raise InputError(
             "arcs", f"pixels as the training set's, {dict(examples.specs)}", f"{arcs.specs}"
         )
+
+
+def _check_photons(choice: Merging, arcs: Arcs) -> None:
+    unknown = sorted(set(arcs.images) - set(arcs.electrons_per_flux))
+    if choice.noise and unknown:
+        expected = f"false, or arcs whose file says `{GAIN}`"
+        raise InputError("merging.noise", expected, f"true, and none for {', '.join(unknown)}")

@@ -154,9 +154,12 @@ def main(
     device: Annotated[str | None, typer.Option(help="cpu, cuda; default: a GPU if any")] = None,
     workers: Annotated[int, typer.Option(help="simulation processes")] = os.cpu_count() or 1,
     trainers: Annotated[int, typer.Option(min=1, help="networks trained at once")] = 1,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster that simulates; local: a Ray of its own")
+    ] = None,
 ) -> None:
     """Make every model of a folder of recipes; goes on where it was stopped."""
-    make_all(load_folder(recipes), Workspace(work, device, workers), zoo, trainers)
+    make_all(load_folder(recipes), Workspace(work, device, workers, address), zoo, trainers)
 
 
 if __name__ == "__main__":

@@ -192,9 +192,9 @@ class Merging(Block):
     hosts: kinds that arcs are put on. share: fraction of the lenses of each batch that are made so.
     rule: `alpha` scales the arcs' peak to a fraction of the host's, uniform in `alpha` (van
     Lohuizen 2022, Eq. 4.2), in `band` of the first input or in the brightest of all; `flux` leaves
-    the arcs as they were simulated. noise: the arcs' own photon noise, where their file says
-    `electrons_per_flux`. search_pixels: how far from the stamp's middle a host's peak may lie; arcs
-    are put on it. 0: in the middle.
+    the arcs as they were simulated. noise: the arcs' own photon noise, for which their file must
+    say `electrons_per_flux`. search_pixels: how far from the pixel size // 2 a host's peak may lie;
+    that pixel of the arcs is put on it. 0: in the middle.
     """
 
     hosts: tuple[str, ...] = Field(min_length=1)

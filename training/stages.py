@@ -49,7 +49,7 @@ from training.export import (
 from training.half import make_half
 from training.merging import load_arcs
 from training.quantise import CALIBRATION_ROWS, Verdict, accept, make_int8
-from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, StartFrom, digest
+from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, StartFrom
 from training.timing import seconds_in_turns, seconds_per_image
 from training.together import joined
 from training.unseen import check_unseen, learnt_from, lineage
@@ -67,19 +67,29 @@ class Workspace:
 
     device: of the training, None for a GPU where there is one. workers: simulation processes.
     address: of the Ray cluster that simulates instead, `local` for one of this machine alone.
+    zarr: whether sets of stamps are written as Zarr, and not as HDF5; both are read.
     """
 
     root: Path
     device: str | None = None
     workers: int = 1
     address: str | None = None
+    zarr: bool = False
 
     def data(self, recipe: Recipe, split: str) -> Path:
-        """File of one set: two recipes with the same simulate block share it."""
+        """File of one set: two recipes with the same simulate block share it.
+
+        InputError: a wrong key of the block; real data that is not there.
+        """
+        from training.simulate.identity import identity
+
         table = isinstance(recipe, MemberRecipe) and recipe.task == "photometry"
         block = recipe.simulate_block(split)
-        stem = f"seed{block['seed']}-{digest(block)[:12]}"
-        return self.root / "data" / (f"{stem}.parquet" if table else f"{stem}.h5")
+        stem = f"seed{block['seed']}-{identity(block, table=table)[:12]}"
+        hdf5, store = (self.root / "data" / f"{stem}.{suffix}" for suffix in ("h5", "zarr"))
+        if table:
+            return hdf5.with_suffix(".parquet")
+        return store if self.zarr or (store.exists() and not hdf5.exists()) else hdf5
 
     def member(self, recipe: MemberRecipe) -> Path:
         """Folder of one network's training."""
@@ -111,7 +121,8 @@ def simulate(recipe: Recipe, split: str, work: Workspace) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.info("%s: simulate %s into %s", recipe.name, split, path.name)
     aside = path.with_name(f"part-{path.name}")
-    aside.unlink(missing_ok=True)
+    if aside.is_file():
+        aside.unlink()
     if path.suffix == ".parquet":
         from training.simulate.photometry import make_photometry
 

@@ -70,8 +70,10 @@ def real_side(recipe: Recipe, split: str) -> tuple[str, str] | None:
     table = isinstance(recipe, MemberRecipe) and recipe.task == "photometry"
     fields = (PhotometryBlock if table else SimulateRecipe).model_fields
     block = {name: field.default for name, field in fields.items()} | recipe.simulate_block(split)
-    shares = ("lrg_rows",) if table else ("painted_fraction", "real_negative_fraction")
-    if not block["data"] or not any(block[share] for share in shares):
+    # Real galaxies are sources of any lens.
+    shares = ("lrg_rows",) if table else ("lens_fraction", "real_negative_fraction")
+    arcs = block.get("content") == "arcs"
+    if not block["data"] or not (arcs or any(block[share] for share in shares)):
         return None
     key = "side" if table else "hosts"
     return key, block[key]

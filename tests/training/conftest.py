@@ -44,7 +44,8 @@ def _make_set(path: Path, seed: int, n: int) -> Path:
         file.create_dataset("kind", data=kinds.tolist(), dtype=h5py.string_dtype())
         hosts = [f"host-{seed}" if k % 8 == 0 else "" for k in range(n)]
         file.create_dataset("host", data=hosts, dtype=h5py.string_dtype())
-        file.attrs["real_sources"] = 7
+        sources = [f"source-{k % 7}" if labels[k] else "" for k in range(n)]
+        file.create_dataset("source", data=sources, dtype=h5py.string_dtype())
         file["truth/theta_e_arcsec"] = np.where(labels == 1, 0.25 * radius, np.nan)
         file.attrs["bands"] = ["g", "r"]
         file.attrs["pixel_scale_arcsec"] = 0.25

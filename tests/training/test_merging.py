@@ -13,7 +13,7 @@ import torch
 from lenspipe.contracts import InputSpec
 from lenspipe.errors import InputError
 from training.data import Examples
-from training.merging import Arcs, Merger, load_arcs, merge_by_alpha, peak_offset
+from training.merging import Arcs, Merger, arc_factor, load_arcs, peak_offset
 from training.recipe import Merging
 
 SPEC = InputSpec("image", ("g", "r"), 16, 0.25, 25.0)
@@ -49,18 +49,48 @@ def merged(choice: Merging, given: Arcs, seed: int = 0) -> tuple[torch.Tensor, t
 
 
 def test_the_equation() -> None:
-    """m = l + s · max(l) · α / max(s), by hand in numpy."""
+    """m = l + s · max(l) · α / max(s), by hand in numpy, and in the batches that training sees."""
     draw = np.random.default_rng(1)
     galaxy, arc = draw.random((3, 2, 8, 8)), draw.random((3, 2, 8, 8))
     alpha = np.array([0.02, 0.1, 0.3])
-    hosts, arcs, drawn = (torch.from_numpy(array) for array in (galaxy, arc, alpha))
-    found = merge_by_alpha(hosts, arcs, drawn).numpy()
+    hosts, arcs_, drawn = (torch.from_numpy(array) for array in (galaxy, arc, alpha))
+    found = (hosts + arc_factor(hosts, arcs_, drawn) * arcs_).numpy()
     for k in range(3):
         wanted = galaxy[k] + arc[k] * galaxy[k].max() * alpha[k] / arc[k].max()
         np.testing.assert_allclose(found[k], wanted, rtol=1e-12)
-    one = merge_by_alpha(hosts, arcs, drawn, channel=1).numpy()
+    one = (hosts + arc_factor(hosts, arcs_, drawn, channel=1) * arcs_).numpy()
     wanted = galaxy[2] + arc[2] * galaxy[2, 1].max() * 0.3 / arc[2, 1].max()
     np.testing.assert_allclose(one[2], wanted, rtol=1e-12)
+    choice = Merging(hosts=("galaxy",), share=1.0, noise=False, alpha=(0.25, 0.25))
+    images, before = merged(choice, arcs())
+    # A point of 4 in g and 2 in r: its peak becomes a quarter of the host's, its colour stays.
+    added = (images - before).amax(dim=(2, 3))
+    torch.testing.assert_close(added[:, 0], 0.25 * before.amax(dim=(1, 2, 3)))
+    torch.testing.assert_close(added[:, 1], added[:, 0] / 2)
+
+
+@pytest.mark.parametrize("size", [16, 17])
+def test_the_deflector_of_the_arcs_comes_onto_the_peak_of_the_host(size: int) -> None:
+    """Point arcs in the deflector's pixel, size // 2, in all eight turns of even and odd stamps."""
+    spec = InputSpec("image", ("g", "r"), size, 0.25, 25.0)
+    host, light = np.zeros((2, 16, 2, size, size), np.float32)
+    host[:, :, size // 2 + 1, size // 2 - 2] = 10.0
+    light[:, :, size // 2, size // 2] = 1.0
+    beside = light.copy()
+    beside[:, :, size // 2 - 3, size // 2 + 1] = 0.5
+    examples = Examples(
+        {"image": host}, (KINDS == "lens").astype(np.uint8), KINDS, "t", "", specs={"image": spec}
+    )
+    choice = Merging(hosts=("galaxy",), share=1.0, noise=False)
+    merger = Merger(choice, Arcs({"image": beside}, {"image": spec}, {}), examples)
+    batch = {"image": torch.from_numpy(host).repeat(12, 1, 1, 1)}
+    places = torch.arange(192)
+    added = (merger.merge(batch, places, draws())["image"] - batch["image"])[:, 0]
+    brightest = added.flatten(1).argmax(dim=1)
+    assert set(brightest.tolist()) == {(size // 2 + 1) * size + size // 2 - 2}
+    second = added.flatten(1).scatter(1, brightest[:, None], 0.0).argmax(dim=1)
+    turns = {(k // size - size // 2 - 1, k % size - size // 2 + 2) for k in second.tolist()}
+    assert turns == {(y * a, x * b) for y, x in ((3, 1), (1, 3)) for a in (1, -1) for b in (1, -1)}
 
 
 def test_merged_arcs_peak_between_the_ends_of_alpha_and_keep_their_colour() -> None:
@@ -74,7 +104,7 @@ def test_merged_arcs_peak_between_the_ends_of_alpha_and_keep_their_colour() -> N
 
 def test_only_the_hosts_and_the_share_that_were_asked_for() -> None:
     examples = hosts()
-    merger = Merger(Merging(hosts=("galaxy",), share=0.5), arcs(), examples)
+    merger = Merger(Merging(hosts=("galaxy",), share=0.5, noise=False), arcs(), examples)
     labels = torch.tensor([1.0] * 8 + [0.0] * 8)
     asked = torch.arange(16)
     rows, places = merger.rows(asked, labels, draws())
@@ -87,7 +117,8 @@ def test_only_the_hosts_and_the_share_that_were_asked_for() -> None:
 
 
 def test_true_flux_with_photon_noise() -> None:
-    quiet, before = merged(Merging(hosts=("galaxy",), share=1.0, rule="flux"), arcs())
+    noiseless = Merging(hosts=("galaxy",), share=1.0, rule="flux", noise=False)
+    quiet, before = merged(noiseless, arcs())
     assert (quiet - before).sum(dim=(1, 2, 3)).numpy() == pytest.approx(6.0, abs=1e-3)
     found = []
     for seed in range(40):
@@ -126,7 +157,8 @@ def test_arcs_land_on_the_same_sky_in_every_input_with_one_factor() -> None:
         for name, s in specs.items()
     }
     light["nisp"][:, 0, 6, 6], light["vis"][:, 0, 18, 18] = 5.0, 2.0  # all on the source's pixel
-    merger = Merger(Merging(hosts=("galaxy",), share=1.0), Arcs(light, specs, {}), examples)
+    choice = Merging(hosts=("galaxy",), share=1.0, noise=False)
+    merger = Merger(choice, Arcs(light, specs, {}), examples)
     rows, places = merger.rows(torch.zeros(6, dtype=torch.int64), torch.ones(6), draws())
     batch = {name: torch.from_numpy(images)[rows] for name, images in host.items()}
     added = {n: a - batch[n] for n, a in merger.merge(batch, places, draws()).items()}
@@ -138,14 +170,23 @@ def test_arcs_land_on_the_same_sky_in_every_input_with_one_factor() -> None:
 def test_a_seed_is_a_set_of_lenses() -> None:
     choice = Merging(hosts=("galaxy", "star"), share=1.0)
     assert torch.equal(merged(choice, arcs(gain=1.0), 3)[0], merged(choice, arcs(gain=1.0), 3)[0])
-    assert not torch.equal(merged(choice, arcs(), 3)[0], merged(choice, arcs(), 4)[0])
+    assert not torch.equal(
+        merged(choice, arcs(gain=1.0), 3)[0], merged(choice, arcs(gain=1.0), 4)[0]
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hosts": ("spiral",)}, r"merging\.hosts: expected kinds out of galaxy, star"),
-        ({"hosts": ("galaxy",), "band": "z"}, r"merging\.band: expected one of g, r"),
+        (
+            {"hosts": ("spiral",), "noise": False},
+            r"merging\.hosts: expected kinds out of galaxy, star",
+        ),
+        (
+            {"hosts": ("galaxy",), "band": "z", "noise": False},
+            r"merging\.band: expected one of g, r",
+        ),
+        ({"hosts": ("galaxy",)}, r"merging\.noise: expected false, or .*electrons_per_flux"),
     ],
 )
 def test_a_mistake_names_the_key(change: dict[str, Any], message: str) -> None:

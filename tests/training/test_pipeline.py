@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import typer
 import yaml
 from typer.testing import CliRunner
 
@@ -47,8 +48,10 @@ def make_table(path: Path, seed: int, n: int) -> None:
 def photometry_recipe(content: dict[str, Any]) -> dict[str, Any]:
     kept = {k: v for k, v in content.items() if k not in ("normalisation", "augmentation")}
     parameters = {"widths": [16, 16]}
+    splits = content["splits"].items()
     return {
         **kept,
+        "splits": {name: {"seed": s["seed"], "sources": s["n"]} for name, s in splits},
         "name": "toy-photometry",
         "task": "photometry",
         "simulate": {**content["simulate"], "data": None},
@@ -74,7 +77,7 @@ def made(
             path, block = work.data(recipe, split), recipe.simulate_block(split)
             path.parent.mkdir(parents=True, exist_ok=True)
             make = make_table if path.suffix == ".parquet" else make_set
-            make(path, block["seed"], block["n"])
+            make(path, block["seed"], int(block.get("n") or block["sources"]))
     pipeline.make_all(recipes, work, root / "zoo")
     return root, work, recipes
 
@@ -158,11 +161,15 @@ def test_cards_say_what_made_the_weights_and_what_they_are_worth(made: Made) -> 
 
 
 def test_cards_and_ensembles_name_the_real_objects_that_their_making_saw(made: Made) -> None:
-    """Toy sets hold one host, named after the seed: 10 and 20, 11 and 21 trained, 3 calibrated."""
-    assert card_in(made, "toy-plain").training.real_objects == ("host-10", "host-20", "host-3")
+    """Toy sets hold one host, named after the seed: 10 and 20, 11 and 21 trained, 3 calibrated;
+    and seven sources."""
+    sources = tuple(f"source-{k}" for k in range(7))
+    objects = card_in(made, "toy-plain").training.real_objects
+    assert objects == ("host-10", "host-20", "host-3", *sources)
     assert card_in(made, "toy-photometry").training.real_objects == ()
     ensemble = yaml.safe_load((made[0] / "zoo" / "toy-gri.yaml").read_text())
-    assert ensemble["seen"] == ["host-10", "host-11", "host-20", "host-21", "host-3"]
+    hosts = [f"host-{seed}" for seed in (10, 11, 20, 21, 3)]
+    assert ensemble["seen"] == [*hosts, *sources]
 
 
 @pytest.mark.parametrize("name", ["toy-plain", "toy-group", "toy-photometry"])
@@ -270,6 +277,19 @@ def test_networks_trained_side_by_side_are_the_same(made: Made, tmp_path: Path) 
         found = [onnx_logits(place.graph(member), inputs, threads=1) for place in (work, aside)]
         # The processes may use more threads, which changes the order of sums in training.
         np.testing.assert_allclose(found[0], found[1], atol=0.05)
+
+
+def test_a_pipeline_can_simulate_on_a_cluster(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Workspace] = []
+    monkeypatch.setattr(pipeline, "make_all", lambda _, work, *_more: asked.append(work))
+    app = typer.Typer()
+    app.command()(pipeline.main)
+    folders = [str(made[0] / "recipes"), "--work", str(tmp_path), "--zoo", str(tmp_path)]
+    done = CliRunner().invoke(app, [*folders, "--address", "auto"])
+    assert done.exit_code == 0, done.output
+    assert [work.address for work in asked] == ["auto"]
 
 
 def test_a_set_that_is_absent_is_named(made: Made, tmp_path: Path) -> None:

@@ -156,8 +156,11 @@ def test_thresholds_and_figures_are_not_of_hosts_that_were_trained_on(
     check_unseen(parse_recipe(recipe_content))  # no real data: no hosts
     apart: dict[str, Any] = {"calibration": {"hosts": "calibration"}, "test": {"hosts": "held_out"}}
     check_unseen(real(recipe_content, **apart))
-    none: dict[str, Any] = {"painted_fraction": 0.0, "real_negative_fraction": 0.0}
+    none: dict[str, Any] = {"lens_fraction": 0.0, "real_negative_fraction": 0.0}
     check_unseen(real(recipe_content, **{**apart, "test": none}))
+    sources: dict[str, Any] = {"painted_fraction": 0.0, "real_negative_fraction": 0.0}
+    with pytest.raises(InputError, match=r"splits\.test\.hosts.*toy's train"):
+        check_unseen(real(recipe_content, **{**apart, "test": sources}))
     with pytest.raises(InputError, match=r"splits\.calibration\.hosts.*toy's train"):
         check_unseen(real(recipe_content, test={"hosts": "held_out"}))
     tuned = real(recipe_content, **{**apart, "validation": {"hosts": "held_out"}})

@@ -76,13 +76,12 @@ def load(recipe: Recipe, ensemble: Ensemble, injections: int, seed: int = 0) -> 
     galaxy = np.isin(every.kind.astype(str), (GALAXY, EXTENDED))
     lens = np.char.startswith(every.kind.astype(str), "arc ")
     hosts = load_hosts(data, instrument, "held_out")
-    if both := sorted({host.name for host in hosts} & seen):
-        raise InputError("held-out hosts", "objects that the model's making never saw", both)
+    sources = load_sources(data, "held_out")
+    if both := sorted({*(host.name for host in hosts), *(one.name for one in sources)} & seen):
+        raise InputError("held-out galaxies", "objects that the model's making never saw", both)
     band = instrument.bands[0]
     drawn = [
-        injection.inject(
-            hosts, load_sources(data), instrument, injections // 2, size, visible, seed + k
-        )
+        injection.inject(hosts, sources, instrument, injections // 2, size, visible, seed + k)
         for k, visible in enumerate((injection.everything(band), injection.target(band)))
     ]
     return RealPixels(

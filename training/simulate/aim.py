@@ -15,7 +15,7 @@ Measure = Literal["arc_snr", "arc_mag", "alpha"]
 
 
 class _Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ThetaE(_Block):
@@ -57,6 +57,8 @@ class Brightness(_Block):
             raise ValueError("expected of, low and high with distribution uniform, and only there")
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError(f"expected low < high, found {self.low} and {self.high}")
+        if self.of in ("arc_snr", "alpha") and self.low is not None and self.low <= 0:
+            raise ValueError(f"expected low over 0 for {self.of}, found {self.low}")
         return self
 
 

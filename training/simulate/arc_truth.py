@@ -35,16 +35,6 @@ def contrast(
     return np.asarray(np.divide(peaks, lens, out=np.full(len(lens), np.nan), where=lens > 0))
 
 
-def merge_alpha(
-    lens: Float32[np.ndarray, "*band y x"], source: Float32[np.ndarray, "*band y x"], alpha: float
-) -> Float32[np.ndarray, "*band y x"]:
-    """m = l + s max(l) alpha / max(s), van Lohuizen 2021, equation 4.2.
-
-    One factor for all bands, from the peaks over them, so that the source keeps its colours.
-    """
-    return np.asarray(lens + source * np.float32(lens.max() * alpha / source.max()))
-
-
 def above_noise(
     arcs: Float32[np.ndarray, "y x"], sky_rms: float, times: float = 2.0
 ) -> Bool[np.ndarray, "y x"]:

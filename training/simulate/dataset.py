@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,9 +34,9 @@ from training.simulate.observe import (
 )
 from training.simulate.parts import Rows
 from training.simulate.passband import Filters
-from training.simulate.real import RealHost, Split, load_sources
+from training.simulate.real import RealHost, Split, data_folder, load_sources
 from training.simulate.real_colours import load_colours
-from training.simulate.scene import Point, Scene
+from training.simulate.scene import Lens, Point, Scene
 from training.simulate.source import SourceStamp
 from training.simulate.views import LARGEST_PIXELS, SMALLEST_PIXELS, Placed, View, views_of
 
@@ -116,22 +116,22 @@ class SimulateRecipe(BaseModel):
 
     n: examples; seed. bands: of the instrument, None for its default; size_arcsec: of the stamp,
     goes before size_pixels and is needed where an instrument has several pixel grids. content:
-    stamps, or noiseless convolved arcs alone, all of them lenses, to be laid on images later.
+    stamps, or noiseless convolved arcs alone, all of them simulated lenses with the deflector in
+    the middle of pixel size_pixels // 2, to be laid on images later.
     lens_fraction: of all. negatives: kind -> weight among simulated negatives, kinds of
     `contaminants` and of `defects` (the defect on a red galaxy).
     painted_fraction: of lenses, arcs on real hosts; real_negative_fraction: of negatives, real
-    stamps; both 0 in effect where `data` holds none. hosts: which side of the split the real ones
-    come from, see `real.split_of`. also_hosts_of: deeper instruments whose real galaxies are taken
-    as well, degraded to this one's. source_colours: of sources that are real galaxies, from spectra
-    or drawn from those of real faint galaxies. minimum_arc_snr in snr_band: arcs fainter than this
-    are none.
-    theta_e, brightness: see `aim`; quad_fraction: of lenses, those with four images or more; gamma:
-    slope of all lenses, 2 for isothermal ones; both natural by default. neighbours: mean
-    number by chance in a simulated stamp. defects: kind -> fraction of all stamps that it falls on.
-    max_shift_pixels: how far the object may lie from the stamp's centre.
+    stamps; both 0 in effect without `data`. hosts: which side of the split real galaxies come from,
+    sources too, see `real.split_of`. also_hosts_of: deeper instruments whose real galaxies are
+    taken as well, degraded to this one's. source_colours: of sources that are real galaxies, from
+    spectra or drawn from those of real faint galaxies. minimum_arc_snr in snr_band: arcs fainter
+    than this are none. theta_e, brightness: see `aim`; quad_fraction: of lenses, those with four
+    images or more; gamma: slope of all lenses, 2 for isothermal ones; both natural by default.
+    neighbours: mean number by chance in a simulated stamp. defects: kind -> fraction of all stamps
+    that it falls on. max_shift_pixels: how far the object may lie from the stamp's centre.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     n: PositiveInt
     seed: int = Field(ge=0)
@@ -193,13 +193,15 @@ def _check_kinds(given: Mapping[str, float], known: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Example:
-    """One row of the set. host: name of the real galaxy in it, or empty; arcs: of a lens, the
-    noiseless lensed light in it; more_images: data set name -> the same on another grid."""
+    """One row of the set. host, source: names of the real galaxies in it, before and behind the
+    lens, or empty; arcs: of a lens, the noiseless lensed light in it; more_images: data set name ->
+    the same on another grid."""
 
     image: Float32[np.ndarray, "band y x"]
     label: int
     kind: str
     host: str = ""
+    source: str = ""
     truth: Mapping[str, float] = field(default_factory=dict)
     arcs: Float32[np.ndarray, "band y x"] | None = None
     more_images: Mapping[str, Float32[np.ndarray, "band y x"]] = field(default_factory=dict)
@@ -219,8 +221,9 @@ class Generator:
 
     @classmethod
     def of(cls, recipe: SimulateRecipe) -> Generator:
-        """Load the instrument and the real hosts. InputError: no such instrument or band."""
-        data = Path(recipe.data) if recipe.data else None
+        """Load the instrument and real galaxies. InputError: no such instrument or band; real data
+        that is named, and is not there or lacks what the recipe takes of it."""
+        data = data_folder(recipe.data)
         grids = load_grids(recipe.instrument, recipe.bands)
         loaded = {name: grid.with_psf_images(data) for name, grid in grids.items()}
         views = views_of(loaded, recipe.size_pixels, recipe.size_arcsec)
@@ -234,7 +237,9 @@ class Generator:
         hosts = load_hosts(data, instrument, recipe.hosts, least)
         for other in recipe.also_hosts_of:
             hosts += degraded_hosts(data, other, instrument, recipe.hosts, least)
-        return cls(recipe, views, hosts, _sources(data, recipe.source_colours))
+        if data is not None:
+            _check_hosts(recipe, hosts, least)
+        return cls(recipe, views, hosts, _sources(data, recipe))
 
     @property
     def instrument(self) -> Instrument:
@@ -268,14 +273,17 @@ class Generator:
         defects.apply(rng, kind, image, typical_conditions(view.instrument))
 
     def _lens(self, rng: np.random.Generator) -> Example:
-        painted = bool(self.hosts) and rng.random() < self.recipe.painted_fraction
+        # Of arcs alone no host is kept, and they lie about one and the same pixel.
+        may_paint = bool(self.hosts) and self.recipe.content == "stamps"
+        painted = may_paint and rng.random() < self.recipe.painted_fraction
         for _ in range(_AIMS):
             aim = self._aim(rng)
             made = self._painted(rng, aim) if painted else None
             made = made or self._simulated(rng, aim)
             if made is not None:
                 return made
-        raise NoSuchLensError(f"none of {_AIMS} lenses can be made as the recipe asks, as {aim}")
+        wanted = f"lenses of which one in {_AIMS} can be made on stamps of this size and depth"
+        raise NoSuchLensError("simulate", wanted, f"none, the last as {aim}, {self.visible}")
 
     def _aim(self, rng: np.random.Generator) -> Aim:
         recipe = self.recipe
@@ -298,7 +306,8 @@ class Generator:
             )
         except NoSuchLensError:
             return None
-        return replace(self._observed(rng, scene, light, seen, centre), arcs=arcs)
+        observed = self._observed(rng, scene, light, seen, centre)
+        return replace(observed, arcs=arcs, source=_real_source(scene.lens))
 
     def _painted(self, rng: np.random.Generator, aim: Aim) -> Example | None:
         """None where none of some hosts, or of all where the aim is nature's, can be that lens."""
@@ -328,7 +337,8 @@ class Generator:
             **_centre_truth(made.centre),
             **arcs.truth,
         }
-        return Example(made.image, 1, "painted_lens", host.name, truth, arcs.blurred)
+        source = _real_source(arcs.lens)
+        return Example(made.image, 1, "painted_lens", host.name, source, truth, arcs.blurred)
 
     def _negative(self, rng: np.random.Generator) -> Example:
         if self.hosts and rng.random() < self.recipe.real_negative_fraction:
@@ -354,12 +364,14 @@ class Generator:
         if other:
             return Example(image, 0, "real_neighbour", host.name)
         truth = {**_magnitude_truth(host.magnitudes, host.radius_arcsec), "z_lens": host.redshift}
-        return Example(image, 0, "real_galaxy", host.name, truth)
+        return Example(image, 0, "real_galaxy", host.name, truth=truth)
 
     def _centre(self, rng: np.random.Generator) -> tuple[float, float]:
         # Cutout readers, and `paint.crop`, put the source in this pixel: for an even size half a
         # pixel past the array's middle.
         middle = self.recipe.size_pixels // 2
+        if self.recipe.content == "arcs":  # `training.merging` puts this very pixel on the host
+            return float(middle), float(middle)
         reach = self.recipe.max_shift_pixels + 0.5
         x, y = middle + rng.uniform(-reach, reach, size=2)
         return float(x), float(y)
@@ -386,7 +398,7 @@ class Generator:
             truth |= look.truth
         more_images = {name: look.image for name, look in looks.items()}
         is_lens = int(scene.kind == "lens")
-        return Example(image, is_lens, scene.kind, "", truth, more_images=more_images)
+        return Example(image, is_lens, scene.kind, truth=truth, more_images=more_images)
 
     def _neighbours(self, rng: np.random.Generator) -> list[Placed]:
         """Chance neighbours, no nearer than 3 arcsec."""
@@ -397,10 +409,13 @@ class Generator:
         return placed
 
     def _beside(self, rng: np.random.Generator) -> tuple[float, float]:
-        middle = self.recipe.size_pixels // 2
+        size, middle = self.recipe.size_pixels, self.recipe.size_pixels // 2
         nearest = 3.0 / self.instrument.pixel_scale_arcsec
+        # From a square that reaches beyond the stamp, and beyond `nearest` of a small one.
+        reach = max(0.5 * size + 1.5, nearest + 1.0)
+        low, high = 0.5 * (size - 1) - reach, 0.5 * (size - 1) + reach
         while True:
-            x, y = rng.uniform(-2.0, self.recipe.size_pixels + 1.0, size=2)
+            x, y = rng.uniform(low, high, size=2)
             if np.hypot(x - middle, y - middle) > nearest:
                 return float(x), float(y)
 
@@ -429,14 +444,35 @@ def _neighbour(rng: np.random.Generator, filters: Filters) -> Scene:
     return Scene("neighbour", (part,), light, radius, i_mag)
 
 
-def _sources(data: Path | None, coloured: Literal["sed", "real"]) -> tuple[SourceStamp, ...]:
+def _real_source(lens: Lens | None) -> str:
+    """Name of the real galaxy that a lens's source is; empty where it is none."""
+    return "".join(part.name for part in lens.source) if lens else ""
+
+
+def _check_hosts(recipe: SimulateRecipe, hosts: Sequence[RealHost], pixels: int) -> None:
+    """InputError where real galaxies are asked for and none is there."""
+    if hosts or recipe.content == "arcs":
+        return
+    for key, among in (
+        ("painted_fraction", recipe.lens_fraction),
+        ("real_negative_fraction", 1.0 - recipe.lens_fraction),
+    ):
+        if among > 0 and (share := getattr(recipe, key)) > 0:
+            names = ", ".join((recipe.instrument, *recipe.also_hosts_of))
+            expected = f"0, or {recipe.hosts} galaxies of {names} with frames of {pixels} pixels"
+            raise InputError(f"simulate.{key}", expected, f"{share} and none in {recipe.data}")
+
+
+def _sources(data: Path | None, recipe: SimulateRecipe) -> tuple[SourceStamp, ...]:
     """Real galaxies as sources. InputError where their colours are to be real and are not there."""
-    stamps = load_sources(data)
-    if coloured == "sed":
+    stamps = load_sources(data, recipe.hosts)
+    if recipe.source_colours == "sed" or data is None:
         return stamps
-    known = load_colours(data)
-    if stamps and not len(known):
-        raise InputError("source_colours", "hsc_cosmos/blends in the folder of real data", "none")
+    known = load_colours(data, recipe.hosts)
+    for what, found in (("hsc_cosmos/blends", known), ("hst_cosmos", stamps)):
+        if not len(found):
+            expected = f"sed, or galaxies of {what} in {data}"
+            raise InputError("simulate.source_colours", expected, "real and none")
     return tuple(replace(stamp, colours=known) for stamp in stamps)
 
 
@@ -454,6 +490,7 @@ def rows(generator: Generator, start: int) -> Rows:
         "label": np.array([e.label for e in made], dtype=np.uint8),
         "kind": np.array([e.kind for e in made], dtype=np.str_),
         "host": np.array([e.host for e in made], dtype=np.str_),
+        "source": np.array([e.source for e in made], dtype=np.str_),
         "object_id": np.arange(start, stop, dtype=np.int64),
     }
     for name in truth_columns(generator.instrument):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Mapping
 from functools import lru_cache
@@ -119,6 +120,7 @@ class Instrument(_Block):
     saturation_flux: PositiveFloat = float("inf")
     depth_mag: dict[str, float] = Field(default_factory=dict)
     _psf_pixels: dict[str, Float32[np.ndarray, "y x"]] = PrivateAttr(default_factory=dict)
+    _psf_digest: str = PrivateAttr(default="")
 
     @model_validator(mode="after")
     def _complete(self) -> Instrument:
@@ -136,8 +138,14 @@ class Instrument(_Block):
             raise ValueError("expected noise_correlation to be 1 at no offset")
         return self
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Instrument):
+            return NotImplemented
+        # Pydantic would compare the arrays of the PSF images for truth.
+        return self._psf_digest == other._psf_digest and self.__dict__ == other.__dict__
+
     def __hash__(self) -> int:
-        return hash((self.name, self.bands, self.pixel_scale_arcsec))
+        return hash((self.name, self.bands, self.pixel_scale_arcsec, self._psf_digest))
 
     @property
     def correlation_factor(self) -> float:
@@ -195,7 +203,16 @@ class Instrument(_Block):
             return self
         loaded = self.model_copy()
         loaded._psf_pixels = pixels
+        loaded._psf_digest = _digest(pixels)
         return loaded
+
+
+def _digest(images: Mapping[str, Float32[np.ndarray, "y x"]]) -> str:
+    """SHA-256 of PSF images by band."""
+    found = hashlib.sha256()
+    for band, image in sorted(images.items()):
+        found.update(f"{band} {image.shape} ".encode() + image.tobytes())
+    return found.hexdigest()
 
 
 def read_psf(path: Path) -> Float32[np.ndarray, "y x"]:
@@ -214,6 +231,21 @@ def instrument_names() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in _INSTRUMENTS.glob("*.yaml")))
 
 
+def file_of(name: str) -> Path:
+    """Where an instrument lies, if it is one."""
+    return _INSTRUMENTS / f"{name}.yaml"
+
+
+def psf_files(name: str) -> tuple[str, ...]:
+    """PSF images that an instrument's bands would have, in the folder of real data; none of one
+    that there is not."""
+    if name not in instrument_names():
+        return ()
+    grids = parse_grids(yaml.safe_load(file_of(name).read_text(encoding="utf-8")), name)
+    images = {psf.image for grid in grids.values() for psf in grid.psf.values()}
+    return tuple(sorted(image for image in images if image is not None))
+
+
 @lru_cache(maxsize=64)
 def load_grids(name: str, bands: tuple[str, ...] | None = None) -> dict[str, Instrument]:
     """An instrument by the name of its file: grid name -> its bands on that grid.
@@ -221,8 +253,8 @@ def load_grids(name: str, bands: tuple[str, ...] | None = None) -> dict[str, Ins
     The first grid is the one that scenes are drawn on. bands: which to take, in this order; None:
     the file's default. A grid without any of them is left out. InputError names what is wrong.
     """
-    path = _INSTRUMENTS / f"{name}.yaml"
-    if not path.is_file():
+    path = file_of(name)
+    if name not in instrument_names():
         raise InputError("instrument", f"one of {', '.join(instrument_names())}", repr(name))
     grids = parse_grids(yaml.safe_load(path.read_text(encoding="utf-8")), path.name)
     return select_bands(grids, bands)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lenspipe.errors import HopelessError
 from training.simulate import arc_truth, priors
 from training.simulate.aim import NATURAL, Aim
 from training.simulate.deflector import Deflector, draw_mass, draw_place
@@ -30,7 +31,7 @@ _SOURCES_PER_HOST = 10
 _ASKED_R_MAG = (20.0, 27.5)
 
 
-class NoSuchLensError(RuntimeError):
+class NoSuchLensError(HopelessError):
     """What a set asks of its lenses is not found."""
 
 
@@ -324,6 +325,5 @@ def draw_lens(
             )
             if arcs is not None:
                 return lens_scene(host, arcs), light + arcs.blurred, arcs.blurred
-    raise NoSuchLensError(
-        f"no lens with {visible}, {aim} in {hosts} hosts: the mix asks for too much"
-    )
+    wanted = f"lenses of which one in {hosts} galaxies can be {visible}, {aim}"
+    raise NoSuchLensError("simulate", wanted, "none")

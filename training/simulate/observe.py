@@ -174,7 +174,9 @@ def convolve(
     height, width = image.shape[1:]
     half_y, half_x = psf.shape[1] // 2, psf.shape[2] // 2
     # Wrapped light may fall on the half-PSF beyond the image, never on the image itself.
-    shape = (next_fast_len(height + half_y, real=True), next_fast_len(width + half_x, real=True))
+    # A stamp may be smaller than half of the PSF.
+    least = max(height + half_y, psf.shape[1]), max(width + half_x, psf.shape[2])
+    shape = (next_fast_len(least[0], real=True), next_fast_len(least[1], real=True))
     kernel = np.zeros((len(psf), *shape), dtype=np.float32)
     kernel[:, : psf.shape[1], : psf.shape[2]] = psf
     kernel = np.roll(kernel, (-half_y, -half_x), axis=(1, 2))

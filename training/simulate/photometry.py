@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float64, Int64
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from lenspipe.errors import InputError
 from lenspipe.healpix import healpix_29
@@ -35,6 +35,7 @@ from training.simulate.measurement import (
 )
 from training.simulate.observe import draw_conditions
 from training.simulate.population import assign_kinds, draw
+from training.simulate.real import data_folder
 
 LRG_TABLE = "catalogues/sdss_lrg_ps1_gri_150k.parquet"
 # Whose g, r, i the table has.
@@ -65,7 +66,7 @@ class PhotometryBlock(BaseModel):
     instrument, None for its default.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     seed: int = Field(ge=0)
     instrument: str = "ps1"
     bands: tuple[str, ...] | None = None
@@ -80,6 +81,14 @@ class PhotometryBlock(BaseModel):
     colour: tuple[float, float] = (1.1, 3.7)
     psf_minus_kron_above: float = 0.03
 
+    @model_validator(mode="after")
+    def _cuts(self) -> PhotometryBlock:
+        if self.colour[0] >= self.colour[1]:
+            raise ValueError(f"expected colour with the smaller end first, found {self.colour}")
+        if self.cut_bands[0] == self.cut_bands[1]:
+            raise ValueError(f"expected cut_bands of two bands, found {self.cut_bands}")
+        return self
+
 
 def make_photometry(recipe_block: Mapping[str, Any], out: Path) -> Path:
     """Write the set as Parquet: `{band}_mag`, `{band}_mag_err` (NaN: not measured), `label`,
@@ -88,14 +97,10 @@ def make_photometry(recipe_block: Mapping[str, Any], out: Path) -> Path:
     The file's metadata says what the rows rest on: `drawn_lenses`, `real_galaxies` (distinct rows
     of the table of real galaxies), `table` and `side`.
     """
-    try:
-        block = PhotometryBlock.model_validate(dict(recipe_block))
-    except ValidationError as error:
-        raise first_problem(error, "simulate") from error
-    survey = Survey.of(block)
+    block = parse_block(recipe_block)
+    survey, path = Survey.of(block), _table_of_galaxies(block)
     tables = [simulated(block, survey)]
-    path = Path(block.data, LRG_TABLE) if block.data is not None else None
-    if path is not None and path.is_file() and block.lrg_rows:
+    if path is not None:
         tables.append(real(block, survey, pq.read_table(path)))
     table = pa.concat_tables(tables)
     order = np.random.default_rng([block.seed, 9]).permutation(len(table))
@@ -107,6 +112,25 @@ def make_photometry(recipe_block: Mapping[str, Any], out: Path) -> Path:
     }
     pq.write_table(table.take(order).replace_schema_metadata(behind), out, compression="zstd")
     return out
+
+
+def parse_block(content: Mapping[str, Any]) -> PhotometryBlock:
+    """The block `simulate` of a recipe file. InputError names the key that is wrong."""
+    try:
+        return PhotometryBlock.model_validate(dict(content))
+    except ValidationError as error:
+        raise first_problem(error, "simulate") from error
+
+
+def _table_of_galaxies(block: PhotometryBlock) -> Path | None:
+    """Where the real galaxies are, None where none is asked for; InputError: they are not there."""
+    folder = data_folder(block.data) if block.lrg_rows else None
+    if folder is None:
+        return None
+    if not (folder / LRG_TABLE).is_file():
+        expected = f"0, or {LRG_TABLE} in {folder}"
+        raise InputError("simulate.lrg_rows", expected, f"{block.lrg_rows} and no such file")
+    return folder / LRG_TABLE
 
 
 @dataclass(frozen=True)

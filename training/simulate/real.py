@@ -1,12 +1,12 @@
 """Real galaxies for training: what is measured of hosts, and HST galaxies as source light.
 
-Each host belongs to training or to evaluation by the SHA-256 of its name, for good.
+Each galaxy belongs to training, thresholds or judging by the SHA-256 of its name, for good.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +14,7 @@ import numpy as np
 from astropy.io import fits
 from scipy.ndimage import gaussian_filter, label, maximum_filter
 
+from lenspipe.errors import InputError
 from training.simulate import priors
 from training.simulate.instrument import Instrument
 from training.simulate.priors import Host
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Split = Literal["training", "calibration", "held_out"]
 
+# Images and catalogue of each folder.
 _SOURCES = (
     (
         "hst_cosmos/paltas/real_galaxy_images_23.5_n1.fits",
@@ -35,6 +37,7 @@ _SOURCES = (
         "hst_cosmos/btk/real_galaxy_catalog_26_extension_example.fits",
     ),
 )
+SOURCE_FILES = tuple(path for pair in _SOURCES for path in pair)
 _APERTURE_ARCSEC = 4.0
 # A frame whose noise differs from the survey's median by more than this factor in any band is not
 # on the zero point that its exposure time says, or holds a defect.
@@ -75,6 +78,15 @@ def split_of(name: str) -> Split:
     digest = hashlib.sha256(name.encode()).digest()
     sides: tuple[Split, ...] = ("training", "calibration", "training", "held_out")
     return sides[digest[-1] % 4]
+
+
+def data_folder(data: str | None) -> Path | None:
+    """The folder of real data, None where none is named; InputError: it is not there."""
+    if not data:
+        return None
+    if not Path(data).is_dir():
+        raise InputError("simulate.data", "a folder of real data", f"none at {data}")
+    return Path(data)
 
 
 def measured_host(
@@ -183,31 +195,33 @@ def _aperture(
     }
 
 
-def load_sources(data: Path | None) -> tuple[SourceStamp, ...]:
-    """HST COSMOS galaxies (F814W) as source light; empty where absent.
+def load_sources(data: Path | None, split: Split = "training") -> tuple[SourceStamp, ...]:
+    """HST COSMOS galaxies (F814W) of one side as source light; empty where absent.
 
-    data: the folder that holds `hst_cosmos/`. Only those that stand out well of their noise.
+    data: the folder that holds `hst_cosmos/`. Only those that stand out well of their noise, called
+    `hst-cosmos-FOLDER-IDENT` after their catalogue.
     """
     if data is None:
         return ()
     found: list[SourceStamp] = []
     for images, catalogue in _SOURCES:
         if (data / images).is_file() and (data / catalogue).is_file():
-            found.extend(_stamps(data / images, data / catalogue))
+            found.extend(_stamps(data / images, data / catalogue, split))
     return tuple(found)
 
 
-def _stamps(images: Path, catalogue: Path) -> list[SourceStamp]:
+def _stamps(images: Path, catalogue: Path, split: Split) -> list[SourceStamp]:
     with fits.open(catalogue) as table, fits.open(images) as file:
-        rows = table[1].data
-        cleaned = [
-            clean_stamp(
+        named = [(f"hst-cosmos-{catalogue.parent.name}-{r['IDENT']}", r) for r in table[1].data]
+        cleaned = {
+            name: clean_stamp(
                 np.asarray(file[int(row["GAL_HDU"])].data, dtype=np.float32),
                 float(row["NOISE_VARIANCE"]),
             )
-            for row in rows
-        ]
-    return [stamp for stamp in cleaned if stamp is not None]
+            for name, row in named
+            if split_of(name) == split
+        }
+    return [replace(stamp, name=name) for name, stamp in cleaned.items() if stamp is not None]
 
 
 def clean_stamp(image: Float32[np.ndarray, "y x"], noise_variance: float) -> SourceStamp | None:

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from training.simulate.hosts.hsc import name_of
+from training.simulate.real import Split, split_of
+
 if TYPE_CHECKING:
     from jaxtyping import Float32, Float64
 
-_FOLDER = "hsc_cosmos/blends"
+FILES = ("hsc_cosmos/blends/*.npz",)
 _GRI = slice(0, 3)  # of the files' grizy
 _PIXEL_SCALE_ARCSEC = 0.168
 _APERTURE_ARCSEC = 0.7
@@ -21,14 +24,16 @@ _LEAST_SNR = 10.0
 _REDDEST = 1.3
 
 
-def load_colours(data: Path | None) -> Float64[np.ndarray, "n 2"]:
-    """(g - r, r - i) of blue galaxies of i 22 to 26; none where the data is absent.
+def load_colours(data: Path | None, split: Split = "training") -> Float64[np.ndarray, "n 2"]:
+    """(g - r, r - i) of blue galaxies of i 22 to 26 in one side's blends; none where the data is
+    absent.
 
     Aperture magnitudes of peaks that stand alone, S/N 10 or more in each of g, r, i. The filters
     are taken for Pan-STARRS's, from which they differ by some 0.02 mag for blue galaxies.
     """
-    paths = sorted((data / _FOLDER).glob("*.npz")) if data is not None else []
-    found = [colour for path in paths for colour in _of_blend(path)]
+    paths = [p for f in FILES for p in sorted(data.glob(f))] if data is not None else []
+    chosen = [path for path in paths if split_of(name_of(path)) == split]
+    found = [colour for path in chosen for colour in _of_blend(path)]
     return np.array(found, dtype=np.float64).reshape(-1, 2)
 
 

@@ -50,11 +50,13 @@ ADAPTIVE = Sampling()
 @dataclass(frozen=True)
 class Component:
     """One extended light profile. parameters: its keywords in arcsec from the scene's centre
-    (lenstronomy's names); magnitudes: band -> total AB magnitude."""
+    (lenstronomy's names); magnitudes: band -> total AB magnitude; name: of the real galaxy that it
+    is the image of."""
 
     profile: str
     parameters: Parameters
     magnitudes: Mapping[str, float]
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,14 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 
 
+def file_of(name: str) -> Path:
+    """Where a spectrum lies."""
+    return _FOLDER / f"{name}.yaml"
+
+
 @lru_cache(maxsize=64)
 def _content(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text("utf-8"))
+    content: dict[str, Any] = yaml.safe_load(file_of(name).read_text("utf-8"))
     return content
 
 

@@ -42,6 +42,8 @@ def write(
         _write_zarr(aside, n, rows, attributes, of_arrays or {})
     else:
         _write_hdf5(aside, n, rows, attributes, of_arrays or {})
+    if path.is_dir():
+        shutil.rmtree(path)
     aside.replace(path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,15 +16,15 @@ from training.simulate.dataset import (
     attributes,
     attributes_of_data_sets,
     parse_recipe,
-    recipe_text,
 )
+from training.simulate.identity import of_stamps
 from training.simulate.parts import Parts, Rows
 
 
 def parts_of(recipe: SimulateRecipe, out: Path) -> Parts:
-    """Where the runs of a set are kept until it is whole; another recipe has another place."""
-    digest = hashlib.sha256(recipe_text(recipe).encode()).hexdigest()[:12]
-    return Parts(out.with_name(f"{out.name}.parts-{digest}"))
+    """Where the runs of a set are kept until it is whole; another recipe, other real data and
+    another generator have other places."""
+    return Parts(out.with_name(f"{out.name}.parts-{of_stamps(recipe)[:12]}"))
 
 
 def make_dataset(

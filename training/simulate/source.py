@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class SourceStamp:
     """A real galaxy as source light: image without noise or neighbours, its half-light radius in
-    its own pixels; colours (g - r, r - i) of real galaxies that it may have, else a spectrum's."""
+    its own pixels; colours (g - r, r - i) of real galaxies that it may have, else a spectrum's;
+    name: of the galaxy."""
 
     image: Float32[np.ndarray, "y x"]
     radius_pixels: float
     colours: Float64[np.ndarray, "n 2"] | None = None
+    name: str = ""
 
 
 def draw_source(
@@ -75,7 +77,7 @@ def _real_source(
         "center_x": at[0],
         "center_y": at[1],
     }
-    return Component("STAMP", parameters, total)
+    return Component("STAMP", parameters, total, stamp.name)
 
 
 def _clumpy_source(

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from training.simulate.arc_truth import area, contrast, lens_peak, merge_alpha
+from training.simulate.arc_truth import area, contrast, lens_peak
 
 
 def stamp(peak: float, at: tuple[int, int]) -> np.ndarray:
@@ -16,14 +15,6 @@ def test_a_neighbour_is_not_the_lens() -> None:
     light = stamp(5.0, (12, 12)) + stamp(50.0, (3, 3))
     np.testing.assert_allclose(lens_peak(light, (12.2, 11.9), 0.25), [5.0, 10.0])
     np.testing.assert_allclose(contrast(stamp(1.0, (18, 12)), light, (12.2, 11.9), 0.25), 0.2)
-
-
-def test_the_alpha_rule_scales_the_arcs_to_a_part_of_the_lenss_peak() -> None:
-    lens, source = stamp(40.0, (12, 12)), stamp(3.0, (18, 12))
-    merged = merge_alpha(lens, source, 0.3)
-    assert (merged - lens).max() == pytest.approx(0.3 * lens.max())
-    # Colours stay: both bands have one factor.
-    assert merged[1, 12, 18] / merged[0, 12, 18] == pytest.approx(2.0)
 
 
 def test_area_counts_pixels_above_twice_the_noise() -> None:

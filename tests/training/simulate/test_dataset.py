@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import copy
+import logging
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ import pytest
 from lenspipe.errors import InputError
 from training.simulate import real
 from training.simulate.dataset import Generator, parse_recipe, truth_columns
+from training.simulate.instrument import instrument_names, load_instrument
 
 SMALL = {"n": 70, "seed": 12, "size_pixels": 32}
 
@@ -43,11 +48,86 @@ def test_the_mix_is_that_of_the_recipe() -> None:
             {"brightness": {"distribution": "uniform", "of": "arc_snr", "low": 2.0, "high": 9.0}},
             "minimum_arc_snr",
         ),
+        (
+            {"brightness": {"distribution": "uniform", "of": "alpha", "low": -1.0, "high": 0.1}},
+            "simulate.brightness: expected low over 0",
+        ),
+        ({"neighbours": float("inf")}, "simulate.neighbours"),
+        ({"size_arcsec": float("nan")}, "simulate.size_arcsec"),
+        ({"negatives": {"spiral": float("nan")}}, "simulate.negatives.spiral"),
+        ({"theta_e": {"high": float("inf")}}, "simulate.theta_e.high"),
     ],
 )
 def test_a_wrong_recipe_is_refused_by_key(change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Generator.of(parse_recipe({**SMALL, **change}))
+
+
+@pytest.mark.filterwarnings("ignore:.*a Moffat profile stands in")
+@pytest.mark.parametrize("name", instrument_names())
+def test_neighbours_find_a_place_beside_the_smallest_stamps(name: str) -> None:
+    """On grids whose stamp lies within the 3 arcsec that neighbours keep away."""
+    band = load_instrument(name).bands[0]
+    recipe = {**SMALL, "instrument": name, "bands": [band], "snr_band": band, "size_pixels": 16}
+    made = Generator.of(parse_recipe({**recipe, "lens_fraction": 0.0, "neighbours": 20.0}))
+    example = made.example(0)
+    assert example.image.shape == (1, 16, 16)
+    rng = np.random.default_rng(0)
+    step = made.instrument.pixel_scale_arcsec
+    away = [np.hypot(*np.subtract(made._beside(rng), 8)) * step for _ in range(50)]
+    assert min(away) > 3.0
+
+
+def test_lenses_that_cannot_be_are_one_line_at_the_user() -> None:
+    radii = {"distribution": "uniform", "low": 8.0, "high": 9.0}
+    recipe = {**SMALL, "size_pixels": 16, "lens_fraction": 1.0, "theta_e": radii}
+    made = Generator.of(parse_recipe(recipe))
+    with pytest.raises(InputError, match=r"^simulate: expected lenses .*, found none") as raised:
+        made.example(0)
+    assert str(copy.copy(raised.value)) == str(raised.value)  # as from a worker
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": "{}/none"}, r"simulate\.data: expected a folder of real data, found none at"),
+        ({}, r"simulate\.painted_fraction: expected 0, or training galaxies of ps1 with frames"),
+        (
+            {"lens_fraction": 0.0, "instrument": "lsst"},
+            r"simulate\.real_negative_fraction: expected 0, or .* of lsst .*, found 0\.2 and none",
+        ),
+        (
+            {"painted_fraction": 0.0, "real_negative_fraction": 0.0, "source_colours": "real"},
+            r"simulate\.source_colours: expected sed, or galaxies of hsc_cosmos/blends",
+        ),
+    ],
+)
+def test_real_data_that_is_asked_for_must_be_there(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    data = change.get("data", "{}").format(tmp_path)
+    with pytest.raises(InputError, match=message):
+        Generator.of(parse_recipe({**SMALL, **change, "data": data}))
+
+
+def test_what_needs_no_real_galaxies_may_name_a_folder_without(tmp_path: Path) -> None:
+    arcs = Generator.of(parse_recipe({**SMALL, "content": "arcs", "data": str(tmp_path)}))
+    none = {"painted_fraction": 0.0, "lens_fraction": 1.0}
+    stamps = Generator.of(parse_recipe({**SMALL, **none, "data": str(tmp_path)}))
+    assert arcs.hosts == stamps.hosts == ()
+
+
+@pytest.mark.data
+def test_real_galaxies_that_are_too_small_are_counted(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = {**SMALL, "instrument": "hsc", "data": str(data)}
+    with caplog.at_level(logging.INFO, "training"):
+        made = Generator.of(parse_recipe({**recipe, "size_pixels": 56}))
+        assert made.hosts
+        with pytest.raises(InputError, match=r"painted_fraction: .* frames of 204 pixels, found"):
+            Generator.of(parse_recipe({**recipe, "size_pixels": 200}))
+    assert re.search(r"hsc: \d+ of \d+ real galaxies are left out: .* hold 60 pixels", caplog.text)
 
 
 def test_defects_fall_on_lenses_too() -> None:
@@ -116,5 +196,16 @@ def test_held_out_hosts_never_appear_in_a_training_set(data: Path) -> None:
     names = {e.host for e in examples if e.host}
     assert len(names) > 15
     assert all(real.split_of(name) == "training" for name in names)
+    sources = {e.source for e in examples if e.source}
+    assert len(sources) > 5
+    assert all(real.split_of(name) == "training" for name in sources)
     assert {"painted_lens", "real_galaxy", "real_neighbour"} <= {e.kind for e in examples}
     assert all(np.isfinite(e.image).all() for e in examples)
+
+
+def test_arcs_alone_lie_about_one_pixel() -> None:
+    """Whatever the recipe's shift: merging puts pixel size // 2 onto the host's peak."""
+    made = Generator.of(parse_recipe({**SMALL, "content": "arcs", "max_shift_pixels": 8}))
+    truth = [made.example(k).truth for k in range(4)]
+    places = {(t["centre_x_pixels"], t["centre_y_pixels"]) for t in truth}
+    assert places == {(16.0, 16.0)}

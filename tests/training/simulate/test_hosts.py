@@ -10,7 +10,7 @@ import pytest
 
 from lenspipe.errors import InputError
 from training.simulate.dataset import Generator, parse_recipe
-from training.simulate.hosts import load_hosts, names
+from training.simulate.hosts import files, load_hosts, names
 from training.simulate.instrument import load_instrument
 from training.simulate.priors import theta_e_arcsec
 from training.simulate.real import Split, as_lens_host
@@ -21,11 +21,13 @@ def test_without_data_there_are_no_hosts(name: str, tmp_path: Path) -> None:
     instrument = load_instrument(name)
     assert load_hosts(None, instrument) == ()
     assert load_hosts(tmp_path, instrument) == ()
+    assert files(name)
 
 
 def test_a_survey_without_real_galaxies_has_none(tmp_path: Path) -> None:
     assert "lsst" not in names()
     assert load_hosts(tmp_path, load_instrument("lsst")) == ()
+    assert files("lsst") == ()
 
 
 def test_hosts_need_the_band_that_they_are_measured_in(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from astropy.io import fits
 from lenstronomy.SimulationAPI.sim_api import SimAPI
 
 from lenspipe.errors import InputError
@@ -312,6 +313,23 @@ def test_typical_conditions_are_those_of_the_instrument_asked_for() -> None:
     assert not np.allclose(typical_conditions(changed).psf, typical_conditions(gri).psf)
     same = replace(typical_conditions(gri))
     assert np.array_equal(same.psf, typical_conditions("ps1").psf)
+
+
+def test_instruments_with_psf_images_are_equal_where_their_pixels_are(tmp_path: Path) -> None:
+    """What is kept for an instrument is found again for an equal one, and for no other."""
+    hubble, place = load_instrument("hst-f160w"), tmp_path
+    path = place / str(hubble.psf["F160W"].image)
+    path.parent.mkdir(parents=True)
+    loaded = []
+    for width in (2.0, 2.0, 4.0):
+        pixels = psf_image(width, 3.0, 1.0, size_pixels=21)
+        fits.PrimaryHDU(pixels).writeto(path, overwrite=True)
+        loaded.append(hubble.with_psf_images(place))
+    one, same, wider = loaded
+    assert (one == same, one == wider, one == hubble) == (True, False, False)
+    assert typical_conditions(same) is typical_conditions(one)
+    assert typical_conditions(wider).fwhm_arcsec > 1.5 * typical_conditions(one).fwhm_arcsec
+    assert one != "hst-f160w"
 
 
 def test_pan_starrs_filters_are_those_that_colours_are_measured_in() -> None:

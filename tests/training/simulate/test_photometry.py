@@ -47,6 +47,22 @@ def test_stars_have_no_extent_and_galaxies_have() -> None:
     assert (galaxy > 0.05).all()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": [3.7, 1.1]}, "simulate: expected colour with the smaller end first"),
+        ({"cut_bands": ["g", "g"]}, "simulate: expected cut_bands of two bands"),
+        ({"bands": ["g", "i", "g"]}, "bands: expected some of .*, each once"),
+        ({"i_mag_below": float("nan")}, "simulate.i_mag_below"),
+        ({"data": "/nowhere"}, "simulate.data: expected a folder of real data, found none at /no"),
+        ({"data": "/"}, "simulate.lrg_rows: expected 0, or .*, found 20000 and no such file"),
+    ],
+)
+def test_a_wrong_block_is_refused_by_key(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_photometry({**SMALL, **change}, Path("never.parquet"))
+
+
 def test_same_seed_gives_the_same_rows_within_the_cuts(tmp_path: Path) -> None:
     first = pq.read_table(make_photometry(SMALL, tmp_path / "a.parquet"))
     again = pq.read_table(make_photometry(SMALL, tmp_path / "b.parquet"))

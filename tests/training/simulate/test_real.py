@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from training.simulate import real
 from training.simulate.hosts import load_hosts
@@ -90,8 +92,34 @@ def test_noise_of_real_frames_is_that_of_the_instrument(data: Path) -> None:
     np.testing.assert_allclose(median, stated, rtol=0.12)
 
 
+def write_sources(data: Path, count: int = 12) -> None:
+    """Galaxies 0, 1, ... in the layout of the HST catalogue."""
+    images, catalogue = (data / path for path in real._SOURCES[0])
+    images.parent.mkdir(parents=True)
+    y, x = np.mgrid[:60, :60]
+    galaxy = (40 * np.exp(-np.hypot(x - 30, y - 28) / 4)).astype(np.float32)
+    fits.HDUList([fits.PrimaryHDU(), *(fits.ImageHDU(galaxy) for _ in range(count))]).writeto(
+        images
+    )
+    columns = {"IDENT": np.arange(count), "GAL_HDU": 1 + np.arange(count)}
+    table = [fits.Column(name, "J", array=values) for name, values in columns.items()]
+    table.append(fits.Column("NOISE_VARIANCE", "D", array=np.ones(count)))
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns(table)]).writeto(catalogue)
+
+
+def test_a_source_is_on_one_side_by_its_name(tmp_path: Path) -> None:
+    write_sources(tmp_path)
+    sides = {s: {one.name for one in real.load_sources(tmp_path, s)} for s in get_args(real.Split)}
+    assert set.union(*sides.values()) == {f"hst-cosmos-paltas-{k}" for k in range(12)}
+    assert sum(map(len, sides.values())) == 12
+    for side, names in sides.items():
+        assert names == {name for name in names if real.split_of(name) == side} != set()
+
+
 @pytest.mark.data
 def test_hst_galaxies_are_loaded_as_sources(data: Path) -> None:
-    stamps = real.load_sources(data)
-    assert len(stamps) > 20
+    sides = {side: real.load_sources(data, side) for side in get_args(real.Split)}
+    assert [len(stamps) for stamps in sides.values()] == [23, 13, 13]  # as the docs say
+    stamps = [stamp for side in sides.values() for stamp in side]
+    assert len({s.name for s in stamps}) == 49
     assert all(s.image.min() >= 0 and s.radius_pixels >= 1 for s in stamps)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from training.simulate.instrument import load_instrument
+from training.simulate.real import Split
 from training.simulate.real_colours import load_colours
 from training.simulate.source import SourceStamp, draw_source
 
@@ -31,9 +33,11 @@ def test_colours_are_those_of_the_galaxies_that_stand_alone(tmp_path: Path) -> N
     folder.mkdir(parents=True)
     write_blend(folder / "1.npz", [(15.0, 15.0), (45.0, 40.0)])
     write_blend(folder / "2.npz", [(30.0, 30.0), (34.0, 30.0)])
-    write_blend(folder / "3.npz", [(30.0, 30.0)], masked=True)
+    write_blend(folder / "5.npz", [(30.0, 30.0)], masked=True)
+    write_blend(folder / "6.npz", [(30.0, 30.0)])  # the only one of its side
     expected = 2.5 * np.log10(FLUX[1:] / FLUX[:-1])
     np.testing.assert_allclose(load_colours(tmp_path), [expected, expected], atol=1e-3)
+    np.testing.assert_allclose(load_colours(tmp_path, "held_out"), [expected], atol=1e-3)
     assert load_colours(None).shape == (0, 2)
 
 
@@ -55,7 +59,8 @@ def test_a_real_source_has_a_real_colour(colour: tuple[float, float]) -> None:
 
 @pytest.mark.data
 def test_faint_galaxies_of_the_blends_are_blue(data: Path) -> None:
-    found = load_colours(data)
-    assert len(found) == 287
+    sides = [load_colours(data, side) for side in get_args(Split)]
+    assert [len(colours) for colours in sides] == [160, 68, 59]  # as the docs say
+    found = np.concatenate(sides)
     assert 0.3 < np.median(found[:, 0]) < 0.5
     assert 0.2 < np.median(found[:, 1]) < 0.4

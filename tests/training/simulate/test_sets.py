@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,11 +15,16 @@ import pyarrow as pa
 import pytest
 import yaml
 import zarr
+from typer.testing import CliRunner
 
 from lenspipe import cutouts
 from lenspipe.contracts import InputSpec
+from lenspipe.errors import InputError
+from training import cli, stages
+from training.data import load_images, real_objects
 from training.merging import load_arcs
-from training.simulate import spread
+from training.recipe import load_member
+from training.simulate import real, spread
 from training.simulate.dataset import CHUNK_ROWS, Generator, parse_recipe, rows
 from training.simulate.parts import Parts
 from training.simulate.sets import make_dataset, parts_of, simulate
@@ -96,6 +102,19 @@ def test_another_recipe_takes_nothing_from_what_was_done(tmp_path: Path) -> None
     assert parts_of(two, tmp_path / "set.h5").done() == set()
 
 
+def test_other_real_data_takes_nothing_from_what_was_done(tmp_path: Path) -> None:
+    recipe = {**SMALL, "painted_fraction": 0.0, "real_negative_fraction": 0.0}
+    (tmp_path / "real").mkdir()
+    bare, given = (parse_recipe({**recipe, "data": d}) for d in (None, str(tmp_path / "real")))
+    out = tmp_path / "set.h5"
+    parts_of(bare, out).commit(rows(Generator.of(bare), 0))
+    assert parts_of(given, out).done() == {0}  # none of what it would take is there
+    path = tmp_path / "real" / real.SOURCE_FILES[0]
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"galaxies")
+    assert parts_of(given, out).done() == set()
+
+
 def test_a_killed_simulation_goes_on_and_gives_the_same_bytes(tmp_path: Path) -> None:
     recipe = {**SMALL, "n": 5 * CHUNK_ROWS, "lens_fraction": 0.1, "negatives": {"star": 1.0}}
     path = tmp_path / "killed.h5"
@@ -152,6 +171,48 @@ def test_zarr_is_sharded_and_of_version_3(both: tuple[Path, Path]) -> None:
     assert images.metadata.zarr_format == 3
     assert images.shards is not None
     assert images.shards[0] > images.chunks[0]
+
+
+def test_training_reads_a_zarr_set_as_it_reads_hdf5(
+    both: tuple[Path, Path], tmp_path: Path
+) -> None:
+    one, two = map(load_images, both)
+    np.testing.assert_array_equal(one.inputs["image"], two.inputs["image"])
+    np.testing.assert_array_equal(one.labels, two.labels)
+    assert one.kinds.tolist() == two.kinds.tolist()
+    assert one.truth.keys() == two.truth.keys()
+    for name, values in one.truth.items():
+        np.testing.assert_array_equal(values, two.truth[name], err_msg=name)
+    assert (one.specs, one.name) == (two.specs, two.name)
+    assert len({one.sha256, two.sha256, load_images(both[1]).sha256}) == 2
+    assert real_objects(both[1]) == real_objects(both[0]) == ()
+    (tmp_path / "empty.zarr").mkdir()
+    with pytest.raises(InputError, match="expected a readable HDF5 file or Zarr store"):
+        load_images(tmp_path / "empty.zarr")
+
+
+def test_the_command_writes_zarr_and_the_stages_find_it(
+    recipe_content: dict[str, Any], tmp_path: Path
+) -> None:
+    arcs = {"n": 3, "seed": 9, "content": "arcs"}
+    content = {
+        **recipe_content,
+        "simulate": {"size_pixels": 32, "lens_fraction": 0.5},
+        "splits": {**recipe_content["splits"], "train": {"n": 6, "seed": 1}, "arcs": arcs},
+        "merging": {"hosts": ["star"]},
+    }
+    path, work = tmp_path / "r.yaml", tmp_path / "work"
+    path.write_text(yaml.safe_dump(content))
+    for split in ("train", "arcs"):
+        arguments = ["simulate", str(path), "--work", str(work), "--split", split]
+        done = CliRunner().invoke(cli.app, [*arguments, "--workers", "1", "--format", "zarr"])
+        assert done.exit_code == 0, done.output
+        assert done.output.strip().endswith(".zarr")
+    recipe, place = load_member(path), stages.Workspace(work)
+    assert stages.examples(recipe, "train", place).shapes == {"image": (3, 32, 32)}
+    made = load_arcs(stages.set_file(recipe, "arcs", place))
+    assert (len(made), len(made.electrons_per_flux["image"])) == (3, 3)
+    assert sorted(p.suffix for p in (work / "data").iterdir()) == [".zarr", ".zarr"]
 
 
 def test_lenspipes_reader_reads_a_zarr_set(both: tuple[Path, Path]) -> None:

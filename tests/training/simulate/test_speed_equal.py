@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.simulate_speed import draw_examples, largest_difference, naive, ours
-from training.simulate.instrument import load_instrument
+from benchmarks.simulate_speed import draw_examples, largest_difference, measure, naive, ours
+from training.simulate.instrument import instrument_names, load_instrument
 from training.simulate.scene import ADAPTIVE, Sampling
 
 PS1 = load_instrument("ps1")
@@ -25,6 +25,14 @@ def test_images_are_those_of_simapi_within_1e_5_of_the_peak(samples: int) -> Non
     found = np.stack([ours(e, PS1, 32, Sampling.uniform(samples)) for e in examples])
     assert found.shape == expected.shape == (4, len(PS1.bands), 32, 32)
     assert largest_difference(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", instrument_names())
+def test_every_instrument_can_be_measured(name: str) -> None:
+    instrument = load_instrument(name)
+    found = measure(instrument, lenses=1, rounds=1, samples=1, size_pixels=48)
+    assert found["bands"] == len(instrument.bands)
+    assert found["same_against_naive"] < 1e-5
 
 
 def test_adaptive_sampling_is_as_near_to_the_truth_as_five_samples_everywhere() -> None:

@@ -1,12 +1,15 @@
 """Real galaxies of a survey as deflectors and negatives: one file per instrument, of its name.
 
 Each has `load(data, instrument, split)`, which gives the `RealHost`s of one side of the split that
-lie in the folder of real data; none where the data is absent.
+lie in the folder of real data, none where the data is absent; and `FILES`, patterns of what it
+reads there.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +21,21 @@ from training.simulate.instrument import Instrument, load_instrument
 from training.simulate.observe import draw_conditions
 from training.simulate.real import RealHost, Split, measured_host
 
+logger = logging.getLogger(__name__)
+
 
 def names() -> list[str]:
     """Instruments that have real galaxies."""
     return registry.names(sys.modules[__name__])
+
+
+def files(name: str) -> tuple[str, ...]:
+    """Patterns of the files, in the folder of real data, that hold an instrument's galaxies."""
+    if name not in names():
+        return ()
+    module = registry.load(sys.modules[__name__], name, "instrument")
+    found: tuple[str, ...] = module.FILES
+    return found
 
 
 def load_hosts(
@@ -36,8 +50,7 @@ def load_hosts(
     if "i" not in instrument.bands:
         raise InputError("bands", "i among them, for real hosts", ", ".join(instrument.bands))
     module = registry.load(sys.modules[__name__], instrument.name, "instrument")
-    found: tuple[RealHost, ...] = module.load(data, instrument, split)
-    return tuple(host for host in found if _holds(host, least_pixels))
+    return _large_enough(module.load(data, instrument, split), instrument.name, least_pixels)
 
 
 def degraded_hosts(
@@ -54,7 +67,7 @@ def degraded_hosts(
     """
     taken_by = load_instrument(other, instrument.bands)
     made = (_degraded(host, taken_by, instrument) for host in load_hosts(data, taken_by, split))
-    return tuple(host for host in made if host is not None and _holds(host, least_pixels))
+    return _large_enough([host for host in made if host is not None], other, least_pixels)
 
 
 def _degraded(host: RealHost, taken_by: Instrument, instrument: Instrument) -> RealHost | None:
@@ -76,6 +89,15 @@ def _degraded(host: RealHost, taken_by: Instrument, instrument: Instrument) -> R
         redshift=host.redshift,
         sigma_km_s=host.sigma_km_s,
     )
+
+
+def _large_enough(found: Sequence[RealHost], name: str, pixels: int) -> tuple[RealHost, ...]:
+    kept = tuple(host for host in found if _holds(host, pixels))
+    if len(kept) < len(found):
+        left = len(found) - len(kept)
+        told = "%s: %d of %d real galaxies are left out: their frames do not hold %d pixels"
+        logger.info(told, name, left, len(found), pixels)
+    return kept
 
 
 def _holds(host: RealHost, pixels: int) -> bool:

@@ -11,6 +11,7 @@ from training.simulate.instrument import Instrument
 from training.simulate.real import RealHost, Split, measured_host, split_of
 
 _FOLDER = "des_galaxies"
+FILES = (f"{_FOLDER}/*.fits", f"{_FOLDER}/map.txt")
 # Zero point of the stamps (AB).
 _ZERO_POINT_MAG = 30.0
 # DES goes half a magnitude deeper than where Pan-STARRS hosts end.

@@ -13,7 +13,7 @@ from training.simulate.real import RealHost, Split, measured_host, split_of
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
-_FOLDER = "hsc_cosmos/blends"
+FILES = ("hsc_cosmos/blends/*.npz",)
 _BANDS = "grizy"
 # Zero point of the images (AB).
 _ZERO_POINT_MAG = 27.0
@@ -24,13 +24,14 @@ _REDDEST_BLUE = 1.3
 
 def load(data: Path, instrument: Instrument, split: Split) -> tuple[RealHost, ...]:
     """The brightest galaxy of each blend that is red, called after its file."""
-    paths = sorted((data / _FOLDER).glob("*.npz"))
-    chosen = [path for path in paths if split_of(_name(path)) == split]
+    paths = sorted(path for pattern in FILES for path in data.glob(pattern))
+    chosen = [path for path in paths if split_of(name_of(path)) == split]
     found = [_host(path, instrument) for path in chosen]
     return tuple(host for host in found if host is not None)
 
 
-def _name(path: Path) -> str:
+def name_of(path: Path) -> str:
+    """What a blend is called; all of its galaxies are on one side of the split."""
     return f"hsc-blend-{path.stem}"
 
 
@@ -45,7 +46,7 @@ def _host(path: Path, instrument: Instrument) -> RealHost | None:
         return None
     scale = np.float32(10.0 ** (0.4 * (instrument.zero_point_mag - _ZERO_POINT_MAG)))
     made = measured_host(
-        _name(path),
+        name_of(path),
         scale * images,
         instrument,
         electrons=np.array([instrument.noise[band].electrons for band in instrument.bands]),

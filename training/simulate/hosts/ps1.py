@@ -16,7 +16,7 @@ from training.simulate.real import RealHost, Split, measured_host, split_of
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
-_FOLDER = "ps1_lenses"
+FILES = ("ps1_lenses/ps1_catalogue.csv", "ps1_lenses/ps1_fields_120px.h5")
 _BANDS = "grizy"
 _GROUP = "unresolved_galaxy_lens"
 
@@ -29,7 +29,7 @@ def name_of(row: Mapping[str, str]) -> str:
 def load(data: Path, instrument: Instrument, split: Split) -> tuple[RealHost, ...]:
     """Lensed quasars, supernovae and every lens with a visible or possible arc are left out, as are
     frames with a missing band."""
-    table, frames = data / _FOLDER / "ps1_catalogue.csv", data / _FOLDER / "ps1_fields_120px.h5"
+    table, frames = (data / name for name in FILES)
     if not table.is_file() or not frames.is_file():
         return ()
     with table.open(encoding="utf-8", newline="") as file:
