@@ -23,7 +23,7 @@ from training.evaluation.real_stamps import EXTENDED, GALAXY, Stamps
 from training.evaluation.subject import scores_of, seen_by
 from training.recipe import Recipe
 from training.simulate.hosts import load_hosts
-from training.simulate.instrument import Instrument, load_instrument
+from training.simulate.instrument import Instrument
 from training.simulate.real import load_sources
 
 VIEWS = 8
@@ -55,14 +55,16 @@ class RealScores:
 
 
 def load(recipe: Recipe, ensemble: Ensemble, injections: int, seed: int = 0) -> RealPixels:
-    """Everything that is real, none of it seen by the model; InputError without `simulate.data`.
+    """Everything that is real, none of it seen by the model; InputError without `simulate.data`,
+    and for another instrument than Pan-STARRS1.
 
     injections: half over all S/N and Einstein radii, half in the target.
     """
     block = recipe.simulate_block("test")
+    real_stamps.check_instrument(block, recipe.name)
     if not block.get("data"):
         raise InputError(f"{recipe.name}: simulate.data", "a folder of real data", "none")
-    data, instrument = Path(block["data"]), load_instrument(block.get("instrument", "ps1"))
+    data, instrument = Path(block["data"]), real_stamps.instrument_for(ensemble.inputs)
     size = max(spec.size_pixels for spec in ensemble.inputs)
     seen = seen_by(ensemble)
     frames = real_stamps.read_frames(data)

@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 import training
 from lenspipe.contracts import InputSpec
 from lenspipe.errors import InputError
+from lenspipe.models.ensemble import load_ensemble
 from lenspipe.proportion import clopper_pearson
+from tests import toy_models
 from training import cli
 from training.evaluation import real, real_stamps, realism
 from training.evaluation.real_stamps import BANDS, EXTENDED, GALAXY, POINT, Frame
@@ -163,6 +165,32 @@ def test_realism_compares_held_out_objects_with_mocks(data: Path, tmp_path: Path
             assert probe["interval"][0] <= probe["auroc"] <= probe["interval"][1]
         assert {one["name"] for one in found["telling"]} >= {"noise_lag_1", "g-r", "background_g"}
         assert (folder / f"{name}.png").stat().st_size > 10_000
+
+
+@pytest.mark.data
+def test_a_committee_of_five_bands_is_judged_in_five(data: Path, tmp_path: Path) -> None:
+    path = toy_models.make_ensemble(
+        tmp_path, bands=BANDS, size=48, pixel_scale_arcsec=0.25, zero_point_mag=25.0
+    )
+    ensemble = load_ensemble(str(path), provider="cpu", threads=1)
+    pixels = real.load(load_recipe(RECIPE), ensemble, 8)
+    assert pixels.instrument.bands == BANDS
+    assert pixels.injected.images.shape[1:] == (5, 48, 48)
+    assert (pixels.injected.arcs.max(axis=(0, 2, 3)) > 0).all()
+    scored = real.score(pixels, ensemble)
+    assert np.isfinite(scored.injected).all()
+    assert real.judge(pixels, scored, ensemble)["sample"]["injections"] == len(pixels.injected)
+
+
+def test_another_survey_has_no_real_pixels_to_be_judged_on() -> None:
+    recipe = load_recipe(RECIPE)
+    other = recipe.model_copy(update={"simulate": {**recipe.simulate, "instrument": "hsc"}})
+    ensemble = open_subject(recipe, None)
+    for judge in (real.load, realism.comparisons):
+        with pytest.raises(InputError, match="only survey whose real pixels") as caught:
+            judge(other, ensemble, 8)
+        assert "ps1-gri: simulate.instrument" in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_without_data_nothing_real_is_judged() -> None:
