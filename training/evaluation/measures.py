@@ -28,7 +28,8 @@ def measure(
     pixel_scale_arcsec: float,
     zero_point_mag: float,
 ) -> dict[str, float]:
-    """Statistics by name; NaN where a flux is negative or no sky is left to measure. Bands from blue to red.
+    """Statistics by name; bands from blue to red. NaN where a flux is negative, or no sky is left
+    to measure.
 
     `mag_B`, colours `A-B` of neighbouring bands within 1.5 arcsec, `r50_arcsec` and
     `concentration` 5 log10(r80/r20) of the reddest band within 4 arcsec, `ellipticity`,

@@ -95,19 +95,24 @@ def test_a_models_input_takes_its_bands_from_the_middle() -> None:
 
 def test_ranks_are_parts_of_the_real_galaxies_with_their_interval() -> None:
     lenses = real_stamps.centred([frame("a", arc="clear"), frame("b", arc="possible")], 48)
-    found = real.ranks(lenses, np.array([0.5, 9.0], np.float32), np.arange(100.0) / 100)
+    galaxies, own = np.arange(100.0, dtype=np.float32) / 100, np.arange(100)
+    found = real.ranks(lenses, np.array([0.5, 9.0], np.float32), galaxies, own)
     assert [one["name"] for one in found] == ["b", "a"]
     assert [one["above"] for one in found] == [1.0, 0.5]
     assert [one["reached"] for one in found] == [True, False]
     assert found[0]["interval"] == pytest.approx(clopper_pearson(100, 100))
+    tens = real.ranks(lenses, np.array([0.5, 9.0], np.float32), galaxies, own // 10)
+    assert tens[0]["interval"] == pytest.approx(clopper_pearson(10, 10))
+    assert tens[1]["interval"] == pytest.approx(clopper_pearson(5, 10))
 
 
 def test_carried_thresholds_are_counted_on_real_galaxies() -> None:
     marks = (SimpleNamespace(fpr=0.01, score=0.5), SimpleNamespace(fpr=0.001, score=2.0))
     spec = SimpleNamespace(thresholds=marks)
     ensemble: Any = SimpleNamespace(description=SimpleNamespace(spec=spec))
-    found = real.carried(np.array([0.0, 0.6, 0.7, 0.1], np.float32), ensemble)
+    found = real.carried(np.array([0.0, 0.6, 0.7, 0.1], np.float32), np.arange(4), ensemble)
     assert [one["fpr"] for one in found] == [0.5, 0.0]
+    assert found[1]["interval"] == pytest.approx(clopper_pearson(0, 4))
 
 
 @pytest.mark.data
