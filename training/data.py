@@ -157,6 +157,19 @@ def _check_pixels(field: str, pixels: Float32[np.ndarray, "n band y x"], rows: i
         raise InputError(field, "finite pixels", "NaN or infinity")
 
 
+def rows_in(path: str | Path) -> int:
+    """How many rows a set has, whatever is in it."""
+    if Path(path).suffix == ".parquet":
+        return int(pq.read_metadata(path).num_rows)
+    with h5py.File(path, "r") as file:
+        grids = [
+            grid for grid in file.values() if isinstance(grid, h5py.Dataset) and grid.ndim == 4
+        ]
+        if not grids:
+            raise InputError(f"set {path}", "a dataset of stamps", "none")
+        return len(grids[0])
+
+
 def real_objects(path: str | Path) -> tuple[str, ...]:
     """Names of the real objects in a set, sorted; the table and its side for a set of rows."""
     if Path(path).suffix == ".parquet":

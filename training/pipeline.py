@@ -22,8 +22,8 @@ from training import stages
 from training.cli import log_to_stderr, run
 from training.evaluation.judge import in_words
 from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, load_member, load_recipe
-from training.stages import Workspace
 from training.unseen import check_unseen, learnt_from, lineage
+from training.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

@@ -47,60 +47,20 @@ from training.export import (
     ship,
 )
 from training.half import make_half
+from training.learnt import learnt_sets, write_learnt
 from training.merging import load_arcs
 from training.quantise import CALIBRATION_ROWS, Verdict, accept, make_int8
 from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, StartFrom, digest
 from training.timing import seconds_in_turns, seconds_per_image
 from training.together import joined
 from training.unseen import check_unseen, learnt_from, lineage
+from training.workspace import Workspace, known_sha256, set_file
 
 logger = logging.getLogger(__name__)
 # Stamps that torch and ONNX are compared on at every export.
 PARITY_ROWS = 256
 # Stamps that networks are timed on.
 TIMED_ROWS = 256
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """Where intermediate files lie, and what the machine has.
-
-    device: of the training, None for a GPU where there is one. workers: simulation processes.
-    address: of the Ray cluster that simulates instead, `local` for one of this machine alone.
-    """
-
-    root: Path
-    device: str | None = None
-    workers: int = 1
-    address: str | None = None
-
-    def data(self, recipe: Recipe, split: str) -> Path:
-        """File of one set: two recipes with the same simulate block share it."""
-        table = isinstance(recipe, MemberRecipe) and recipe.task == "photometry"
-        block = recipe.simulate_block(split)
-        stem = f"seed{block['seed']}-{digest(block)[:12]}"
-        return self.root / "data" / (f"{stem}.parquet" if table else f"{stem}.h5")
-
-    def member(self, recipe: MemberRecipe) -> Path:
-        """Folder of one network's training."""
-        return self.root / "members" / f"{recipe.name}-{recipe.sha256()[:12]}"
-
-    def best(self, recipe: MemberRecipe) -> Path:
-        """The checkpoint with a network's weights; of the last round where there are several."""
-        last = (
-            mining.round_folder(self.member(recipe), recipe.mining.rounds)
-            if recipe.mining
-            else None
-        )
-        return (last or self.member(recipe)) / fit.BEST
-
-    def graph(self, recipe: MemberRecipe) -> Path:
-        """The exported network, not yet with its card."""
-        return self.member(recipe) / "graph.onnx"
-
-    def report(self, recipe: Recipe) -> Path:
-        """Folder of the evaluation page."""
-        return self.root / "reports" / recipe.name
 
 
 def simulate(recipe: Recipe, split: str, work: Workspace) -> Path:
@@ -133,14 +93,6 @@ def examples(recipe: Recipe, split: str, work: Workspace) -> Examples:
     return load_images(path, both=split != "pool")
 
 
-def set_file(recipe: Recipe, split: str, work: Workspace) -> Path:
-    """The file of one set; InputError where it was not simulated."""
-    path = work.data(recipe, split)
-    if not path.exists():
-        raise InputError(f"{recipe.name}: set {split}", f"a simulated file {path}", "none")
-    return path
-
-
 def features(recipe: MemberRecipe, work: Workspace) -> tuple[Feature, ...]:
     """The photometry network's features with the training set's means and scales."""
     chosen = [Feature(**choice.model_dump()) for choice in recipe.features]
@@ -160,6 +112,7 @@ def train(recipe: MemberRecipe, work: Workspace) -> Path:
         sets = learning_sets(recipe, work)
         fitted = fit_network(recipe, sets, work)
         if group.leads:
+            write_learnt(recipe, work)
             export_fitted(recipe, fitted, sets.validation, graph)
         group.told(None)  # the others wait until it is there
     return graph
@@ -218,10 +171,10 @@ def logits(
     member: MemberRecipe, recipe: Recipe, split: str, work: Workspace
 ) -> Float[np.ndarray, " n"]:
     """Logits of `member`'s exported network on a set of `recipe`, kept for the next call."""
-    graph, data = work.graph(member), work.data(recipe, split)
+    graph, data = work.graph(member), set_file(recipe, split, work)
     if not graph.exists():
         raise InputError(f"{member.name}", "a trained network (python -m training train)", "none")
-    kept = work.member(member) / f"logits-{data.stem}.npy"
+    kept = work.member(member) / f"logits-{data.stem}-{logits_key(member, data, work)}.npy"
     if not kept.exists():
         found = onnx_logits(graph, examples(recipe, split, work).inputs)
         aside = kept.with_name(f"part-{kept.name}")
@@ -229,6 +182,13 @@ def logits(
         aside.replace(kept)
     values: Float[np.ndarray, " n"] = np.load(kept, allow_pickle=False)
     return values
+
+
+def logits_key(member: MemberRecipe, data: Path, work: Workspace) -> str:
+    """What logits depend on, hashed: the network, the set, and what standardises its features."""
+    files = [work.graph(member), data]
+    files += [set_file(member, "train", work)] if member.features else []
+    return digest([known_sha256(path) for path in files])[:16]
 
 
 def judge_member(
@@ -249,9 +209,12 @@ def judge_member(
 def export_member(recipe: MemberRecipe, work: Workspace, zoo: Path) -> ModelCard:
     """The trained network with its card, figures in it, as `zoo/NAME.onnx`."""
     thresholds, metrics = judge_member(recipe, work)
-    training = examples(recipe, "train", work)
+    training, sets = examples(recipe, "train", work), learnt_sets(recipe, work)
+    if training.sha256 != (learnt := sets[0].sha256):
+        field = f"{recipe.name}: set train"
+        raise InputError(field, f"SHA-256 {learnt}, which was trained on", training.sha256)
     names = seen(recipe, (recipe,), work)
-    card = card_of(recipe, training, features(recipe, work), thresholds, metrics, names)
+    card = card_of(recipe, training, features(recipe, work), thresholds, metrics, names, sets)
     zoo.mkdir(parents=True, exist_ok=True)
     return ship(work.graph(recipe), card, zoo / f"{recipe.name}.onnx")
 

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 
 from lenspipe.errors import InputError
 from lenspipe.models import self_test
-from lenspipe.models.card import ModelCard, read_card
+from lenspipe.models.card import ModelCard, file_sha256, read_card
 from training import cli, fit, pipeline, stages
 from training.data import load_images, rows_of, without_a_band
 from training.export import PARITY, check_parity, export_graph, onnx_logits
 from training.recipe import EnsembleRecipe, MemberRecipe, Recipe
-from training.stages import Workspace
+from training.workspace import Workspace
 
 MakeSet = Callable[[Path, int, int], Path]
 FEATURES = [
@@ -163,6 +163,45 @@ def test_cards_and_ensembles_name_the_real_objects_that_their_making_saw(made: M
     assert card_in(made, "toy-photometry").training.real_objects == ()
     ensemble = yaml.safe_load((made[0] / "zoo" / "toy-gri.yaml").read_text())
     assert ensemble["seen"] == ["host-10", "host-11", "host-20", "host-21", "host-3"]
+
+
+def test_a_card_names_every_set_that_the_weights_depend_on(made: Made) -> None:
+    recipe = the(made[2], "toy-photometry")
+    sets = card_in(made, "toy-photometry").training.sets
+    assert [(s.recipe, s.use, s.n, s.n_taken) for s in sets] == [
+        ("toy-photometry", "train", 256, 256),
+        ("toy-photometry", "validation", 128, 128),
+    ]
+    assert [s.sha256 for s in sets] == [
+        file_sha256(made[1].data(recipe, split)) for split in ("train", "validation")
+    ]
+
+
+def test_logits_of_a_set_that_was_made_anew_are_not_the_kept_ones(
+    made: Made, tmp_path: Path, make_set: MakeSet
+) -> None:
+    recipe, work = the(made[2], "toy-plain"), Workspace(tmp_path)
+    shutil.copytree(made[1].root, work.root, dirs_exist_ok=True)
+    before = stages.logits(recipe, recipe, "test", work)
+    assert np.array_equal(stages.logits(recipe, recipe, "test", work), before)
+    make_set(work.data(recipe, "test"), 99, 400)  # another set under the same name
+    after = stages.logits(recipe, recipe, "test", work)
+    test = stages.examples(recipe, "test", work)
+    assert not np.array_equal(after, before)
+    np.testing.assert_array_equal(after, onnx_logits(work.graph(recipe), test.inputs))
+    shutil.copy(work.graph(the(made[2], "toy-group")), work.graph(recipe))
+    other = stages.logits(recipe, recipe, "test", work)
+    np.testing.assert_array_equal(other, onnx_logits(work.graph(recipe), test.inputs))
+
+
+def test_a_card_of_a_training_set_that_was_made_anew_is_refused(
+    made: Made, tmp_path: Path, make_set: MakeSet
+) -> None:
+    recipe, work = the(made[2], "toy-plain"), Workspace(tmp_path / "work")
+    shutil.copytree(made[1].root, work.root)
+    make_set(work.data(recipe, "train"), 99, 256)
+    with pytest.raises(InputError, match=r"toy-plain: set train: expected SHA-256 .* trained on"):
+        stages.export_member(recipe, work, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["toy-plain", "toy-group", "toy-photometry"])

@@ -1,0 +1,84 @@
+"""Where intermediate files lie, and what they hold by their hashes."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lenspipe.errors import InputError
+from lenspipe.models.card import file_sha256
+from training import fit, mining
+from training.recipe import MemberRecipe, Recipe, digest
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where intermediate files lie, and what the machine has.
+
+    device: of the training, None for a GPU where there is one. workers: simulation processes.
+    address: of the Ray cluster that simulates instead, `local` for one of this machine alone.
+    """
+
+    root: Path
+    device: str | None = None
+    workers: int = 1
+    address: str | None = None
+
+    def data(self, recipe: Recipe, split: str) -> Path:
+        """File of one set: two recipes with the same simulate block share it."""
+        table = isinstance(recipe, MemberRecipe) and recipe.task == "photometry"
+        block = recipe.simulate_block(split)
+        stem = f"seed{block['seed']}-{digest(block)[:12]}"
+        return self.root / "data" / (f"{stem}.parquet" if table else f"{stem}.h5")
+
+    def member(self, recipe: MemberRecipe) -> Path:
+        """Folder of one network's training."""
+        return self.root / "members" / f"{recipe.name}-{recipe.sha256()[:12]}"
+
+    def best(self, recipe: MemberRecipe) -> Path:
+        """The checkpoint with a network's weights; of the last round where there are several."""
+        last = (
+            mining.round_folder(self.member(recipe), recipe.mining.rounds)
+            if recipe.mining
+            else None
+        )
+        return (last or self.member(recipe)) / fit.BEST
+
+    def graph(self, recipe: MemberRecipe) -> Path:
+        """The exported network, not yet with its card."""
+        return self.member(recipe) / "graph.onnx"
+
+    def report(self, recipe: Recipe) -> Path:
+        """Folder of the evaluation page."""
+        return self.root / "reports" / recipe.name
+
+
+def set_file(recipe: Recipe, split: str, work: Workspace) -> Path:
+    """The file of one set; InputError where it was not simulated."""
+    path = work.data(recipe, split)
+    if not path.exists():
+        raise InputError(f"{recipe.name}: set {split}", f"a simulated file {path}", "none")
+    return path
+
+
+def known_sha256(path: Path) -> str:
+    """SHA-256 of a file, noted beside it: a file that was not touched is not read again."""
+    stat, note = path.stat(), path.with_name(f"{path.name}.sha256.json")
+    state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    with suppress(OSError, ValueError, TypeError, KeyError):  # no note, or one cut short
+        told = json.loads(note.read_text(encoding="utf-8"))
+        if told["state"] == state:
+            return str(told["sha256"])
+    found = file_sha256(path)
+    with suppress(OSError):  # a folder that nobody may write to is read each time
+        write_whole(note, json.dumps({"sha256": found, "state": state}))
+    return found
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A file that is there whole or not at all."""
+    aside = path.with_name(f"part-{path.name}")
+    aside.write_text(text + "\n", encoding="utf-8")
+    aside.replace(path)
