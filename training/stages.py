@@ -8,16 +8,15 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import yaml
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 
 from lenspipe import blenders
 from lenspipe.errors import InputError
-from lenspipe.models.card import Calibration, Feature, Metric, ModelCard, Threshold
+from lenspipe.models.card import Feature, Metric, ModelCard, Threshold
 from lenspipe.models.ensemble_file import Cascade, describe_ensemble
 from training import blend, fit, mining
 from training.blend.calibration import calibrate
@@ -29,6 +28,7 @@ from training.blend.cascade import (
     time_ratio,
 )
 from training.blend.diversity import diversity
+from training.blended import Blended, keep, kept
 from training.data import (
     Examples,
     load_images,
@@ -174,13 +174,13 @@ def logits(
     graph, data = work.graph(member), set_file(recipe, split, work)
     if not graph.exists():
         raise InputError(f"{member.name}", "a trained network (python -m training train)", "none")
-    kept = work.member(member) / f"logits-{data.stem}-{logits_key(member, data, work)}.npy"
-    if not kept.exists():
+    path = work.member(member) / f"logits-{data.stem}-{logits_key(member, data, work)}.npy"
+    if not path.exists():
         found = onnx_logits(graph, examples(recipe, split, work).inputs)
-        aside = kept.with_name(f"part-{kept.name}")
+        aside = path.with_name(f"part-{path.name}")
         np.save(aside, found)
-        aside.replace(kept)
-    values: Float[np.ndarray, " n"] = np.load(kept, allow_pickle=False)
+        aside.replace(path)
+    values: Float[np.ndarray, " n"] = np.load(path, allow_pickle=False)
     return values
 
 
@@ -254,30 +254,32 @@ def _some(recipe: MemberRecipe, split: str, work: Workspace) -> dict[str, np.nda
     return rows_of(examples(recipe, split, work).inputs, slice(CALIBRATION_ROWS))
 
 
-@dataclass(frozen=True)
-class Blended:
-    """An ensemble, fitted."""
-
-    blender: blenders.BlenderOptions
-    calibration: Calibration
-    thresholds: tuple[Threshold, ...]
-    cascade: Cascade | None = None
-
-    def scores(
-        self, names: Sequence[str], columns: Float[np.ndarray, "n member"]
-    ) -> Float32[np.ndarray, " n"]:
-        """What rows rank by, from all members' logits, with the cascade where there is one."""
-        whole = blenders.blend(columns, self.blender)
-        return whole if self.cascade is None else cascaded(self.cascade, names, columns, whole)
-
-
 def fit_blend(recipe: EnsembleRecipe, members: Sequence[MemberRecipe], work: Workspace) -> Blended:
-    """Blender, cascade, calibration and thresholds from the calibration set."""
+    """Blender, cascade, calibration and thresholds from the calibration set; fitted once, then the
+    kept ones for as long as the members, the set and what the recipe asks for stay the same."""
     check_unseen(recipe, members)
+    path = work.blend(recipe, _blend_key(recipe, members, work))
+    blended = kept(path, len(members))
+    if blended is None:
+        blended = _fit_blend(recipe, members, work)
+        keep(blended, path)
+    logger.info("%s: %s, cascade %s", recipe.name, path.name, blended.cascade)
+    return blended
+
+
+def _blend_key(recipe: EnsembleRecipe, members: Sequence[MemberRecipe], work: Workspace) -> str:
+    """What a blend depends on, hashed."""
+    asked = {"members", "blender", "calibration", "cascade", "fprs"}
+    held = set_file(recipe, "calibration", work)
+    logits_of = [logits_key(member, held, work) for member in members]
+    return digest([recipe.model_dump(mode="json", include=asked), logits_of])
+
+
+def _fit_blend(recipe: EnsembleRecipe, members: Sequence[MemberRecipe], work: Workspace) -> Blended:
     held = examples(recipe, "calibration", work)
     columns = _columns(recipe, members, "calibration", work)
     blender = blend.fit(recipe.blender.name, recipe.blender.parameters, columns, held.positive)
-    scores, cascade = blenders.blend(columns, blender), None
+    scores, cascade, seconds = blenders.blend(columns, blender), None, dict[str, float]()
     if recipe.cascade is not None:
         graphs = {member.name: work.graph(member) for member in members}
         timed = seconds_in_turns(graphs, rows_of(held.inputs, slice(TIMED_ROWS)))
@@ -285,13 +287,11 @@ def fit_blend(recipe: EnsembleRecipe, members: Sequence[MemberRecipe], work: Wor
         cascade = fit_cascade(
             recipe.cascade, recipe.members, columns, scores, held.positive, seconds, recipe.fprs
         )
-        logger.info("%s: cascade %s", recipe.name, cascade)
         scores = cascaded(cascade, recipe.members, columns, scores)
     thresholds = thresholds_of(scores, held.positive, recipe.fprs)
     _check_above(cascade, thresholds)
-    return Blended(
-        blender, calibrate(recipe.calibration, scores, held.positive), thresholds, cascade
-    )
+    calibration = calibrate(recipe.calibration, scores, held.positive)
+    return Blended(blender, calibration, thresholds, cascade, seconds)
 
 
 def _check_above(cascade: Cascade | None, thresholds: Sequence[Threshold]) -> None:
@@ -317,14 +317,17 @@ def judge_ensemble(
         fpr = min(recipe.fprs)
         found["diversity"] = diversity(columns, test.positive, recipe.members, fpr)
     if blended.cascade is not None and recipe.cascade is not None:
-        found["cascade"] = judge_cascade(
+        stopped = judge_cascade(
             recipe.cascade,
             blended.cascade,
             recipe.members,
             columns,
             blenders.blend(columns, blended.blender),
             test.positive,
-        ).as_dict()
+            blended.seconds,
+        )
+        chosen = {**blended.cascade.model_dump(), "seconds": dict(blended.seconds)}
+        found["cascade"] = {**stopped.as_dict(), "chosen": chosen}
     reports = {recipe.name: found}
     for k, member in enumerate(members):
         held = logits(member, recipe, "calibration", work)

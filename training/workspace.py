@@ -50,6 +50,10 @@ class Workspace:
         """The exported network, not yet with its card."""
         return self.member(recipe) / "graph.onnx"
 
+    def blend(self, recipe: Recipe, key: str) -> Path:
+        """An ensemble that was fitted. key: a hash of what it was fitted from."""
+        return self.root / "blends" / f"{recipe.name}-{key[:12]}.json"
+
     def report(self, recipe: Recipe) -> Path:
         """Folder of the evaluation page."""
         return self.root / "reports" / recipe.name

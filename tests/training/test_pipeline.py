@@ -349,6 +349,56 @@ def test_commands_do_a_blend_again(made: Made, tmp_path: Path) -> None:
     ]
 
 
+def test_the_page_and_the_file_tell_of_the_cascade_that_was_timed_once(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members' times change places at each measurement: the first one stands in all commands."""
+    root = tmp_path
+    shutil.copytree(made[1].root, root / "work")
+    shutil.copytree(made[0] / "recipes", root / "recipes")
+    recipe = root / "recipes" / "toy-gri.yaml"
+    content = yaml.safe_load(recipe.read_text())
+    content["cascade"]["first"] = "auto"
+    recipe.write_text(yaml.safe_dump(content))
+    times = iter([1.0, 1e3, 1e-3, 1e6])
+
+    def timed(graphs: dict[str, Path], *_: Any) -> dict[str, np.ndarray]:
+        return {"toy-plain": np.array([next(times)]), "toy-group": np.array([1.0])}
+
+    monkeypatch.setattr(stages, "seconds_in_turns", timed)
+    told = []
+    for command in ("evaluate", "blend", "export"):
+        arguments = [command, str(recipe), "--work", str(root / "work")]
+        arguments += [] if command == "evaluate" else ["--zoo", str(root / "zoo")]
+        (root / "zoo").mkdir(exist_ok=True)
+        shutil.copytree(made[0] / "zoo", root / "zoo", dirs_exist_ok=True)
+        result = CliRunner().invoke(cli.app, arguments)
+        assert result.exit_code == 0, result.output
+        report = json.loads((root / "work/reports/toy-gri/evaluation.json").read_text())
+        told.append(report["models"]["toy-gri"]["cascade"]["chosen"])
+        assert told[-1].pop("seconds") == {"toy-plain": 1.0, "toy-group": 1.0}
+        if command != "evaluate":
+            told.append(yaml.safe_load((root / "zoo/toy-gri.yaml").read_text())["cascade"])
+    assert all(one == told[0] for one in told)
+
+
+def test_another_calibration_set_or_blender_is_fitted_anew(
+    made: Made, tmp_path: Path, make_set: MakeSet
+) -> None:
+    work = Workspace(tmp_path / "work")
+    shutil.copytree(made[1].root, work.root)
+    recipe = next(r for r in made[2] if isinstance(r, EnsembleRecipe))
+    members = tuple(the(made[2], name) for name in recipe.members)
+    first = stages.fit_blend(recipe, members, work)
+    assert stages.fit_blend(recipe.model_copy(update={"int8": True}), members, work) == first
+    mean = recipe.model_copy(update={"blender": recipe.blender.model_copy(update={"name": "mean"})})
+    assert stages.fit_blend(mean, members, work).blender.kind == "mean"
+    make_set(work.data(recipe, "calibration"), 98, 400)
+    other = stages.fit_blend(recipe, members, work)
+    assert other.thresholds != first.thresholds
+    assert len(list((work.root / "blends").iterdir())) == 3
+
+
 def test_a_map_of_what_spoke_for_a_lens(made: Made) -> None:
     root, work, _ = made
     recipe = str(root / "recipes" / "toy-plain.yaml")
