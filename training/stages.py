@@ -51,6 +51,7 @@ from training.learnt import learnt_sets, write_learnt
 from training.merging import load_arcs
 from training.quantise import CALIBRATION_ROWS, Verdict, accept, make_int8
 from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, StartFrom, digest
+from training.sound import check_batch, check_kinds
 from training.timing import seconds_in_turns, seconds_per_image
 from training.together import joined
 from training.unseen import check_unseen, learnt_from, lineage
@@ -119,13 +120,17 @@ def train(recipe: MemberRecipe, work: Workspace) -> Path:
 
 
 def learning_sets(recipe: MemberRecipe, work: Workspace) -> mining.Sets:
-    """What a member's weights are made with."""
-    return mining.Sets(
+    """What a member's weights are made with. InputError where the recipe names what is not in
+    them."""
+    sets = mining.Sets(
         train=examples(recipe, "train", work),
         validation=examples(recipe, "validation", work),
         pool=examples(recipe, "pool", work) if recipe.mining else None,
         arcs=load_arcs(set_file(recipe, "arcs", work)) if recipe.merging else None,
     )
+    check_kinds(recipe, *(one for one in (sets.train, sets.pool) if one is not None))
+    check_batch(recipe, len(sets.train))
+    return sets
 
 
 def fit_network(recipe: MemberRecipe, sets: mining.Sets, work: Workspace) -> fit.Fitted:
