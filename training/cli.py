@@ -37,10 +37,10 @@ def simulate(
 ) -> None:
     """Simulate a recipe's sets, or go on where a simulation stopped."""
     from training import stages
+    from training.workspace import Workspace
 
-    zarr = written == "zarr"
     read = load_recipe(recipe)
-    place = stages.Workspace(work, workers=workers, address=address, zarr=zarr)
+    place = Workspace(work, workers=workers, address=address, zarr=written == "zarr")
     for name in [split] if split else read.splits.given():
         typer.echo(stages.simulate(read, name, place))
 
@@ -56,8 +56,9 @@ def train(
     On several GPUs: torchrun --nproc-per-node N -m training train RECIPE.
     """
     from training import stages
+    from training.workspace import Workspace
 
-    graph = stages.train(load_member(recipe), stages.Workspace(work, device))
+    graph = stages.train(load_member(recipe), Workspace(work, device))
     if leads():
         typer.echo(graph)
 
@@ -70,8 +71,9 @@ def mine(
 ) -> None:
     """Train in rounds of hard-negative mining, or go on; says what each round found."""
     from training import mining, stages
+    from training.workspace import Workspace
 
-    read, place = load_member(recipe), stages.Workspace(work, device)
+    read, place = load_member(recipe), Workspace(work, device)
     if read.mining is None:
         raise InputError("mining", "a block that says how many rounds of what", "none")
     stages.train(read, place)
@@ -96,8 +98,9 @@ def evaluate(
     """Judge a trained network or an ensemble on its test set, or on real pixels."""
     from training import pipeline, stages
     from training.evaluation import command
+    from training.workspace import Workspace
 
-    read, place = load_recipe(recipe), stages.Workspace(work)
+    read, place = load_recipe(recipe), Workspace(work)
     folder = place.report(read)
     if real:
         typer.echo(command.judge_on_real_pixels(read, folder / "real", zoo, stamps))
@@ -116,11 +119,12 @@ def evaluate(
 @app.command()
 def blend(recipe: RecipeFile, work: Work = WORK, zoo: Zoo = ZOO) -> None:
     """Fit an ensemble of trained members, and write its file."""
-    from training import pipeline, stages
+    from training import pipeline
+    from training.workspace import Workspace
 
     read = load_ensemble(recipe)
     members = pipeline.members_beside(recipe, read)
-    typer.echo(pipeline.make_ensemble(read, members, stages.Workspace(work), zoo))
+    typer.echo(pipeline.make_ensemble(read, members, Workspace(work), zoo))
 
 
 @app.command()
@@ -135,8 +139,9 @@ def export(
 ) -> None:
     """Write a trained network with its card, or an ensemble with all its members."""
     from training import pipeline, stages
+    from training.workspace import Workspace
 
-    read, place = load_recipe(recipe), stages.Workspace(work)
+    read, place = load_recipe(recipe), Workspace(work)
     members = (read,) if isinstance(read, MemberRecipe) else pipeline.members_beside(recipe, read)
     for member in members:
         typer.echo(stages.export_member(member, place, zoo).name)
@@ -159,8 +164,9 @@ def explain(
     """Draw which pixels of test stamps spoke for a lens."""
     from training import stages
     from training.explain import draw_maps
+    from training.workspace import Workspace
 
-    read, place = load_member(recipe), stages.Workspace(work)
+    read, place = load_member(recipe), Workspace(work)
     path = place.report(read) / "occlusion.png"
     typer.echo(draw_maps(place.graph(read), stages.examples(read, "test", place), rows, path))
 

@@ -164,6 +164,16 @@ def _check_pixels(field: str, pixels: Float32[np.ndarray, "n band y x"], rows: i
         raise InputError(field, "finite pixels", "NaN or infinity")
 
 
+def rows_in(path: str | Path) -> int:
+    """How many rows a set has, whatever is in it."""
+    if Path(path).suffix == ".parquet":
+        return int(pq.read_metadata(path).num_rows)
+    with open_set(path, f"set {path}") as stored:
+        if "label" not in stored.names():
+            raise InputError(f"set {path}", "an array `label`", ", ".join(stored.names()) or "none")
+        return len(stored.array("label"))
+
+
 def real_objects(path: str | Path) -> tuple[str, ...]:
     """Names of the real objects in a set, sorted; the table and its side for a set of rows."""
     if Path(path).suffix == ".parquet":

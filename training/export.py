@@ -20,6 +20,7 @@ from lenspipe.models import self_test
 from lenspipe.models.card import (
     Feature,
     ImageInput,
+    LearntSet,
     Metric,
     ModelCard,
     Normalisation,
@@ -139,8 +140,9 @@ def card_of(
     thresholds: Sequence[Threshold] = (),
     metrics: dict[str, Metric] | None = None,
     real_objects: Sequence[str] = (),
+    sets: Sequence[LearntSet] = (),
 ) -> ModelCard:
-    """The card of a network that `recipe` made from `train`."""
+    """The card of a network that `recipe` made from `train`; sets: all that it learnt from."""
     return ModelCard(
         name=recipe.name,
         task=recipe.task,
@@ -158,6 +160,7 @@ def card_of(
             training_set_sha256=train.sha256,
             n_train=len(train),
             seed=recipe.seed,
+            sets=tuple(sets),
             real_objects=tuple(real_objects),
         ),
         versions=versions(),

@@ -99,6 +99,12 @@ def read_record(folder: Path) -> list[dict[str, Any]]:
     return rounds
 
 
+def pool_of(folder: Path) -> str | None:
+    """SHA-256 of the pool that was looked in; None before the first round."""
+    told = _read(folder).get("pool_sha256")
+    return None if told is None else str(told)
+
+
 def in_words(folder: Path) -> Iterator[str]:
     """A line for each round."""
     for done in read_record(folder):

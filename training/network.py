@@ -36,11 +36,7 @@ class Finder(nn.Module):
 
 def build(recipe: MemberRecipe, shapes: Shapes) -> nn.Module:
     """The recipe's network for inputs by name: (band, y, x) flux or (feature,)."""
-    wanted = "features" if recipe.task == "photometry" else "images"
-    if wanted != architectures.load(recipe.architecture.name).INPUT:
-        raise InputError(
-            "architecture.name", f"one that takes {wanted}", repr(recipe.architecture.name)
-        )
+    check_architecture(recipe)
     network = architectures.build(recipe.architecture.name, recipe.architecture.parameters, shapes)
     if recipe.normalisation is None:
         return network
@@ -48,6 +44,15 @@ def build(recipe: MemberRecipe, shapes: Shapes) -> nn.Module:
     for name, shape in shapes.items():
         check_normalisation(chosen[name], bands=shape[0])
     return Finder([chosen[name] for name in shapes], network)
+
+
+def check_architecture(recipe: MemberRecipe) -> None:
+    """InputError: no such architecture, one for another task, or parameters that will not do."""
+    wanted = "features" if recipe.task == "photometry" else "images"
+    name, parameters = recipe.architecture.name, recipe.architecture.parameters
+    if wanted != architectures.load(name).INPUT:
+        raise InputError("architecture.name", f"one that takes {wanted}", repr(name))
+    architectures.parse(name, parameters)
 
 
 def normalisation_of(
@@ -67,7 +72,12 @@ def normalisation_of(
 
 def check_normalisation(normalisation: Named, bands: int) -> None:
     """InputError where the graph cannot hold it, or its parameters do not fit the bands."""
-    normalise.parse(normalisation.name, normalisation.parameters).check_bands(bands)
+    parse_normalisation(normalisation).check_bands(bands)
+
+
+def parse_normalisation(normalisation: Named) -> normalise.Parameters:
+    """Its parameters. InputError: no such one, one that the graph cannot hold, or others."""
+    parsed = normalise.parse(normalisation.name, normalisation.parameters)
     if normalisation.name in normalise.ARRAY_ONLY:
         known = sorted(set(normalise.FUNCTIONS) - normalise.ARRAY_ONLY)
         raise InputError(
@@ -75,3 +85,4 @@ def check_normalisation(normalisation: Named, bands: int) -> None:
             f"one that the graph can hold ({', '.join(known)})",
             repr(normalisation.name),
         )
+    return parsed

@@ -19,11 +19,12 @@ import typer
 
 from lenspipe.errors import InputError
 from training import stages
+from training.blended import Blended
 from training.cli import log_to_stderr, run
 from training.evaluation.judge import in_words
 from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, load_member, load_recipe
-from training.stages import Workspace
 from training.unseen import check_unseen, learnt_from, lineage
+from training.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def make_ensemble(
 def _in_int8(
     recipe: EnsembleRecipe,
     members: Sequence[MemberRecipe],
-    blended: stages.Blended,
+    blended: Blended,
     work: Workspace,
     zoo: Path,
 ) -> dict[str, Path]:

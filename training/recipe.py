@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -283,7 +284,7 @@ class Common(Grown):
     description: str
     simulate: dict[str, Any]
     splits: Splits
-    fprs: tuple[float, ...] = (1e-2, 1e-3)
+    fprs: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = Field((1e-2, 1e-3), min_length=1)
 
     def simulate_block(self, split: str) -> dict[str, Any]:
         """The simulate block of one set: the recipe's with the set's changes."""
@@ -419,15 +420,30 @@ def parse_recipe(content: dict[str, Any]) -> Recipe:
     task = content.get("task")
     if not isinstance(task, str) or task not in tasks:
         raise InputError("task", f"one of {', '.join(tasks)}", repr(task))
+    _check_finite(content)
     try:
         return tasks[task].model_validate(content)
     except ValidationError as error:
         raise first_problem(error, whole="recipe") from error
 
 
+def _check_finite(value: Any, place: str = "") -> None:
+    """InputError for a number that is none in what is checked elsewhere and later: `simulate`,
+    parameters of plugins."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(place, "a finite number", value)
+    named = dict(enumerate(value)) if isinstance(value, list | tuple) else value
+    for key, part in named.items() if isinstance(named, dict) else ():
+        _check_finite(part, f"{place}.{key}".lstrip("."))
+
+
 def load_recipe(path: str | Path) -> Recipe:
-    """Read and validate a recipe file."""
-    return parse_recipe(_inlined(Path(path)))
+    """Read and validate a recipe file, what it asks for by name included."""
+    from training.sound import check_sound
+
+    recipe = parse_recipe(_inlined(Path(path)))
+    check_sound(recipe)
+    return recipe
 
 
 def load_member(path: str | Path) -> MemberRecipe:

@@ -8,16 +8,15 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import yaml
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 
 from lenspipe import blenders
 from lenspipe.errors import InputError
-from lenspipe.models.card import Calibration, Feature, Metric, ModelCard, Threshold
+from lenspipe.models.card import Feature, Metric, ModelCard, Threshold
 from lenspipe.models.ensemble_file import Cascade, describe_ensemble
 from training import blend, fit, mining
 from training.blend.calibration import calibrate
@@ -29,6 +28,7 @@ from training.blend.cascade import (
     time_ratio,
 )
 from training.blend.diversity import diversity
+from training.blended import Blended, keep, kept
 from training.data import (
     Examples,
     load_images,
@@ -47,70 +47,21 @@ from training.export import (
     ship,
 )
 from training.half import make_half
+from training.learnt import learnt_sets, write_learnt
 from training.merging import load_arcs
 from training.quantise import CALIBRATION_ROWS, Verdict, accept, make_int8
-from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, StartFrom
+from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, StartFrom, digest
+from training.sound import check_batch, check_kinds
 from training.timing import seconds_in_turns, seconds_per_image
 from training.together import joined
 from training.unseen import check_unseen, learnt_from, lineage
+from training.workspace import Workspace, known_sha256, set_file
 
 logger = logging.getLogger(__name__)
 # Stamps that torch and ONNX are compared on at every export.
 PARITY_ROWS = 256
 # Stamps that networks are timed on.
 TIMED_ROWS = 256
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """Where intermediate files lie, and what the machine has.
-
-    device: of the training, None for a GPU where there is one. workers: simulation processes.
-    address: of the Ray cluster that simulates instead, `local` for one of this machine alone.
-    zarr: whether sets of stamps are written as Zarr, and not as HDF5; both are read.
-    """
-
-    root: Path
-    device: str | None = None
-    workers: int = 1
-    address: str | None = None
-    zarr: bool = False
-
-    def data(self, recipe: Recipe, split: str) -> Path:
-        """File of one set: two recipes with the same simulate block share it.
-
-        InputError: a wrong key of the block; real data that is not there.
-        """
-        from training.simulate.identity import identity
-
-        table = isinstance(recipe, MemberRecipe) and recipe.task == "photometry"
-        block = recipe.simulate_block(split)
-        stem = f"seed{block['seed']}-{identity(block, table=table)[:12]}"
-        hdf5, store = (self.root / "data" / f"{stem}.{suffix}" for suffix in ("h5", "zarr"))
-        if table:
-            return hdf5.with_suffix(".parquet")
-        return store if self.zarr or (store.exists() and not hdf5.exists()) else hdf5
-
-    def member(self, recipe: MemberRecipe) -> Path:
-        """Folder of one network's training."""
-        return self.root / "members" / f"{recipe.name}-{recipe.sha256()[:12]}"
-
-    def best(self, recipe: MemberRecipe) -> Path:
-        """The checkpoint with a network's weights; of the last round where there are several."""
-        last = (
-            mining.round_folder(self.member(recipe), recipe.mining.rounds)
-            if recipe.mining
-            else None
-        )
-        return (last or self.member(recipe)) / fit.BEST
-
-    def graph(self, recipe: MemberRecipe) -> Path:
-        """The exported network, not yet with its card."""
-        return self.member(recipe) / "graph.onnx"
-
-    def report(self, recipe: Recipe) -> Path:
-        """Folder of the evaluation page."""
-        return self.root / "reports" / recipe.name
 
 
 def simulate(recipe: Recipe, split: str, work: Workspace) -> Path:
@@ -144,14 +95,6 @@ def examples(recipe: Recipe, split: str, work: Workspace) -> Examples:
     return load_images(path, both=split != "pool")
 
 
-def set_file(recipe: Recipe, split: str, work: Workspace) -> Path:
-    """The file of one set; InputError where it was not simulated."""
-    path = work.data(recipe, split)
-    if not path.exists():
-        raise InputError(f"{recipe.name}: set {split}", f"a simulated file {path}", "none")
-    return path
-
-
 def features(recipe: MemberRecipe, work: Workspace) -> tuple[Feature, ...]:
     """The photometry network's features with the training set's means and scales."""
     chosen = [Feature(**choice.model_dump()) for choice in recipe.features]
@@ -171,19 +114,24 @@ def train(recipe: MemberRecipe, work: Workspace) -> Path:
         sets = learning_sets(recipe, work)
         fitted = fit_network(recipe, sets, work)
         if group.leads:
+            write_learnt(recipe, work)
             export_fitted(recipe, fitted, sets.validation, graph)
         group.told(None)  # the others wait until it is there
     return graph
 
 
 def learning_sets(recipe: MemberRecipe, work: Workspace) -> mining.Sets:
-    """What a member's weights are made with."""
-    return mining.Sets(
+    """What a member's weights are made with. InputError where the recipe names what is not in
+    them."""
+    sets = mining.Sets(
         train=examples(recipe, "train", work),
         validation=examples(recipe, "validation", work),
         pool=examples(recipe, "pool", work) if recipe.mining else None,
         arcs=load_arcs(set_file(recipe, "arcs", work)) if recipe.merging else None,
     )
+    check_kinds(recipe, *(one for one in (sets.train, sets.pool) if one is not None))
+    check_batch(recipe, len(sets.train))
+    return sets
 
 
 def fit_network(recipe: MemberRecipe, sets: mining.Sets, work: Workspace) -> fit.Fitted:
@@ -229,17 +177,24 @@ def logits(
     member: MemberRecipe, recipe: Recipe, split: str, work: Workspace
 ) -> Float[np.ndarray, " n"]:
     """Logits of `member`'s exported network on a set of `recipe`, kept for the next call."""
-    graph, data = work.graph(member), work.data(recipe, split)
+    graph, data = work.graph(member), set_file(recipe, split, work)
     if not graph.exists():
         raise InputError(f"{member.name}", "a trained network (python -m training train)", "none")
-    kept = work.member(member) / f"logits-{data.stem}.npy"
-    if not kept.exists():
+    path = work.member(member) / f"logits-{data.stem}-{logits_key(member, data, work)}.npy"
+    if not path.exists():
         found = onnx_logits(graph, examples(recipe, split, work).inputs)
-        aside = kept.with_name(f"part-{kept.name}")
+        aside = path.with_name(f"part-{path.name}")
         np.save(aside, found)
-        aside.replace(kept)
-    values: Float[np.ndarray, " n"] = np.load(kept, allow_pickle=False)
+        aside.replace(path)
+    values: Float[np.ndarray, " n"] = np.load(path, allow_pickle=False)
     return values
+
+
+def logits_key(member: MemberRecipe, data: Path, work: Workspace) -> str:
+    """What logits depend on, hashed: the network, the set, and what standardises its features."""
+    files = [work.graph(member), data]
+    files += [set_file(member, "train", work)] if member.features else []
+    return digest([known_sha256(path) for path in files])[:16]
 
 
 def judge_member(
@@ -260,9 +215,12 @@ def judge_member(
 def export_member(recipe: MemberRecipe, work: Workspace, zoo: Path) -> ModelCard:
     """The trained network with its card, figures in it, as `zoo/NAME.onnx`."""
     thresholds, metrics = judge_member(recipe, work)
-    training = examples(recipe, "train", work)
+    training, sets = examples(recipe, "train", work), learnt_sets(recipe, work)
+    if training.sha256 != (learnt := sets[0].sha256):
+        field = f"{recipe.name}: set train"
+        raise InputError(field, f"SHA-256 {learnt}, which was trained on", training.sha256)
     names = seen(recipe, (recipe,), work)
-    card = card_of(recipe, training, features(recipe, work), thresholds, metrics, names)
+    card = card_of(recipe, training, features(recipe, work), thresholds, metrics, names, sets)
     zoo.mkdir(parents=True, exist_ok=True)
     return ship(work.graph(recipe), card, zoo / f"{recipe.name}.onnx")
 
@@ -302,30 +260,32 @@ def _some(recipe: MemberRecipe, split: str, work: Workspace) -> dict[str, np.nda
     return rows_of(examples(recipe, split, work).inputs, slice(CALIBRATION_ROWS))
 
 
-@dataclass(frozen=True)
-class Blended:
-    """An ensemble, fitted."""
-
-    blender: blenders.BlenderOptions
-    calibration: Calibration
-    thresholds: tuple[Threshold, ...]
-    cascade: Cascade | None = None
-
-    def scores(
-        self, names: Sequence[str], columns: Float[np.ndarray, "n member"]
-    ) -> Float32[np.ndarray, " n"]:
-        """What rows rank by, from all members' logits, with the cascade where there is one."""
-        whole = blenders.blend(columns, self.blender)
-        return whole if self.cascade is None else cascaded(self.cascade, names, columns, whole)
-
-
 def fit_blend(recipe: EnsembleRecipe, members: Sequence[MemberRecipe], work: Workspace) -> Blended:
-    """Blender, cascade, calibration and thresholds from the calibration set."""
+    """Blender, cascade, calibration and thresholds from the calibration set; fitted once, then the
+    kept ones for as long as the members, the set and what the recipe asks for stay the same."""
     check_unseen(recipe, members)
+    path = work.blend(recipe, _blend_key(recipe, members, work))
+    blended = kept(path, len(members))
+    if blended is None:
+        blended = _fit_blend(recipe, members, work)
+        keep(blended, path)
+    logger.info("%s: %s, cascade %s", recipe.name, path.name, blended.cascade)
+    return blended
+
+
+def _blend_key(recipe: EnsembleRecipe, members: Sequence[MemberRecipe], work: Workspace) -> str:
+    """What a blend depends on, hashed."""
+    asked = {"members", "blender", "calibration", "cascade", "fprs"}
+    held = set_file(recipe, "calibration", work)
+    logits_of = [logits_key(member, held, work) for member in members]
+    return digest([recipe.model_dump(mode="json", include=asked), logits_of])
+
+
+def _fit_blend(recipe: EnsembleRecipe, members: Sequence[MemberRecipe], work: Workspace) -> Blended:
     held = examples(recipe, "calibration", work)
     columns = _columns(recipe, members, "calibration", work)
     blender = blend.fit(recipe.blender.name, recipe.blender.parameters, columns, held.positive)
-    scores, cascade = blenders.blend(columns, blender), None
+    scores, cascade, seconds = blenders.blend(columns, blender), None, dict[str, float]()
     if recipe.cascade is not None:
         graphs = {member.name: work.graph(member) for member in members}
         timed = seconds_in_turns(graphs, rows_of(held.inputs, slice(TIMED_ROWS)))
@@ -333,13 +293,11 @@ def fit_blend(recipe: EnsembleRecipe, members: Sequence[MemberRecipe], work: Wor
         cascade = fit_cascade(
             recipe.cascade, recipe.members, columns, scores, held.positive, seconds, recipe.fprs
         )
-        logger.info("%s: cascade %s", recipe.name, cascade)
         scores = cascaded(cascade, recipe.members, columns, scores)
     thresholds = thresholds_of(scores, held.positive, recipe.fprs)
     _check_above(cascade, thresholds)
-    return Blended(
-        blender, calibrate(recipe.calibration, scores, held.positive), thresholds, cascade
-    )
+    calibration = calibrate(recipe.calibration, scores, held.positive)
+    return Blended(blender, calibration, thresholds, cascade, seconds)
 
 
 def _check_above(cascade: Cascade | None, thresholds: Sequence[Threshold]) -> None:
@@ -365,14 +323,17 @@ def judge_ensemble(
         fpr = min(recipe.fprs)
         found["diversity"] = diversity(columns, test.positive, recipe.members, fpr)
     if blended.cascade is not None and recipe.cascade is not None:
-        found["cascade"] = judge_cascade(
+        stopped = judge_cascade(
             recipe.cascade,
             blended.cascade,
             recipe.members,
             columns,
             blenders.blend(columns, blended.blender),
             test.positive,
-        ).as_dict()
+            blended.seconds,
+        )
+        chosen = {**blended.cascade.model_dump(), "seconds": dict(blended.seconds)}
+        found["cascade"] = {**stopped.as_dict(), "chosen": chosen}
     reports = {recipe.name: found}
     for k, member in enumerate(members):
         held = logits(member, recipe, "calibration", work)

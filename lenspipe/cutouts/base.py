@@ -39,9 +39,10 @@ Switch = Annotated[bool, Field(strict=True)]
 
 
 class Block(BaseModel):
-    """A block of the survey file: unknown keys are refused, values are frozen."""
+    """A block of a survey file or a recipe: unknown keys and numbers that are not finite are
+    refused, values are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ZeroPoint(Block):

@@ -158,11 +158,32 @@ class SelfTest(CardBlock):
     tolerance: PositiveFloat
 
 
+LearntUse = Literal["train", "validation", "arcs", "pool"]
+
+
+class LearntSet(CardBlock):
+    """A set that the weights depend on.
+
+    recipe: by whose training, the network's own or that of one whose weights it began with. use:
+    `train`, `validation` (chose the epoch), `arcs` (merged with hosts while training) or `pool`
+    (mined for hard negatives). n: its rows; n_taken: how many of them training took.
+    """
+
+    recipe: str
+    use: LearntUse
+    name: str
+    sha256: str
+    n: int
+    n_taken: int
+
+
 class Training(CardBlock):
     """What made the weights: recipe by name and SHA-256, training set by identity.
 
-    real_objects: names of real objects that training, validation, calibration or thresholds saw;
-    thousands from one table are named by the table and its side.
+    training_set, n_train: the set that training began with. sets: every set that the weights depend
+    on, that one included; empty in cards written before there were any others. real_objects: names
+    of real objects that training, validation, calibration or thresholds saw; thousands from one
+    table are named by the table and its side.
     """
 
     recipe: str
@@ -171,6 +192,7 @@ class Training(CardBlock):
     training_set_sha256: str
     n_train: int
     seed: int
+    sets: tuple[LearntSet, ...] = ()
     real_objects: tuple[str, ...] = ()
 
 

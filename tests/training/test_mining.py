@@ -16,13 +16,15 @@ from typer.testing import CliRunner
 
 import training
 from lenspipe.errors import InputError
+from lenspipe.models.card import file_sha256
 from training import cli, fit, mining, stages
 from training.data import joined, load_images
+from training.learnt import learnt_sets
 from training.metrics import Curve
 from training.mining import Sets, fpr_at_tpr, hardest, mine
 from training.recipe import MemberRecipe, Mining, load_member, parse_recipe
-from training.stages import Workspace
 from training.unseen import check_unseen
+from training.workspace import Workspace
 
 MakeSet = Callable[[Path, int, int], Path]
 EXAMPLES = sorted((Path(training.__file__).parent / "recipes" / "examples").glob("*.yaml"))
@@ -167,6 +169,14 @@ def test_the_command_mines_and_fine_tuning_begins_with_its_last_round(
     begin = stages.origin(child, work)
     assert begin is not None
     assert begin.checkpoint == str(work.member(recipe) / "round-1" / fit.BEST)
+    taken = {one.use: one for one in learnt_sets(child, work) if one.recipe == "toy"}
+    assert list(taken) == ["train", "validation", "pool"]
+    assert (taken["pool"].n, taken["pool"].n_taken) == (96, 5)
+    assert taken["pool"].sha256 == file_sha256(work.data(recipe, "pool"))
+    assert [one.use for one in learnt_sets(child, work) if one.recipe == "tuned"] == [
+        "train",
+        "validation",
+    ]
     tuned_network = stages.fit_network(child, stages.learning_sets(child, work), work)
     assert tuned_network.epoch == 1
 

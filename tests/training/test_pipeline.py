@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 
 from lenspipe.errors import InputError
 from lenspipe.models import self_test
-from lenspipe.models.card import ModelCard, read_card
+from lenspipe.models.card import ModelCard, file_sha256, read_card
 from training import cli, fit, pipeline, stages
 from training.data import load_images, rows_of, without_a_band
 from training.export import PARITY, check_parity, export_graph, onnx_logits
 from training.recipe import EnsembleRecipe, MemberRecipe, Recipe
-from training.stages import Workspace
+from training.workspace import Workspace
 
 MakeSet = Callable[[Path, int, int], Path]
 FEATURES = [
@@ -170,6 +170,45 @@ def test_cards_and_ensembles_name_the_real_objects_that_their_making_saw(made: M
     ensemble = yaml.safe_load((made[0] / "zoo" / "toy-gri.yaml").read_text())
     hosts = [f"host-{seed}" for seed in (10, 11, 20, 21, 3)]
     assert ensemble["seen"] == [*hosts, *sources]
+
+
+def test_a_card_names_every_set_that_the_weights_depend_on(made: Made) -> None:
+    recipe = the(made[2], "toy-photometry")
+    sets = card_in(made, "toy-photometry").training.sets
+    assert [(s.recipe, s.use, s.n, s.n_taken) for s in sets] == [
+        ("toy-photometry", "train", 256, 256),
+        ("toy-photometry", "validation", 128, 128),
+    ]
+    assert [s.sha256 for s in sets] == [
+        file_sha256(made[1].data(recipe, split)) for split in ("train", "validation")
+    ]
+
+
+def test_logits_of_a_set_that_was_made_anew_are_not_the_kept_ones(
+    made: Made, tmp_path: Path, make_set: MakeSet
+) -> None:
+    recipe, work = the(made[2], "toy-plain"), Workspace(tmp_path)
+    shutil.copytree(made[1].root, work.root, dirs_exist_ok=True)
+    before = stages.logits(recipe, recipe, "test", work)
+    assert np.array_equal(stages.logits(recipe, recipe, "test", work), before)
+    make_set(work.data(recipe, "test"), 99, 400)  # another set under the same name
+    after = stages.logits(recipe, recipe, "test", work)
+    test = stages.examples(recipe, "test", work)
+    assert not np.array_equal(after, before)
+    np.testing.assert_array_equal(after, onnx_logits(work.graph(recipe), test.inputs))
+    shutil.copy(work.graph(the(made[2], "toy-group")), work.graph(recipe))
+    other = stages.logits(recipe, recipe, "test", work)
+    np.testing.assert_array_equal(other, onnx_logits(work.graph(recipe), test.inputs))
+
+
+def test_a_card_of_a_training_set_that_was_made_anew_is_refused(
+    made: Made, tmp_path: Path, make_set: MakeSet
+) -> None:
+    recipe, work = the(made[2], "toy-plain"), Workspace(tmp_path / "work")
+    shutil.copytree(made[1].root, work.root)
+    make_set(work.data(recipe, "train"), 99, 256)
+    with pytest.raises(InputError, match=r"toy-plain: set train: expected SHA-256 .* trained on"):
+        stages.export_member(recipe, work, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["toy-plain", "toy-group", "toy-photometry"])
@@ -328,6 +367,56 @@ def test_commands_do_a_blend_again(made: Made, tmp_path: Path) -> None:
         "toy-group.onnx",
         "toy-plain.onnx",
     ]
+
+
+def test_the_page_and_the_file_tell_of_the_cascade_that_was_timed_once(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members' times change places at each measurement: the first one stands in all commands."""
+    root = tmp_path
+    shutil.copytree(made[1].root, root / "work")
+    shutil.copytree(made[0] / "recipes", root / "recipes")
+    recipe = root / "recipes" / "toy-gri.yaml"
+    content = yaml.safe_load(recipe.read_text())
+    content["cascade"]["first"] = "auto"
+    recipe.write_text(yaml.safe_dump(content))
+    times = iter([1.0, 1e3, 1e-3, 1e6])
+
+    def timed(graphs: dict[str, Path], *_: Any) -> dict[str, np.ndarray]:
+        return {"toy-plain": np.array([next(times)]), "toy-group": np.array([1.0])}
+
+    monkeypatch.setattr(stages, "seconds_in_turns", timed)
+    told = []
+    for command in ("evaluate", "blend", "export"):
+        arguments = [command, str(recipe), "--work", str(root / "work")]
+        arguments += [] if command == "evaluate" else ["--zoo", str(root / "zoo")]
+        (root / "zoo").mkdir(exist_ok=True)
+        shutil.copytree(made[0] / "zoo", root / "zoo", dirs_exist_ok=True)
+        result = CliRunner().invoke(cli.app, arguments)
+        assert result.exit_code == 0, result.output
+        report = json.loads((root / "work/reports/toy-gri/evaluation.json").read_text())
+        told.append(report["models"]["toy-gri"]["cascade"]["chosen"])
+        assert told[-1].pop("seconds") == {"toy-plain": 1.0, "toy-group": 1.0}
+        if command != "evaluate":
+            told.append(yaml.safe_load((root / "zoo/toy-gri.yaml").read_text())["cascade"])
+    assert all(one == told[0] for one in told)
+
+
+def test_another_calibration_set_or_blender_is_fitted_anew(
+    made: Made, tmp_path: Path, make_set: MakeSet
+) -> None:
+    work = Workspace(tmp_path / "work")
+    shutil.copytree(made[1].root, work.root)
+    recipe = next(r for r in made[2] if isinstance(r, EnsembleRecipe))
+    members = tuple(the(made[2], name) for name in recipe.members)
+    first = stages.fit_blend(recipe, members, work)
+    assert stages.fit_blend(recipe.model_copy(update={"int8": True}), members, work) == first
+    mean = recipe.model_copy(update={"blender": recipe.blender.model_copy(update={"name": "mean"})})
+    assert stages.fit_blend(mean, members, work).blender.kind == "mean"
+    make_set(work.data(recipe, "calibration"), 98, 400)
+    other = stages.fit_blend(recipe, members, work)
+    assert other.thresholds != first.thresholds
+    assert len(list((work.root / "blends").iterdir())) == 3
 
 
 def test_a_map_of_what_spoke_for_a_lens(made: Made) -> None:

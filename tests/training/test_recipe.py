@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import yaml
 import training
 from lenspipe.errors import InputError
 from training import architectures, augmentations, losses, network
+from training.data import load_images
 from training.recipe import (
     EnsembleRecipe,
     MemberRecipe,
@@ -20,6 +23,7 @@ from training.recipe import (
     merged,
     parse_recipe,
 )
+from training.sound import check_batch, check_kinds
 from training.unseen import check_unseen
 
 RECIPES = sorted((Path(training.__file__).parent / "recipes").glob("*.yaml"))
@@ -203,3 +207,115 @@ def test_shipped_members_share_no_training_set() -> None:
         if isinstance(recipe, MemberRecipe):
             seeds += [recipe.simulate_block(split)["seed"] for split in ("train", "validation")]
     assert len(set(seeds)) == len(seeds) >= 6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"architecture": {"name": "resnet99"}},
+            "architecture.name: expected one of cas_swinburne",
+        ),
+        (
+            {"architecture": {"name": "resnet_narrow", "parameters": {"stem": -1}}},
+            "architecture.parameters.stem: expected a number above 0, found -1",
+        ),
+        (
+            {"architecture": {"name": "photometry_mlp"}},
+            "architecture.name: expected one that takes",
+        ),
+        ({"normalisation": {"name": "foo"}}, "normalisation.name: expected one of asinh"),
+        ({"normalisation": {"name": "zscale"}}, "normalisation.name: expected one that the graph"),
+        (
+            {"normalisation": {"name": "sqrt", "parameters": {"scale": []}}},
+            "normalisation.scale: expected at least 1 entries",
+        ),
+        (
+            {"normalisation": {"vis": {"name": "foo", "parameters": {}}}},
+            "normalisation.vis: normalisation.name: expected one of asinh",
+        ),
+        ({"loss": {"name": "foo"}}, "loss.name: expected one of cross_entropy, focal, found 'foo'"),
+        (
+            {"loss": {"name": "focal", "parameters": {"gamma": -1}}},
+            "loss.parameters.gamma: expected a number of at least 0",
+        ),
+        ({"augmentation": [{"name": "foo"}]}, "augmentation.0.name: expected one of brightness"),
+        (
+            {"augmentation": [{"name": "psf", "parameters": {"fwhm": 1}}]},
+            "augmentation.0.parameters.fwhm: expected a known key",
+        ),
+        ({"batch_size": 10**9}, "batch_size: expected at most 256, the training set"),
+        ({"fprs": [2.0, -1]}, "fprs.0: expected a number below 1.0, found 2.0"),
+        ({"fprs": []}, "fprs: expected at least 1 entries"),
+        ({"optimiser": {"learning_rate": float("inf")}}, "optimiser.learning_rate: expected a fin"),
+        ({"optimiser": {"learning_rate": "nan"}}, "optimiser.learning_rate: expected a finite"),
+        ({"simulate": {"weights": [1.0, float("nan")]}}, "simulate.weights.1: expected a finite"),
+        (
+            {"augmentation": [{"name": "psf", "parameters": {"fwhm_arcsec": float("inf")}}]},
+            "augmentation.0.parameters.fwhm_arcsec: expected a finite number",
+        ),
+    ],
+)
+def test_a_recipe_that_cannot_be_made_is_refused_when_it_is_read(
+    tmp_path: Path, recipe_content: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(changed(recipe_content, **change)))
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        load_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_parent_that_cannot_be_made_is_refused_with_its_child(
+    tmp_path: Path, recipe_content: dict[str, Any]
+) -> None:
+    parent = changed(recipe_content, name="parent", loss={"name": "foo"})
+    (tmp_path / "parent.yaml").write_text(yaml.safe_dump(parent))
+    child = changed(recipe_content, start_from={"recipe": "parent.yaml"})
+    (tmp_path / "child.yaml").write_text(yaml.safe_dump(child))
+    with pytest.raises(InputError, match=r"start_from\.recipe: loss\.name: expected one of"):
+        load_recipe(tmp_path / "child.yaml")
+
+
+@pytest.mark.parametrize(
+    ("blender", "message"),
+    [
+        ({"name": "median"}, "blender.name: expected one of logistic, mean"),
+        (
+            {"name": "logistic", "parameters": {"ridge": -1}},
+            "blender.parameters.ridge: expected a number of at least 0",
+        ),
+    ],
+)
+def test_an_ensemble_with_an_unknown_blender_is_refused(
+    tmp_path: Path, recipe_content: dict[str, Any], blender: dict[str, Any], message: str
+) -> None:
+    kept = {key: recipe_content[key] for key in ("description", "simulate", "fprs")}
+    splits = {key: recipe_content["splits"][key] for key in ("calibration", "test")}
+    content = {**kept, "name": "e", "task": "ensemble", "splits": splits, "members": ["toy"]}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump({**content, "blender": blender}))
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_recipe(tmp_path / "e.yaml")
+
+
+def test_kinds_that_no_set_holds_are_refused_before_training(
+    recipe_content: dict[str, Any], make_set: Callable[[Path, int, int], Path], tmp_path: Path
+) -> None:
+    """Toy sets hold lenses, spirals and stars."""
+    train = load_images(make_set(tmp_path / "set.h5", 1, 16))
+    split = {**recipe_content["splits"], "arcs": {"seed": 9}}
+    merging = changed(recipe_content, splits=split, merging={"hosts": ["star", "early"]})
+    weighing = changed(recipe_content, sampling={"kinds": {"rign": 9.0, "lens": 2.0}})
+    for content, message in (
+        (merging, "merging.hosts: expected kinds out of spiral, star, found early"),
+        (weighing, "sampling.kinds: expected kinds out of lens, spiral, star, found rign"),
+    ):
+        recipe = parse_recipe(content)
+        assert isinstance(recipe, MemberRecipe)
+        with pytest.raises(InputError, match=message):
+            check_kinds(recipe, train)
+    good = parse_recipe(changed(recipe_content, sampling={"kinds": {"spiral": 9.0, "lens": 2.0}}))
+    assert isinstance(good, MemberRecipe)
+    check_kinds(good, train)
+    with pytest.raises(InputError, match="batch_size: expected at most 16, the training set"):
+        check_batch(good, len(train))

@@ -30,12 +30,17 @@ def names() -> list[str]:
     return registry.names(sys.modules[__name__])
 
 
+def parse(steps: Sequence[Step]) -> list[tuple[Any, Any]]:
+    """The file of each step and its parameters, checked; InputError names the key."""
+    return [_parsed(place, name, values) for place, (name, values) in enumerate(steps)]
+
+
 def build(steps: Sequence[Step]) -> Augment:
     """The augmentations of a recipe, by name and parameters, as one function; applied in order.
 
     The generator lives on the images' device. Every input has the same sources in the same rows.
     """
-    parsed = [_parsed(place, name, values) for place, (name, values) in enumerate(steps)]
+    parsed = parse(steps)
 
     def augment(images: Images, scales: Scales, generator: Generator) -> dict[str, Tensor]:
         changed = dict(images)

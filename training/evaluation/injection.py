@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 
 from lenspipe.errors import InputError
+from training.evaluation import clustered
 from training.metrics import Curve, allowed_false_positives
 from training.simulate import paint
 from training.simulate.instrument import Instrument
@@ -142,9 +143,9 @@ def recovered(
 
     All, by S/N in `band` and by Einstein radius: of the lenses drawn over the whole range, so that
     one curve has one mix. The target (S/N and Einstein radius at least `TARGET_*`) and bins of
-    both: of every lens in them. Intervals: percentiles of a bootstrap that draws whole frames of
-    the negatives, with the threshold anew, and whole hosts of the injections, so that stamps of
-    one object count as what they are.
+    both: of every lens in them. Intervals hold two: percentiles of a bootstrap that draws whole
+    frames of the negatives, with the threshold anew, and whole hosts of the injections; and, since
+    that says nothing where all or none are found, `clustered.interval` by hosts.
     """
     snr, theta_e = injected.truth[f"arc_snr_{band}"], injected.truth["theta_e_arcsec"]
     groups: dict[str, Bool[np.ndarray, " n"]] = {
@@ -180,10 +181,11 @@ def _rate(
     injected: Injected,
 ) -> dict[str, Any]:
     known = drawn[np.isfinite(drawn)]
-    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (0.0, 1.0)
+    ends = [*clustered.interval(above[inside], injected.host[inside])]
+    ends += np.percentile(known, [2.5, 97.5]).tolist() if len(known) else []
     return {
         "value": float(above[inside].mean()),
-        "interval": [float(low), float(high)],
+        "interval": [min(ends), max(ends)],
         "lenses": int(inside.sum()),
         "hosts": len(set(injected.host[inside])),
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float32, Float64
 
 from training.simulate.real import find_peaks, sky_rms
 
@@ -17,6 +17,9 @@ _RING_ARCSEC = (1.0, 3.5)
 _NEAREST_NEIGHBOUR_ARCSEC = 1.5
 # Smoothed light of this many times the noise is part of the object.
 _SEEN_SIGMA = 3.0
+# Part of a band's pixels above which one value is what gaps were filled with, and part that must be
+# left for the sky's noise to be measured.
+_FILLED, _FEWEST_SKY = 0.02, 0.1
 
 
 def measure(
@@ -25,7 +28,8 @@ def measure(
     pixel_scale_arcsec: float,
     zero_point_mag: float,
 ) -> dict[str, float]:
-    """Statistics by name; NaN where a flux is negative. Bands from blue to red.
+    """Statistics by name; bands from blue to red. NaN where a flux is negative, or no sky is left
+    to measure.
 
     `mag_B`, colours `A-B` of neighbouring bands within 1.5 arcsec, `r50_arcsec` and
     `concentration` 5 log10(r80/r20) of the reddest band within 4 arcsec, `ellipticity`,
@@ -37,7 +41,7 @@ def measure(
     both axes).
     """
     image = np.asarray(stamp, np.float64)
-    rms = sky_rms(np.asarray(stamp, np.float32))
+    rms = _measured_rms(np.asarray(stamp, np.float32))
     radius = _radius(image.shape[-1]) * pixel_scale_arcsec
     magnitudes = {
         band: _magnitude(image[k][radius < _APERTURE_ARCSEC].sum(), zero_point_mag)
@@ -56,6 +60,18 @@ def measure(
         for k, band in enumerate(bands)
     }
     return found | _noise(image, sky)
+
+
+def _measured_rms(stamp: Float32[np.ndarray, "band y x"]) -> Float64[np.ndarray, " band"]:
+    """`sky_rms` of the pixels that were not filled with one value; NaN where too few are left."""
+    found = np.full(len(stamp), np.nan)
+    for k, band in enumerate(stamp):
+        values, counts = np.unique(band, return_counts=True)
+        filled = band == values[counts.argmax()]
+        own = band[~filled] if filled.mean() > _FILLED else band.ravel()
+        if len(own) > _FEWEST_SKY * band.size:
+            found[k] = sky_rms(own[None, None])[0]
+    return found
 
 
 def sky_mask(
@@ -145,7 +161,8 @@ def _ring(
     scale = blue_in / red_in if red_in > 0 else 0.0
     left = gaussian_filter(image[0] - scale * image[-1], 1.5)
     noise = 1.4826 * np.median(np.abs(left - np.median(left)))
-    spot = (left[ring].max() - np.median(left)) / max(noise, 1e-3 * float(rms[0]))
+    floor, height = 1e-3 * float(rms[0]), left[ring].max() - np.median(left)
+    spot = height / max(noise, floor) if np.isfinite(floor) else np.nan
     return {"ring_blue": -float(bluer), "bluest_spot_snr": float(spot)}
 
 

@@ -16,14 +16,13 @@ from jaxtyping import Bool, Float32, Float64
 
 from lenspipe.errors import InputError
 from lenspipe.models.ensemble import Ensemble
-from lenspipe.proportion import clopper_pearson
-from training.evaluation import injection, real_stamps, reasons
+from training.evaluation import clustered, injection, real_stamps, reasons
 from training.evaluation.injection import Injected, Negatives
 from training.evaluation.real_stamps import EXTENDED, GALAXY, Stamps
 from training.evaluation.subject import scores_of, seen_by
 from training.recipe import Recipe
 from training.simulate.hosts import load_hosts
-from training.simulate.instrument import Instrument, load_instrument
+from training.simulate.instrument import Instrument
 from training.simulate.real import load_sources
 
 VIEWS = 8
@@ -55,14 +54,16 @@ class RealScores:
 
 
 def load(recipe: Recipe, ensemble: Ensemble, injections: int, seed: int = 0) -> RealPixels:
-    """Everything that is real, none of it seen by the model; InputError without `simulate.data`.
+    """Everything that is real, none of it seen by the model; InputError without `simulate.data`,
+    and for another instrument than Pan-STARRS1.
 
     injections: half over all S/N and Einstein radii, half in the target.
     """
     block = recipe.simulate_block("test")
+    real_stamps.check_instrument(block, recipe.name)
     if not block.get("data"):
         raise InputError(f"{recipe.name}: simulate.data", "a folder of real data", "none")
-    data, instrument = Path(block["data"]), load_instrument(block.get("instrument", "ps1"))
+    data, instrument = Path(block["data"]), real_stamps.instrument_for(ensemble.inputs)
     size = max(spec.size_pixels for spec in ensemble.inputs)
     seen = seen_by(ensemble)
     frames = real_stamps.read_frames(data)
@@ -120,11 +121,15 @@ def judge(pixels: RealPixels, scores: RealScores, ensemble: Ensemble) -> dict[st
         "model": ensemble.name,
         "model_hash": ensemble.model_hash,
         "sample": sample(pixels),
-        "lenses": ranks(pixels.lenses, scores.lenses, scores.galaxies[first]),
+        "lenses": ranks(
+            pixels.lenses, scores.lenses, scores.galaxies[first], pixels.galaxies.frame[first]
+        ),
         "injection": injection.recovered(
             scores.injected, pixels.injected, negatives, FPR, pixels.instrument.bands[0]
         ),
-        "carried_thresholds": carried(scores.galaxies[first], ensemble),
+        "carried_thresholds": carried(
+            scores.galaxies[first], pixels.galaxies.frame[first], ensemble
+        ),
         "others": others(pixels, scores),
         "best_false_positives": best(pixels.galaxies, scores.galaxies),
     }
@@ -150,39 +155,45 @@ def ranks(
     lenses: Stamps,
     scores: Float32[np.ndarray, " l"],
     galaxies: Float32[np.ndarray, " g"],
+    frames: np.ndarray,
 ) -> list[dict[str, Any]]:
     """Each lens with the part of the real galaxies that it ranks above, the best first.
 
-    interval: 95% Clopper-Pearson, galaxies taken as independent. wanted: 99%.
+    frames: of the galaxies, for `clustered.interval`: those of one frame are not independent.
+    reached: 99%.
     """
     found = []
     for k in np.argsort(-scores):
-        below = int((galaxies < scores[k]).sum())
+        below = galaxies < scores[k]
         found.append(
             {
                 "name": str(lenses.frame[k]),
                 "kind": str(lenses.kind[k]),
                 "score": float(scores[k]),
-                "above": below / len(galaxies),
-                "interval": list(clopper_pearson(below, len(galaxies))),
+                "above": float(below.mean()),
+                "interval": list(clustered.interval(below, frames)),
                 "galaxies": len(galaxies),
-                "reached": below / len(galaxies) >= RANK_WANTED,
+                "frames": len(set(frames)),
+                "reached": bool(below.mean() >= RANK_WANTED),
             }
         )
     return found
 
 
-def carried(galaxies: Float32[np.ndarray, " g"], ensemble: Ensemble) -> list[dict[str, Any]]:
-    """False-positive rate of real galaxies at the thresholds that simulations set."""
+def carried(
+    galaxies: Float32[np.ndarray, " g"], frames: np.ndarray, ensemble: Ensemble
+) -> list[dict[str, Any]]:
+    """False-positive rate of real galaxies at the thresholds that simulations set; intervals as in
+    `ranks`."""
     found = []
     for t in ensemble.description.spec.thresholds:
-        above = int((galaxies > t.score).sum())
+        above = galaxies > t.score
         found.append(
             {
                 "fpr_on_simulations": t.fpr,
                 "score": t.score,
-                "fpr": above / len(galaxies),
-                "interval": list(clopper_pearson(above, len(galaxies))),
+                "fpr": float(above.mean()),
+                "interval": list(clustered.interval(above, frames)),
                 "galaxies": len(galaxies),
             }
         )
@@ -194,15 +205,15 @@ def others(pixels: RealPixels, scores: RealScores) -> list[dict[str, Any]]:
     threshold = injection.recovered_threshold(scores.galaxies, FPR)
     found = []
     for kind in sorted(set(pixels.others.kind.astype(str))):
-        own = scores.others[pixels.others.kind.astype(str) == kind]
-        above = int((own > threshold).sum())
+        of_kind = pixels.others.kind.astype(str) == kind
+        above = scores.others[of_kind] > threshold
         found.append(
             {
                 "kind": kind,
-                "n": len(own),
-                "passing": above,
-                "rate": above / len(own),
-                "interval": list(clopper_pearson(above, len(own))),
+                "n": len(above),
+                "passing": int(above.sum()),
+                "rate": float(above.mean()),
+                "interval": list(clustered.interval(above, pixels.others.frame[of_kind])),
             }
         )
     return found

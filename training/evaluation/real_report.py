@@ -19,7 +19,7 @@ from training.evaluation.page import as_json, render, write_json
 from training.evaluation.pictures import curves_real, heat
 from training.evaluation.real import RealPixels, RealScores
 
-_COLOUR_BANDS = 3  # g r i
+_COLOUR_BANDS = len(real_stamps.MEASURED_BANDS)
 _PATCH = 6  # of a stamp's side, for the occlusion maps
 
 

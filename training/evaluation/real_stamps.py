@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import csv
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +21,14 @@ from lenspipe.contracts import Flag, InputSpec
 from lenspipe.errors import InputError
 from training.evaluation.measures import measure
 from training.simulate.hosts.ps1 import name_of
+from training.simulate.instrument import Instrument, load_instrument
 from training.simulate.real import find_peaks, split_of
 
 FOLDER = "ps1_lenses"
+INSTRUMENT = "ps1"
 BANDS = ("g", "r", "i", "z", "y")
+# What stamps are measured and shown in, whatever bands a model takes.
+MEASURED_BANDS = ("g", "r", "i")
 FRAME_PIXELS = 120
 PIXEL_SCALE_ARCSEC = 0.25
 ZERO_POINT_MAG = 25.0
@@ -35,6 +40,25 @@ _FAINTEST_I_MAG = 21.0  # about where the survey's own cut on galaxies lies
 # Half-light radius (arcsec) below which a source is a star at this seeing.
 _POINT_LIKE = 0.95
 GALAXY, EXTENDED, POINT = "galaxy", "neighbour, extended", "neighbour, point-like"
+
+
+def check_instrument(simulate: Mapping[str, Any], field: str) -> None:
+    """InputError where a recipe's `simulate` block is of pixels that there are no real ones of."""
+    named = simulate.get("instrument", INSTRUMENT)
+    if named != INSTRUMENT:
+        expected = f"{INSTRUMENT}, the only survey whose real pixels models are judged on"
+        raise InputError(f"{field}: simulate.instrument", expected, repr(named))
+
+
+def instrument_for(inputs: Sequence[InputSpec]) -> Instrument:
+    """Pan-STARRS1 with the bands that a model takes and those that stamps are measured in.
+
+    InputError where the model takes what the frames have not.
+    """
+    for spec in inputs:
+        _check_input(spec, BANDS, FRAME_PIXELS)
+    taken = {band for spec in inputs for band in spec.bands}
+    return load_instrument(INSTRUMENT, tuple(b for b in BANDS if b in {*MEASURED_BANDS, *taken}))
 
 
 @dataclass(frozen=True)
@@ -251,7 +275,8 @@ def _first_measured(
 
 def measure_real(image: Float32[np.ndarray, "band y x"]) -> dict[str, float]:
     """`measures.measure` of g r i of a real stamp."""
-    return measure(image[:3], BANDS[:3], PIXEL_SCALE_ARCSEC, ZERO_POINT_MAG)
+    blue = image[: len(MEASURED_BANDS)]
+    return measure(blue, MEASURED_BANDS, PIXEL_SCALE_ARCSEC, ZERO_POINT_MAG)
 
 
 def model_images(
@@ -263,15 +288,18 @@ def model_images(
     """
     made = {}
     for spec in inputs:
-        missing = sorted(set(spec.bands) - set(bands))
-        scale = (spec.pixel_scale_arcsec, spec.zero_point_mag)
-        if missing or scale != (PIXEL_SCALE_ARCSEC, ZERO_POINT_MAG):
-            wanted = f"bands of {bands}, {PIXEL_SCALE_ARCSEC} arcsec, zero point {ZERO_POINT_MAG}"
-            raise InputError(f"input {spec.name}", wanted, f"{spec.bands}, {scale}")
+        _check_input(spec, bands, images.shape[-1])
         start = images.shape[-1] // 2 - spec.size_pixels // 2
-        if start < 0:
-            raise InputError(f"input {spec.name}", f"at most {images.shape[-1]} pixels", spec)
         rows = slice(start, start + spec.size_pixels)
         channels = [bands.index(band) for band in spec.bands]
         made[spec.name] = np.ascontiguousarray(images[:, channels, rows, rows], np.float32)
     return made
+
+
+def _check_input(spec: InputSpec, bands: Sequence[str], pixels: int) -> None:
+    scale = (spec.pixel_scale_arcsec, spec.zero_point_mag)
+    if not set(spec.bands) <= set(bands) or scale != (PIXEL_SCALE_ARCSEC, ZERO_POINT_MAG):
+        wanted = f"bands of {bands}, {PIXEL_SCALE_ARCSEC} arcsec, zero point {ZERO_POINT_MAG}"
+        raise InputError(f"input {spec.name}", wanted, f"{spec.bands}, {scale}")
+    if spec.size_pixels > pixels:
+        raise InputError(f"input {spec.name}", f"at most {pixels} pixels", spec.size_pixels)

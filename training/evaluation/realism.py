@@ -40,9 +40,10 @@ class Comparison:
 def comparisons(recipe: Recipe, ensemble: Ensemble, mocks: int) -> dict[str, Comparison]:
     """The two comparisons, real objects from the held-out side alone. mocks: stamps of each kind.
 
-    InputError without `simulate.data`.
+    InputError without `simulate.data`, and for another instrument than Pan-STARRS1.
     """
     block = dict(recipe.simulate_block("test"))
+    real_stamps.check_instrument(block, recipe.name)
     if not block.get("data"):
         raise InputError(f"{recipe.name}: simulate.data", "a folder of real data", "none")
     common = block | {"n": mocks, "defects": {}, "hosts": "held_out"}

@@ -42,6 +42,27 @@ def test_where_an_object_lies_is_no_property_of_it() -> None:
         assert found[name] == pytest.approx(plain[name], abs=0.02)
 
 
+@pytest.mark.parametrize("rows", [3, 14, 28, 45, 48])
+def test_filled_pixels_have_no_noise_to_measure(rows: int) -> None:
+    """Gaps are filled with one value; what is left is measured, and nothing warns."""
+    image = galaxy((100.0, 200.0, 400.0))
+    image[:, :rows] = 0.0
+    found = measure(image, BANDS, 0.25, 25.0)
+    if rows < 44:
+        assert found["sky_rms_g"] == pytest.approx(0.01, rel=0.3)
+    else:
+        assert np.isnan(found["sky_rms_g"])
+
+
+def test_a_band_of_one_value_is_measured_in_the_others() -> None:
+    image = galaxy((100.0, 200.0, 400.0))
+    image[0] = 0.0
+    found = measure(image, BANDS, 0.25, 25.0)
+    assert np.isnan(found["sky_rms_g"])
+    assert np.isnan(found["mag_g"])
+    assert found["sky_rms_i"] == pytest.approx(0.01, rel=0.15)
+
+
 def test_a_lopsided_object_is_asymmetric() -> None:
     image = galaxy((100.0, 200.0, 400.0))
     image[2, 20:28, 30:36] += 2.0

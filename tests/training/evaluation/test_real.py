@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 import training
 from lenspipe.contracts import InputSpec
 from lenspipe.errors import InputError
+from lenspipe.models.ensemble import load_ensemble
 from lenspipe.proportion import clopper_pearson
+from tests import toy_models
 from training import cli
 from training.evaluation import real, real_stamps, realism
 from training.evaluation.real_stamps import BANDS, EXTENDED, GALAXY, POINT, Frame
@@ -93,19 +95,24 @@ def test_a_models_input_takes_its_bands_from_the_middle() -> None:
 
 def test_ranks_are_parts_of_the_real_galaxies_with_their_interval() -> None:
     lenses = real_stamps.centred([frame("a", arc="clear"), frame("b", arc="possible")], 48)
-    found = real.ranks(lenses, np.array([0.5, 9.0], np.float32), np.arange(100.0) / 100)
+    galaxies, own = np.arange(100.0, dtype=np.float32) / 100, np.arange(100)
+    found = real.ranks(lenses, np.array([0.5, 9.0], np.float32), galaxies, own)
     assert [one["name"] for one in found] == ["b", "a"]
     assert [one["above"] for one in found] == [1.0, 0.5]
     assert [one["reached"] for one in found] == [True, False]
     assert found[0]["interval"] == pytest.approx(clopper_pearson(100, 100))
+    tens = real.ranks(lenses, np.array([0.5, 9.0], np.float32), galaxies, own // 10)
+    assert tens[0]["interval"] == pytest.approx(clopper_pearson(10, 10))
+    assert tens[1]["interval"] == pytest.approx(clopper_pearson(5, 10))
 
 
 def test_carried_thresholds_are_counted_on_real_galaxies() -> None:
     marks = (SimpleNamespace(fpr=0.01, score=0.5), SimpleNamespace(fpr=0.001, score=2.0))
     spec = SimpleNamespace(thresholds=marks)
     ensemble: Any = SimpleNamespace(description=SimpleNamespace(spec=spec))
-    found = real.carried(np.array([0.0, 0.6, 0.7, 0.1], np.float32), ensemble)
+    found = real.carried(np.array([0.0, 0.6, 0.7, 0.1], np.float32), np.arange(4), ensemble)
     assert [one["fpr"] for one in found] == [0.5, 0.0]
+    assert found[1]["interval"] == pytest.approx(clopper_pearson(0, 4))
 
 
 @pytest.mark.data
@@ -163,6 +170,32 @@ def test_realism_compares_held_out_objects_with_mocks(data: Path, tmp_path: Path
             assert probe["interval"][0] <= probe["auroc"] <= probe["interval"][1]
         assert {one["name"] for one in found["telling"]} >= {"noise_lag_1", "g-r", "background_g"}
         assert (folder / f"{name}.png").stat().st_size > 10_000
+
+
+@pytest.mark.data
+def test_a_committee_of_five_bands_is_judged_in_five(data: Path, tmp_path: Path) -> None:
+    path = toy_models.make_ensemble(
+        tmp_path, bands=BANDS, size=48, pixel_scale_arcsec=0.25, zero_point_mag=25.0
+    )
+    ensemble = load_ensemble(str(path), provider="cpu", threads=1)
+    pixels = real.load(load_recipe(RECIPE), ensemble, 8)
+    assert pixels.instrument.bands == BANDS
+    assert pixels.injected.images.shape[1:] == (5, 48, 48)
+    assert (pixels.injected.arcs.max(axis=(0, 2, 3)) > 0).all()
+    scored = real.score(pixels, ensemble)
+    assert np.isfinite(scored.injected).all()
+    assert real.judge(pixels, scored, ensemble)["sample"]["injections"] == len(pixels.injected)
+
+
+def test_another_survey_has_no_real_pixels_to_be_judged_on() -> None:
+    recipe = load_recipe(RECIPE)
+    other = recipe.model_copy(update={"simulate": {**recipe.simulate, "instrument": "hsc"}})
+    ensemble = open_subject(recipe, None)
+    for judge in (real.load, realism.comparisons):
+        with pytest.raises(InputError, match="only survey whose real pixels") as caught:
+            judge(other, ensemble, 8)
+        assert "ps1-gri: simulate.instrument" in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_without_data_nothing_real_is_judged() -> None:

@@ -13,7 +13,7 @@ from training.simulate import identity as module
 from training.simulate import instrument, photometry
 from training.simulate.hosts import ps1
 from training.simulate.identity import identity
-from training.stages import Workspace
+from training.workspace import Workspace
 
 BLOCK: dict[str, Any] = {"n": 4, "seed": 1}
 

@@ -28,6 +28,7 @@ from training.simulate import real, spread
 from training.simulate.dataset import CHUNK_ROWS, Generator, parse_recipe, rows
 from training.simulate.parts import Parts
 from training.simulate.sets import make_dataset, parts_of, simulate
+from training.workspace import Workspace, set_file
 
 SMALL = {"n": 70, "seed": 12, "size_pixels": 32}
 
@@ -208,9 +209,9 @@ def test_the_command_writes_zarr_and_the_stages_find_it(
         done = CliRunner().invoke(cli.app, [*arguments, "--workers", "1", "--format", "zarr"])
         assert done.exit_code == 0, done.output
         assert done.output.strip().endswith(".zarr")
-    recipe, place = load_member(path), stages.Workspace(work)
+    recipe, place = load_member(path), Workspace(work)
     assert stages.examples(recipe, "train", place).shapes == {"image": (3, 32, 32)}
-    made = load_arcs(stages.set_file(recipe, "arcs", place))
+    made = load_arcs(set_file(recipe, "arcs", place))
     assert (len(made), len(made.electrons_per_flux["image"])) == (3, 3)
     assert sorted(p.suffix for p in (work / "data").iterdir()) == [".zarr", ".zarr"]
 
