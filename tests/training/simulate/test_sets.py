@@ -201,6 +201,7 @@ def test_the_command_writes_zarr_and_the_stages_find_it(
         "simulate": {"size_pixels": 32, "lens_fraction": 0.5},
         "splits": {**recipe_content["splits"], "train": {"n": 6, "seed": 1}, "arcs": arcs},
         "merging": {"hosts": ["star"]},
+        "batch_size": 4,
     }
     path, work = tmp_path / "r.yaml", tmp_path / "work"
     path.write_text(yaml.safe_dump(content))
