@@ -34,13 +34,6 @@ def glorot(network: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def count_parameters(network: nn.Module) -> int:
-    """What Keras calls "total": all weights, and the moving mean and variance of each batch
-    normalisation, which do not learn. torch's counters of batches are none of them."""
-    moving = [b.numel() for name, b in network.named_buffers() if not name.endswith("_tracked")]
-    return sum(p.numel() for p in network.parameters()) + sum(moving)
-
-
 class ELU(nn.Module):
     """max(x, exp(min(x, 0)) - 1), equation 15 of Clevert et al. 2016, arXiv:1511.07289.
 

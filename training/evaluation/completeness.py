@@ -1,7 +1,9 @@
 """Completeness against what a lens is like: bins of one truth column, hexagons of two.
 
-As van Lohuizen (2022), figures 5.9 to 5.14: true-positive rate over Einstein radius and source
-brightness, and against the part of the source's area that stands above twice the noise.
+As van Lohuizen (2022), figures 5.9 to 5.14 and 7.22: true-positive rate over Einstein radius and
+source brightness, and against the part of the stamp on which the lensed source stands above twice
+the noise: "image area with regards to the whole image area" (section 5.3), not of the source's own.
+That part is of stamps of one size; the same area in arcsec² is of any.
 """
 
 from __future__ import annotations
@@ -71,12 +73,17 @@ CONTRAST = Axis(
 )
 AREA_FRACTION = Axis(
     "arc_area_2sigma_fraction",
-    "area of the arcs above twice the noise / stamp",
+    "part of the stamp where arcs exceed twice the noise",
     (0.0, 0.01, 0.02, 0.04, 0.06, 0.1, 0.15, 0.25, 1.01),
+)
+AREA = Axis(
+    "arc_area_arcsec2",
+    "area where arcs exceed twice the noise (arcsec²)",
+    (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 1e9),
 )
 IMAGES = Axis("n_images", "images of the source", (0.5, 1.5, 2.5, 3.5, 4.5, 100.0))
 MAGNIFICATION = Axis("magnification", "magnification", (0.0, 2.0, 4.0, 8.0, 16.0, 1e9), log=True)
-AXES = (THETA_E, ARC_SNR, SOURCE_MAG, CONTRAST, AREA_FRACTION, IMAGES, MAGNIFICATION)
+AXES = (THETA_E, ARC_SNR, SOURCE_MAG, CONTRAST, AREA_FRACTION, AREA, IMAGES, MAGNIFICATION)
 PANELS = (
     (THETA_E, SOURCE_MAG),
     (THETA_E, ARC_SNR),

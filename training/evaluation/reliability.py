@@ -35,7 +35,7 @@ def reliability(
         _ece(values, draw.random(len(values)) < values, place, bins) for _ in range(RESAMPLES)
     ]
     return {
-        "ece": _ece(values, positive, place, bins),
+        "ece": expected_calibration_error(values, positive, bins),
         "ece_interval": _range(resampled),
         "ece_if_calibrated": {"mean": float(np.mean(perfect)), "range": _range(perfect)},
         "prevalence": float(positive.mean()),

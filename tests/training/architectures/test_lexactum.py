@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from lenspipe.errors import InputError
 from training import architectures
-from training.architectures.keras_layers import ELU, Bottleneck, count_parameters
+from training.architectures.keras_layers import ELU, Bottleneck
 
 # Keras' "total parameters" for 101 x 101 pixels: space (1 band), ground (4 bands).
 PARAMETERS = {
@@ -28,6 +28,13 @@ SMALLEST = {
     "lensflow": 24,
     "lensfinder": 4,
 }
+
+
+def count_parameters(network: nn.Module) -> int:
+    """What Keras calls "total": all weights, and the moving mean and variance of each batch
+    normalisation, which do not learn. torch's counters of batches are none of them."""
+    moving = [b.numel() for name, b in network.named_buffers() if not name.endswith("_tracked")]
+    return sum(p.numel() for p in network.parameters()) + sum(moving)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

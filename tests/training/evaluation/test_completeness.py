@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from training.data import Examples
-from training.evaluation.completeness import by_truth, hexagons, hexbins, in_bins
+from training.evaluation.completeness import AXES, by_truth, hexagons, hexbins, in_bins
 
 
 def test_hexagons_hold_every_lens_once_and_their_own_completeness() -> None:
@@ -28,6 +28,17 @@ def test_lenses_at_two_places_are_two_hexagons() -> None:
     order = np.argsort(found["x"])
     assert np.asarray(found["n"])[order].tolist() == [3, 7]
     assert np.asarray(found["completeness"])[order] == pytest.approx([1.0, 2 / 7])
+
+
+def test_area_above_the_noise_is_said_to_be_a_part_of_the_stamp(test_set: Examples) -> None:
+    """van Lohuizen (2022), section 5.3: of the whole image's area. The same in arcsec² beside it."""
+    labels = {axis.column: axis.label for axis in AXES}
+    assert labels["arc_area_2sigma_fraction"].startswith("part of the stamp")
+    assert "arcsec²" in labels["arc_area_arcsec2"]
+    fraction = test_set.truth["arc_area_2sigma_fraction"]
+    truth = {**test_set.truth, "arc_area_arcsec2": fraction * 144.0}
+    found = by_truth(np.ones(2000, bool), replace(test_set, truth=truth))["arc_area_arcsec2"]
+    assert sum(metric.n_positives for metric in found.values()) == 600
 
 
 def test_panels_are_those_whose_columns_are_there(test_set: Examples) -> None:
