@@ -79,8 +79,10 @@ def set_file(recipe: Recipe, split: str, work: Workspace) -> Path:
 
 
 def known_sha256(path: Path) -> str:
-    """SHA-256 of a set, noted beside it: a file that was not touched is not read again. A Zarr store
-    is read each time: what is in it may change without a trace on the folder."""
+    """SHA-256 of a set, noted beside it: a file that was not touched is not read again.
+
+    A Zarr store is read each time: what is in it may change without a trace on the folder.
+    """
     if path.is_dir():
         return set_sha256(path)
     stat, note = path.stat(), path.with_name(f"{path.name}.sha256.json")
