@@ -31,7 +31,7 @@ def test_lenses_at_two_places_are_two_hexagons() -> None:
 
 
 def test_area_above_the_noise_is_said_to_be_a_part_of_the_stamp(test_set: Examples) -> None:
-    """van Lohuizen (2022), section 5.3: of the whole image's area. The same in arcsec² beside it."""
+    """van Lohuizen (2022), section 5.3: of the whole image's area. In arcsec² beside it."""
     labels = {axis.column: axis.label for axis in AXES}
     assert labels["arc_area_2sigma_fraction"].startswith("part of the stamp")
     assert "arcsec²" in labels["arc_area_arcsec2"]
