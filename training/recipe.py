@@ -437,7 +437,10 @@ def digest(content: Any) -> str:
 
 
 def parse_recipe(content: dict[str, Any]) -> Recipe:
-    """Validate a recipe that is already a mapping. InputError names the key that is wrong."""
+    """Validate a recipe that is already a mapping, what it asks for by name included. InputError
+    names the key that is wrong."""
+    from training.sound import check_sound
+
     tasks: dict[str, type[Recipe]] = {
         "lens_finding": MemberRecipe,
         "photometry": MemberRecipe,
@@ -448,9 +451,11 @@ def parse_recipe(content: dict[str, Any]) -> Recipe:
         raise InputError("task", f"one of {', '.join(tasks)}", repr(task))
     _check_finite(content)
     try:
-        return tasks[task].model_validate(content)
+        recipe = tasks[task].model_validate(content)
     except ValidationError as error:
         raise first_problem(error, whole="recipe") from error
+    check_sound(recipe)
+    return recipe
 
 
 def _check_finite(value: Any, place: str = "") -> None:
@@ -464,12 +469,8 @@ def _check_finite(value: Any, place: str = "") -> None:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read and validate a recipe file, what it asks for by name included."""
-    from training.sound import check_sound
-
-    recipe = parse_recipe(_inlined(Path(path)))
-    check_sound(recipe)
-    return recipe
+    """Read and validate a recipe file."""
+    return parse_recipe(_inlined(Path(path)))
 
 
 def load_member(path: str | Path) -> MemberRecipe:
