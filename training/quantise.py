@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -41,10 +41,11 @@ from lenspipe.models.card import METADATA_KEY, read_card, write_card
 from lenspipe.models.locate import find
 from training.half import example_stamps, largest_difference, normalising, noted
 from training.metrics import Curve, Unsupported, allowed_false_positives
+from training.recipe import RangeMethod
 
 # Not ONNX Runtime's `Entropy`: `quantize_static` gives it 128 bins for 128 levels and takes no
 # other numbers, which leaves one range to choose, the whole: it is `MinMax` by another name.
-Method = Literal["minmax", "percentile"]
+Method = RangeMethod
 METHODS: Mapping[Method, CalibrationMethod] = {
     "minmax": CalibrationMethod.MinMax,
     "percentile": CalibrationMethod.Percentile,
@@ -57,9 +58,14 @@ _BATCH = 64
 # Self-test elsewhere: a value that falls on the edge of a step may round the other way, and such
 # steps add up over the layers. Far below what a saturating processor does.
 TOLERANCE = 0.3
-# What int8 may cost: of the area under the ROC curve, and of the TPR at the stated FPR.
+# What int8 may cost: of the area under the ROC curve, and of the TPR at the stated FPR. A gain is
+# luck of the rounding and counts for nothing.
 AUROC_LOSS = 0.001
 TPR_LOSS = 0.01
+RULE = (
+    "one-sided: AUROC may fall by {auroc:g} and TPR at FPR {fpr:g} by {tpr:g}; a rise, however "
+    "large, refuses nothing"
+)
 
 
 class _Stamps(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
@@ -153,11 +159,13 @@ def make_int8(
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether int8 may ship, and why. auroc, tpr: of float32 and of int8, each at its own threshold
-    for `fpr`. fpr_at_threshold: false-positive rate of int8 at float32's threshold on this set."""
+    """Whether int8 may ship, and why. rule: by which, in words. auroc, tpr: of float32 and of int8,
+    each at its own threshold for `fpr`. fpr_at_threshold: false-positive rate of int8 at float32's
+    threshold on this set."""
 
     accepted: bool
     reason: str
+    rule: str
     fpr: float
     auroc: tuple[float, float]
     tpr: tuple[float, float] | None
@@ -177,7 +185,11 @@ def accept(
     fpr: float = 1e-3,
 ) -> Verdict:
     """int8 ships where, on a test set, it loses no more than `AUROC_LOSS` of float32's AUROC and no
-    more than `TPR_LOSS` of the TPR at `fpr`; never where the set is too small to tell."""
+    more than `TPR_LOSS` of the TPR at `fpr`; never where the set is too small to tell.
+
+    The rule is one-sided: only losses count. The set must have chosen nothing of the int8 network,
+    neither its ranges nor the method that they follow by.
+    """
     curves = [Curve(scores, positive) for scores in (fp32_scores, int8_scores)]
     auroc = curves[0].auroc(), curves[1].auroc()
     wide = auroc[0] - auroc[1] > AUROC_LOSS
@@ -195,6 +207,7 @@ def accept(
     return Verdict(
         accepted=not reasons,
         reason="; ".join(reasons) or "AUROC and TPR within what int8 may cost",
+        rule=RULE.format(auroc=AUROC_LOSS, tpr=TPR_LOSS, fpr=fpr),
         fpr=fpr,
         auroc=auroc,
         tpr=tpr,

@@ -31,6 +31,7 @@ from training.blend.cascade import CascadeChoice
 
 SPLITS = ("train", "validation", "arcs", "pool", "calibration", "test")
 SELECTIONS = ("validation_loss", "auroc", "tpr0", "tpr10")
+RangeMethod = Literal["percentile", "minmax"]
 AT_FPR = "tpr_at_fpr_"  # begins the names of the other figures that a network may be chosen by
 
 
@@ -256,6 +257,14 @@ class StartFrom(Block):
         return self
 
 
+class Int8(Block):
+    """How the finished network's int8 form is made. method: how the range of a feature map's 8 bits
+    follows from stamps of the training set, see `training.quantise.quantise`. It is chosen here, on
+    whatever stamps, and judged on the test set alone."""
+
+    method: RangeMethod = "percentile"
+
+
 class FeatureChoice(Block):
     """One number of the photometry network's input; see `lenspipe.models.card.Feature`.
 
@@ -312,7 +321,9 @@ class MemberRecipe(Common):
     of all processes together.
     """
 
-    LATER = frozenset({"sampling", "merging", "mining", "start_from", "select_by", "precision"})
+    LATER = frozenset(
+        {"sampling", "merging", "mining", "start_from", "select_by", "precision", "int8"}
+    )
 
     task: Literal["lens_finding", "photometry"]
     licence: str = "BSD-3-Clause"
@@ -335,6 +346,12 @@ class MemberRecipe(Common):
     ema_decay: float = Field(default=0.998, ge=0.0, lt=1.0)
     drop_band: float = Field(default=0.0, ge=0.0, lt=1.0)
     seed: NonNegativeInt
+    int8: Int8 = Int8()
+
+    def sha256(self) -> str:
+        """Identity of what made the weights: a hash over every value, defaults included, but for
+        `int8`, which says how another form of the same network is made."""
+        return digest(_weights_made_by(self.model_dump(mode="json")))
 
     @model_validator(mode="after")
     def _inputs(self) -> MemberRecipe:
@@ -396,6 +413,15 @@ def fpr_of(figure: str) -> float | None:
     return fpr if 0.0 < fpr < 1.0 else None
 
 
+def _weights_made_by(content: dict[str, Any]) -> dict[str, Any]:
+    """A member's recipe as JSON, without what its weights do not depend on."""
+    kept = {key: value for key, value in content.items() if key != "int8"}
+    begin = kept.get("start_from") or {}
+    if begin.get("recipe"):
+        kept["start_from"] = {**begin, "recipe": _weights_made_by(begin["recipe"])}
+    return kept
+
+
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`base` with `changes`; mappings in both are merged key by key."""
     result = dict(base)
@@ -411,7 +437,10 @@ def digest(content: Any) -> str:
 
 
 def parse_recipe(content: dict[str, Any]) -> Recipe:
-    """Validate a recipe that is already a mapping. InputError names the key that is wrong."""
+    """Validate a recipe that is already a mapping, what it asks for by name included. InputError
+    names the key that is wrong."""
+    from training.sound import check_sound
+
     tasks: dict[str, type[Recipe]] = {
         "lens_finding": MemberRecipe,
         "photometry": MemberRecipe,
@@ -422,9 +451,11 @@ def parse_recipe(content: dict[str, Any]) -> Recipe:
         raise InputError("task", f"one of {', '.join(tasks)}", repr(task))
     _check_finite(content)
     try:
-        return tasks[task].model_validate(content)
+        recipe = tasks[task].model_validate(content)
     except ValidationError as error:
         raise first_problem(error, whole="recipe") from error
+    check_sound(recipe)
+    return recipe
 
 
 def _check_finite(value: Any, place: str = "") -> None:
@@ -438,12 +469,8 @@ def _check_finite(value: Any, place: str = "") -> None:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read and validate a recipe file, what it asks for by name included."""
-    from training.sound import check_sound
-
-    recipe = parse_recipe(_inlined(Path(path)))
-    check_sound(recipe)
-    return recipe
+    """Read and validate a recipe file."""
+    return parse_recipe(_inlined(Path(path)))
 
 
 def load_member(path: str | Path) -> MemberRecipe:

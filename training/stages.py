@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -55,7 +56,7 @@ from training.sound import check_batch, check_kinds
 from training.timing import seconds_in_turns, seconds_per_image
 from training.together import joined
 from training.unseen import check_unseen, learnt_from, lineage
-from training.workspace import Workspace, known_sha256, set_file
+from training.workspace import Workspace, known_sha256, set_file, write_whole
 
 logger = logging.getLogger(__name__)
 # Stamps that torch and ONNX are compared on at every export.
@@ -240,13 +241,12 @@ def export_int8(recipe: MemberRecipe, work: Workspace, zoo: Path) -> tuple[Path 
     The verdict is kept as `int8.json` beside the evaluation.
     """
     path, aside = zoo / f"{recipe.name}-int8.onnx", zoo / f"{recipe.name}-int8.part"
-    make_int8(zoo / f"{recipe.name}.onnx", aside, _some(recipe, "train", work))
+    method = recipe.int8.method
+    make_int8(zoo / f"{recipe.name}.onnx", aside, _some(recipe, "train", work), method)
     test = examples(recipe, "test", work)
     scores = logits(recipe, recipe, "test", work)
     verdict = accept(scores, onnx_logits(aside, test.inputs), test.positive, min(recipe.fprs))
-    text = json.dumps(verdict.as_dict(), indent=1)
-    (work.report(recipe) / "int8.json").write_text(text + "\n", encoding="utf-8")
-    logger.info("%s: int8 %s", recipe.name, verdict)
+    _tell_int8(recipe, test, {"method": method, **verdict.as_dict()}, work)
     if not verdict.accepted:
         aside.unlink()
         path.unlink(missing_ok=True)
@@ -361,10 +361,17 @@ def judge_int8(
         rounded[:, recipe.members.index(name)] = onnx_logits(path, test.inputs)
     scores = [blended.scores(recipe.members, one) for one in (columns, rounded)]
     verdict = accept(scores[0], scores[1], test.positive, min(recipe.fprs))
-    text = json.dumps({"members": sorted(int8), **verdict.as_dict()}, indent=1)
-    (work.report(recipe) / "int8.json").write_text(text + "\n", encoding="utf-8")
-    logger.info("%s: int8 of %s %s", recipe.name, ", ".join(int8), verdict)
+    methods = {one.name: one.int8.method for one in members if one.name in int8}
+    _tell_int8(recipe, test, {"members": methods, **verdict.as_dict()}, work)
     return verdict
+
+
+def _tell_int8(recipe: Recipe, test: Examples, told: Mapping[str, Any], work: Workspace) -> None:
+    judged = {"judged_on": {"name": test.name, "sha256": test.sha256}}
+    folder = work.report(recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "int8.json", json.dumps({**told, **judged}, indent=1))
+    logger.info("%s: int8 %s", recipe.name, told)
 
 
 def export_ensemble(

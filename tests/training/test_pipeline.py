@@ -24,7 +24,7 @@ from lenspipe.models.card import ModelCard, file_sha256, read_card
 from training import cli, fit, pipeline, stages
 from training.data import load_images, rows_of, without_a_band
 from training.export import PARITY, check_parity, export_graph, onnx_logits
-from training.recipe import EnsembleRecipe, MemberRecipe, Recipe
+from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, load_member
 from training.workspace import Workspace
 
 MakeSet = Callable[[Path, int, int], Path]
@@ -444,11 +444,36 @@ def test_export_writes_half_and_int8_beside_the_network(made: Made, tmp_path: Pa
     assert result.exit_code == 0, result.output
     verdict = json.loads((work.report(the(recipes, "toy-plain")) / "int8.json").read_text())
     assert (verdict["fpr"], verdict["n_negatives"]) == (0.05, 200)
+    assert verdict["method"] == "percentile"
+    judged = work.data(the(recipes, "toy-plain"), "test")
+    assert verdict["judged_on"]["sha256"] == file_sha256(judged)
+    assert verdict["rule"].startswith("one-sided")
     found = {path.name for path in (tmp_path / "zoo").iterdir()}
     assert "toy-plain-fp16.onnx" in found
     assert ("toy-plain-int8.onnx" in found) == verdict["accepted"]
     assert not any(name.endswith(".part") for name in found)
     assert ("no int8" in result.output) == (not verdict["accepted"])
+
+
+def test_the_recipe_says_how_int8_ranges_are_made(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the network that is trained already."""
+    from training import quantise
+
+    monkeypatch.setattr(quantise, "AUROC_LOSS", 1.0)
+    monkeypatch.setattr(quantise, "TPR_LOSS", 1.0)
+    root, work, recipes = made
+    content = yaml.safe_load((root / "recipes" / "toy-plain.yaml").read_text())
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({**content, "int8": {"method": "minmax"}}))
+    recipe = load_member(tmp_path / "r.yaml")
+    assert work.member(recipe) == work.member(the(recipes, "toy-plain"))
+    shutil.copy(root / "zoo" / "toy-plain.onnx", tmp_path)
+    path, verdict = stages.export_int8(recipe, work, tmp_path)
+    assert path is not None
+    assert verdict.accepted
+    assert "ranges by minmax" in read_card(path).description
+    assert json.loads((work.report(recipe) / "int8.json").read_text())["method"] == "minmax"
 
 
 @pytest.mark.parametrize("within", [1.0, -1.0], ids=["accepted", "refused"])

@@ -144,8 +144,13 @@ def test_a_worse_end_of_the_ranking_alone_is_enough() -> None:
 
 
 def test_better_ranks_are_no_cost() -> None:
+    """The rule looks to one side alone, and says so."""
     plain, rough, positive = scores(1.0)
-    assert accept(rough, plain, positive).accepted
+    verdict = accept(rough, plain, positive)
+    assert verdict.accepted
+    assert verdict.auroc[1] > verdict.auroc[0] + 0.001
+    told = verdict.as_dict()["rule"]
+    assert told.startswith("one-sided: AUROC may fall by 0.001 and TPR at FPR 0.001 by 0.01;")
 
 
 def test_a_set_that_is_too_small_accepts_nothing() -> None:

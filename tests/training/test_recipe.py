@@ -103,6 +103,28 @@ def test_keys_that_came_later_count_where_they_are_set(recipe_content: dict[str,
         assert parse_recipe(json.loads(other.model_dump_json())) == other
 
 
+def test_int8_is_another_form_of_the_same_network(recipe_content: dict[str, Any]) -> None:
+    """How it is made is kept with the recipe and counts for nothing that the weights are."""
+    plain, other = (
+        parse_recipe(changed(recipe_content, int8={"method": method}))
+        for method in ("percentile", "minmax")
+    )
+    assert plain.sha256() == other.sha256() == parse_recipe(recipe_content).sha256()
+    assert "int8" not in plain.model_dump_json()
+    assert parse_recipe(json.loads(other.model_dump_json())) == other
+    children = [
+        parse_recipe(
+            changed(recipe_content, start_from={"recipe": json.loads(r.model_dump_json())})
+        )
+        for r in (plain, other)
+    ]
+    assert children[0].sha256() == children[1].sha256()
+    with pytest.raises(
+        InputError, match=r"int8\.method: expected one of percentile, minmax or entr"
+    ):
+        parse_recipe(changed(recipe_content, int8={"method": "best"}))
+
+
 def test_augmentation_is_a_list_or_the_mapping_of_old(recipe_content: dict[str, Any]) -> None:
     steps = [{"name": "zoom", "parameters": {"largest": 1.2}}, {"name": "d4", "parameters": {}}]
     listed = parse_recipe(changed(recipe_content, augmentation=steps))
