@@ -27,7 +27,8 @@ def made(recipe_content: dict[str, Any], make_set: MakeSet, tmp_path: Path) -> M
     """A recipe that merges arcs and mines, its sets, and what mining took."""
     splits = {**recipe_content["splits"], "arcs": {"seed": 8}, "pool": {"seed": 9}}
     blocks = {"merging": {"hosts": ["star"]}, "mining": {"rounds": 2, "top": 3}}
-    recipe = parse_recipe({**recipe_content, **blocks, "splits": splits})
+    sky = {"instrument": "ps1", "n": 32}
+    recipe = parse_recipe({**recipe_content, **blocks, "simulate": sky, "splits": splits})
     assert isinstance(recipe, MemberRecipe)
     work = Workspace(tmp_path)
     (tmp_path / "data").mkdir()
@@ -35,6 +36,7 @@ def made(recipe_content: dict[str, Any], make_set: MakeSet, tmp_path: Path) -> M
         make_set(work.data(recipe, split), recipe.simulate_block(split)["seed"], n)
     with h5py.File(work.data(recipe, "arcs"), "w") as file:
         file["arcs"] = np.ones((5, 2, 16, 16), np.float32)
+        file["label"] = np.ones(5, np.uint8)
     record(work.member(recipe), file_sha256(work.data(recipe, "pool")))
     return recipe, work
 
