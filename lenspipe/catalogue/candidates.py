@@ -27,7 +27,7 @@ from lenspipe.contracts import InputSpec
 from lenspipe.errors import CorruptRunError
 from lenspipe.run_directory import CANDIDATES, ZARR_ROOT, RunDirectory
 from lenspipe.storage.external_sort import stream
-from lenspipe.storage.remote import OutageError
+from lenspipe.storage.store import is_storage_fault
 
 IMAGES = "images"
 EXPLANATION = "explanation"
@@ -243,7 +243,7 @@ def kept_candidates(run: RunDirectory, identity: str, inputs: Sequence[InputSpec
             return None
         whole = all(isinstance(group.get(name), zarr.Array) for name in wanted)
         return int(str(group.attrs["candidates"])) if whole else None
-    except OutageError:
-        raise
-    except Exception:  # damaged metadata, which zarr reports in many ways: it is made anew
+    except Exception as error:  # damaged metadata, which zarr reports in many ways: made anew
+        if is_storage_fault(error) and not isinstance(error, FileNotFoundError):
+            raise  # nothing is known of the group: storage that refuses is waited for
         return None

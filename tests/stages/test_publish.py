@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -152,3 +153,18 @@ def read_table(run: RunDirectory) -> pa.Table:
     """The catalogue's rows."""
     names = [name for name in run.store.names("catalogue") if "Npix" in name]
     return pa.concat_tables([run.read_part(name) for name in names])
+
+
+def test_storage_that_refuses_is_no_damaged_product(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamps = Stamps()
+    publish(run, SETTINGS, stamps)
+
+    def refuse(_: RunDirectory) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("lenspipe.catalogue.candidates.open_candidates", refuse)
+    with pytest.raises(OSError, match="Input/output error"):
+        publish(run, SETTINGS, stamps)
+    assert stamps.asked == 1
