@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from lenspipe.storage.s3 import PatientS3
+
 Kind = Literal[
     "internal_error", "slow_down", "reset", "stall", "truncate", "shorten", "lost_reply", "expired"
 ]
@@ -155,7 +157,12 @@ class Server:
 
 @contextmanager
 def serving(folder: Path, bucket: str = "sky") -> Iterator[Server]:
-    """moto behind the proxy, with one empty bucket; both end with the block."""
+    """moto behind the proxy, with one empty bucket; both end with the block.
+
+    fsspec keeps filesystems by their options, and the endpoint is none of them: one that an earlier
+    server of this process answered would go on asking it.
+    """
+    PatientS3.clear_instance_cache()
     port = _free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with (folder / "moto.log").open("wb") as log:
