@@ -24,6 +24,8 @@ from lenspipe.storage.names import require_sound
 from lenspipe.telling.stderr import forget_broken, forgiving
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from lenspipe.config import Runtime
     from lenspipe.metrics import RunMetrics
     from lenspipe.telling.progress import Progress
@@ -184,6 +186,76 @@ def report(run: RunFolder) -> None:
     typer.echo(directory.store.path(REPORT))
 
 
+@app.command()
+def query(
+    run: RunFolder,
+    sql: Annotated[
+        str, typer.Argument(metavar="SELECT", help="Over scores, candidates, failures.")
+    ],
+    out: Annotated[
+        str | None, typer.Option(help="File instead: .csv, .parquet, .vot, .fits or .reg.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=0, help="Most rows that are printed.")] = 40,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="Longest time.")] = 60.0,
+    memory_mb: Annotated[int, typer.Option(min=64, help="Most memory.")] = 2048,
+) -> None:
+    """Ask a run's tables by SQL."""
+    from lenspipe.catalogue import query as asked
+    from lenspipe.catalogue.formats import require_known
+    from lenspipe.run.status import open_run
+
+    if out is not None:
+        require_known(out, "--out")
+    found = asked.query(open_run(run)[0], sql, asked.query_limits(timeout_s, memory_mb))
+    _print_or_write(found, out, rows, "query")
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def cone(
+    run: RunFolder,
+    place: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RA DEC RADIUS",
+            help="Degrees or sexagesimal, or a name that holds the position (J100024.0+021200); "
+            "RADIUS in arcsec, or with its unit (2arcmin).",
+        ),
+    ],
+    out: Annotated[
+        str | None, typer.Option(help="File instead: .csv, .parquet, .vot, .fits or .reg.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=0, help="Most rows that are printed.")] = 40,
+) -> None:
+    """Find a run's scored sources around a position, the nearest first."""
+    from lenspipe.catalogue.cone import Cone
+    from lenspipe.catalogue.formats import require_known
+    from lenspipe.catalogue.position import parse_place
+    from lenspipe.catalogue.published import Published
+    from lenspipe.run.status import open_run
+
+    if out is not None:
+        require_known(out, "--out")
+    found = Published(open_run(run)[0]).cone(Cone(*parse_place(place)))
+    _print_or_write(found, out, rows, "cone")
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Ends in .csv, .parquet, .vot, .fits or .reg.")
+    ],
+    table: Annotated[str, typer.Option(help="candidates, scores or failures.")] = "candidates",
+    acronym: Annotated[str, typer.Option(help="Before the candidates' names.")] = "",
+) -> None:
+    """Write a run's candidates, or another of its tables, to a file."""
+    from lenspipe.catalogue.export import export as write
+    from lenspipe.run.status import open_run
+
+    written = write(open_run(run)[0], file, table, acronym)
+    typer.echo(f"{written:,} rows in {file}")
+
+
 @models_app.callback(invoke_without_command=True)
 def _models(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
@@ -331,6 +403,17 @@ def _serve_metrics(metrics: RunMetrics, runtime: Runtime, progress: Progress) ->
         found = f"{port}: {error}"
         raise InputError("runtime.metrics_port", f"a free port of {host}", found) from error
     progress.message(f"metrics on http://{host}:{served}/metrics")
+
+
+def _print_or_write(found: pa.Table, out: str | None, rows: int, name: str) -> None:
+    from lenspipe.catalogue.formats import write_rows
+    from lenspipe.catalogue.shown import show
+
+    if out is None:
+        typer.echo("\n".join(show(found, rows)))
+        return
+    write_rows(found.to_reader(), out, name, "--out")
+    typer.echo(f"{found.num_rows:,} rows in {out}")
 
 
 def _print_fields(lines: list[tuple[str, str]]) -> None:

@@ -18,7 +18,11 @@ import pytest
 import yaml
 
 from lenspipe import preflight
+from lenspipe.catalogue.candidates import Rule, choose, write_candidates
+from lenspipe.catalogue.hats import write_catalogue
 from lenspipe.cli import main
+from lenspipe.run_directory import RunDirectory
+from tests.catalogue.small_run import cap, commit_scores, score_table
 from tests.toy_survey import make_survey
 
 
@@ -388,3 +392,84 @@ def test_what_is_left_of_a_url_is_no_folder(
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "expected SCHEME://… for a URL, ./… for a folder of such a name" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of random scores around (150, -2), published."""
+    run = RunDirectory(str(tmp_path_factory.mktemp("published")))
+    parts = commit_scores(run, [score_table(*cap(500, 150.0, -2.0, 0.5))])
+    write_catalogue(run, parts, "toy", 200)
+    chosen = choose(run, parts, Rule(top=9))
+    assert chosen is not None
+    write_candidates(run, chosen, [], [], {})
+    run.write_json("run.json", {"state": "done", "layout": 3})
+    return Path(run.url)
+
+
+def test_cone_takes_negative_declinations_and_prints_the_nearest_first(
+    lenspipe: Command, published: Path
+) -> None:
+    done = lenspipe("cone", published, "150.0", "-2.0", "10arcmin", "--rows", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    heading, first, second, count = done.stdout.splitlines()
+    assert heading.split()[0] == "object_id"
+    assert float(first.split()[-1]) < float(second.split()[-1]) <= 600.0
+    assert re.fullmatch(r"\d+ rows, \d+ not shown", count)
+    named = lenspipe("cone", published, "J100000-020000", "10'", "--rows", "2")
+    assert named.stdout == done.stdout
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        (["150", "2"], "RA: expected a number"),
+        (["150", "-95", "2"], "DEC: expected degrees within -90..90"),
+        (["150", "2", "-3"], "RADIUS: expected an angle above 0"),
+        (["1", "2", "3", "4"], "command line: expected RA DEC RADIUS, or NAME RADIUS"),
+        (["150", "2", "3", "--out", "a.doc"], "--out: expected a name that ends in .csv"),
+    ],
+)
+def test_cone_says_what_is_wrong(
+    lenspipe: Command, published: Path, place: list[str], line: str
+) -> None:
+    done = lenspipe("cone", published, *place)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {line}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_query_prints_or_writes(lenspipe: Command, published: Path, tmp_path: Path) -> None:
+    text = "SELECT count(*) AS n, 'x' AS t FROM scores"
+    done = lenspipe("query", published, text)
+    assert done.stdout == "  n  t\n500  x\n1 rows\n"
+    written = lenspipe("query", published, text, "--out", tmp_path / "a.csv")
+    assert written.stdout == f"1 rows in {tmp_path / 'a.csv'}\n"
+    assert (tmp_path / "a.csv").read_text() == '"n","t"\n500,"x"\n'
+    refused = lenspipe("query", published, "DROP VIEW scores")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "error: query: expected one SELECT, found DROP\n",
+    )
+
+
+def test_export_writes_candidates(lenspipe: Command, published: Path, tmp_path: Path) -> None:
+    done = lenspipe("export", published, tmp_path / "a.csv", "--acronym", "PS1")
+    assert done.stdout == f"9 rows in {tmp_path / 'a.csv'}\n"
+    heading, first = (tmp_path / "a.csv").read_text().splitlines()[:2]
+    assert heading.startswith('"name","ra","dec","score"')
+    assert first.startswith('"PS1 J')
+    refused = lenspipe("export", published, tmp_path / "none" / "a.csv", "--table", "failures")
+    assert refused.returncode == 2
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [["cone", "1", "2", "3"], ["query", "SELECT 1"], ["export", "a.csv"]]
+)
+def test_a_folder_that_is_no_run_is_told(
+    lenspipe: Command, tmp_path: Path, command: list[str]
+) -> None:
+    done = lenspipe(command[0], tmp_path, *command[1:])
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: run: expected a run directory")

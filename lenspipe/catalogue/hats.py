@@ -58,7 +58,7 @@ def write_catalogue(
         return CatalogueInfo(int(present["hats_nrows"]), int(present["lenspipe_partitions"]), False)
     with replacing(run.store, CATALOGUE, PROPERTIES) as folder:
         partitions = _write_partitions(run, score_parts, partition_rows, folder)
-        _write_metadata(folder, partitions, name, partition_rows, identity)
+        write_metadata(folder, partitions, name, partition_rows, identity)
     return CatalogueInfo(sum(p.rows for p in partitions), len(partitions), True)
 
 
@@ -84,13 +84,19 @@ def scored_files(run: RunDirectory, score_parts: Sequence[str]) -> Sequence[str]
 
 
 def _partition_files(run: RunDirectory) -> list[str]:
-    """The catalogue's files by its own list: a listing of an object store may lag behind."""
+    return sorted(partition_file(order, pixel) for order, pixel in listed_pixels(run))
+
+
+def listed_pixels(run: RunDirectory) -> list[tuple[int, int]]:
+    """(order, pixel) of the catalogue's files by its own list: a listing of an object store may lag
+    behind. KeyError or ValueError where the list is damaged."""
     text = run.store.read(f"{CATALOGUE}/{PARTITIONS}").decode()
-    pixels = [(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(StringIO(text))]
-    return sorted(
-        f"{CATALOGUE}/dataset/Norder={order}/Dir={pixel // 10_000 * 10_000}/Npix={pixel}.parquet"
-        for order, pixel in pixels
-    )
+    return [(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(StringIO(text))]
+
+
+def partition_file(order: int, pixel: int) -> str:
+    """Name below the run of the catalogue's file of a HEALPix pixel."""
+    return f"{CATALOGUE}/dataset/Norder={order}/Dir={pixel // 10_000 * 10_000}/Npix={pixel}.parquet"
 
 
 def read_properties(run: RunDirectory) -> dict[str, str] | None:
@@ -118,7 +124,7 @@ def _write_partitions(
         tables = Consecutive(table.cast(schema) for table in ordered)
         for partition in partitions:
             pieces = slabs(tables.take(partition.rows), ROW_GROUP_ROWS)
-            _write_partition(folder, partition, schema, pieces)
+            write_partition(folder, partition, schema, pieces)
     return partitions
 
 
@@ -139,9 +145,13 @@ class Consecutive:
             yield table.slice(0, table.num_rows - left)
 
 
-def _write_partition(
+def write_partition(
     folder: Path, partition: Partition, schema: pa.Schema, tables: Iterable[pa.Table]
 ) -> None:
+    """One file of a catalogue in `folder`: tables sorted by `healpix_29`, each a row group.
+
+    CorruptRunError where a row is not in the partition.
+    """
     from hats.io.file_io.file_io import get_parquet_write_table_kwargs
     from hats.io.paths import new_pixel_catalog_file
     from hats.pixel_math.healpix_pixel import HealpixPixel
@@ -161,9 +171,10 @@ def _write_partition(
             writer.write_table(table, row_group_size=rows)
 
 
-def _write_metadata(
+def write_metadata(
     folder: Path, partitions: Sequence[Partition], name: str, limit: int, identity: str
 ) -> None:
+    """What a reader looks at first, once all partitions are written; `identity`: of the rows."""
     from hats.catalog.partition_info import PartitionInfo
     from hats.io.parquet_metadata import write_parquet_metadata
     from hats.pixel_math.healpix_pixel import HealpixPixel

@@ -1,4 +1,5 @@
-"""A DuckDB that evaluates cuts: it reads no file, and keeps to its limits of time and memory."""
+"""A DuckDB that evaluates what users write: it reads no file, and keeps to its limits of time and
+memory."""
 
 from __future__ import annotations
 
@@ -24,11 +25,16 @@ _BATCH_BYTES = 256 * 1024
 
 @dataclass(frozen=True)
 class Limits:
-    """What one cut may take on one part of the catalogue, and how many threads DuckDB has."""
+    """What one cut may take on one part of the catalogue, or one query on a run, and how many
+    threads DuckDB has. seconds_name, memory_name: what the limits are called where they are set;
+    scope: what the first is for."""
 
     seconds: float = 60.0
     memory_mb: int = 2048
     threads: int = 1
+    seconds_name: str = "runtime.cut_timeout_s"
+    memory_name: str = "runtime.cut_memory_mb"
+    scope: str = " for a part"
 
 
 @contextmanager
@@ -171,18 +177,23 @@ class _Watch(threading.Thread):
         """Which limit it was."""
         if self._too_large:
             return _too_much_memory(field, self._limits)
-        allowed = f"no more than runtime.cut_timeout_s = {self._limits.seconds:g} s for a part"
+        limits = self._limits
+        allowed = f"no more than {limits.seconds_name} = {limits.seconds:g} s{limits.scope}"
         return HopelessError(field, allowed, "an evaluation that takes longer")
 
 
 def _too_much_memory(field: str, limits: Limits) -> TooMuchMemoryError:
-    allowed = f"no more than runtime.cut_memory_mb = {limits.memory_mb}"
+    allowed = f"no more than {limits.memory_name} = {limits.memory_mb}"
     return TooMuchMemoryError(field, allowed, "an evaluation that takes more")
 
 
 @lru_cache(maxsize=4)
 def _database(threads: int, memory_mb: int) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB that reads no file, loads no extension and cannot be reconfigured.
+    return closed_database(threads, memory_mb)
+
+
+def closed_database(threads: int, memory_mb: int) -> duckdb.DuckDBPyConnection:
+    """A new in-memory DuckDB that reads no file, loads no extension and cannot be reconfigured.
 
     With one thread, rows come out in the order they went in; with more, DuckDB keeps that order by
     `preserve_insertion_order`.

@@ -138,7 +138,7 @@ def test_a_killed_writer_leaves_the_old_catalogue_and_is_cleaned(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lenspipe.catalogue.hats._write_partition", broken)
+        patch.setattr("lenspipe.catalogue.hats.write_partition", broken)
         with pytest.raises(OSError, match="No space"):
             write_catalogue(run, parts[:1], "toy", LIMIT)
     properties = read_properties(run)

@@ -1,0 +1,42 @@
+"""VOTable 1.4 of the IVOA, https://www.ivoa.net/documents/VOTable/; positions are in a COOSYS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from lenspipe.catalogue.columns import to_astropy
+from lenspipe.errors import InputError
+
+_FRAME = "ICRS"
+_POSITION = ("ra", "dec")
+
+
+def write(rows: pa.RecordBatchReader, path: Path, name: str) -> None:
+    """See `lenspipe.catalogue.formats`. All rows are in memory."""
+    from astropy.io.votable import from_table
+    from astropy.io.votable.tree import CooSys
+
+    _refuse_control_characters(table := rows.read_all())
+    file = from_table(to_astropy(table, name))
+    file.version = "1.4"
+    [resource] = file.resources
+    [body] = resource.tables
+    body.ID, body.name = None, name
+    resource.coordinate_systems.append(CooSys(ID=_FRAME, system=_FRAME))
+    for field in body.fields:
+        field.ID = None
+        if field.name in _POSITION:
+            field.ref = _FRAME
+    with path.open("wb") as sink:
+        file.to_xml(sink)
+
+
+def _refuse_control_characters(table: pa.Table) -> None:
+    """InputError where a text has characters that XML 1.0 cannot hold."""
+    for field in table.schema:
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            for value in table[field.name].to_pylist():
+                if value and any(ord(c) < 32 and c not in "\t\n\r" for c in value):
+                    raise InputError(field.name, "text that XML can hold", repr(value))

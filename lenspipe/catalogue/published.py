@@ -1,0 +1,163 @@
+"""The published catalogue for reading: its files by HEALPix pixel, and the rows of a cone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lenspipe.catalogue.cone import Cone, inside, overlap
+from lenspipe.catalogue.hats import PARTITIONS, listed_pixels, partition_file, read_properties
+from lenspipe.catalogue.partitions import MAX_ORDER
+from lenspipe.catalogue.places import HEALPIX
+from lenspipe.errors import CorruptRunError, InputError
+from lenspipe.run_directory import CATALOGUE, RunDirectory
+
+SEPARATION = pa.field(
+    "separation_arcsec",
+    pa.float64(),
+    metadata={"unit": "arcsec", "description": "angular distance from the cone's centre"},
+)
+_PLACE = (HEALPIX, "ra", "dec")
+_FOOTERS = 4096  # kept of the files that were looked into: some 10 kB each
+_THREADS = min(8, 2 * (os.cpu_count() or 1))
+
+
+@dataclass(frozen=True)
+class _File:
+    """name: below the run. first, last: the smallest and largest `healpix_29` of its pixel."""
+
+    name: str
+    first: int
+    last: int
+
+
+class Published:
+    """RUN/catalogue. InputError where the run has none: it is not finished, or nothing was scored.
+
+    Safe to use from several threads; the footers of its files are read once.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        if read_properties(run) is None:
+            raise InputError("run", "a finished run, with its catalogue", f"{run.url} without one")
+        self._run = run
+        self._files = _list_files(run)
+        self._footer = lru_cache(_FOOTERS)(self._read_footer)
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the Parquet files below the run, in the order of `healpix_29`."""
+        return [file.name for file in self._files]
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns with their units and descriptions."""
+        return self._footer(self._files[0].name).schema.to_arrow_schema().remove_metadata()
+
+    def cone(self, cone: Cone, columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows inside a cone, the nearest first, and `separation_arcsec` after their columns.
+
+        Only row groups whose range of `healpix_29` meets the cone are read, and columns other than
+        the position only where a row is inside. columns: all by default; InputError names one that
+        the catalogue lacks.
+        """
+        wanted = self._check(columns)
+        ranges = cone.ranges()
+        touched = [file for file in self._files if overlap(file.first, file.last, ranges)]
+        schema = pa.schema([self.schema.field(name) for name in wanted]).append(SEPARATION)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            found = pool.map(lambda file: self._cone_in(file.name, cone, ranges, wanted), touched)
+            tables = [table.cast(schema) for table in found if table is not None]
+        together = pa.concat_tables([schema.empty_table(), *tables])
+        return together.sort_by(SEPARATION.name).combine_chunks()
+
+    def _check(self, columns: Sequence[str] | None) -> list[str]:
+        known = self.schema.names
+        for name in columns or ():
+            if name not in known:
+                raise InputError("columns", f"some of {', '.join(known)}", repr(name))
+        return known if columns is None else list(dict.fromkeys(columns))
+
+    def _cone_in(
+        self, name: str, cone: Cone, ranges: np.ndarray, columns: Sequence[str]
+    ) -> pa.Table | None:
+        footer = self._footer(name)
+        groups = [k for k, ends in enumerate(_ends(footer)) if overlap(*ends, ranges)]
+        if not groups:
+            return None
+        with self._opened(name, footer) as file:
+            found = [self._cone_in_group(file, k, cone, ranges, columns) for k in groups]
+        tables = [table for table in found if table is not None]
+        return pa.concat_tables(tables) if tables else None
+
+    def _cone_in_group(
+        self,
+        file: pq.ParquetFile,
+        group: int,
+        cone: Cone,
+        ranges: np.ndarray,
+        columns: Sequence[str],
+    ) -> pa.Table | None:
+        """Positions first: most groups that a small cone touches hold none of its rows."""
+        place = file.read_row_group(group, columns=list(_PLACE), use_threads=False)
+        near = np.flatnonzero(inside(place[HEALPIX].to_numpy(), ranges))
+        ra, dec = (place[key].to_numpy()[near] for key in ("ra", "dec"))
+        separation = cone.separation_deg(ra, dec)
+        within = separation <= cone.radius_deg
+        rows = near[within]
+        if not len(rows):
+            return None
+        others = [name for name in columns if name not in _PLACE]
+        read = file.read_row_group(group, columns=others, use_threads=False) if others else None
+        table = pa.table(
+            {
+                name: (place if name in _PLACE or read is None else read)[name].take(pa.array(rows))
+                for name in columns
+            }
+        )
+        return table.append_column(SEPARATION, pa.array(separation[within] * 3600.0))
+
+    def _opened(self, name: str, footer: Any = None) -> Any:
+        store = self._run.store
+        try:
+            source = store.path(name) if store.is_local else store.open(name)
+            return pq.ParquetFile(source, metadata=footer, memory_map=store.is_local)
+        except FileNotFoundError as error:
+            raise CorruptRunError(f"{name}: lost: lenspipe run makes the catalogue anew") from error
+        except pa.ArrowInvalid as error:
+            raise CorruptRunError(f"{name}: no whole Parquet file: {error}") from error
+
+    def _read_footer(self, name: str) -> pq.FileMetaData:
+        with self._opened(name) as file:
+            return file.metadata
+
+
+def _list_files(run: RunDirectory) -> list[_File]:
+    try:
+        pixels = listed_pixels(run)
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise CorruptRunError(f"{CATALOGUE}/{PARTITIONS}: no list of pixels: {error}") from error
+    if not pixels:
+        raise CorruptRunError(f"{CATALOGUE}/{PARTITIONS}: no pixel in it")
+    files = []
+    for order, pixel in pixels:
+        shift = 2 * (MAX_ORDER - order)
+        last = ((pixel + 1) << shift) - 1
+        files.append(_File(partition_file(order, pixel), pixel << shift, last))
+    return sorted(files, key=lambda file: file.first)
+
+
+def _ends(footer: pq.FileMetaData) -> Iterator[tuple[int, int]]:
+    """Smallest and largest `healpix_29` of each row group; the whole sky where it is not told."""
+    column = footer.schema.to_arrow_schema().get_field_index(HEALPIX)
+    for k in range(footer.num_row_groups):
+        told = footer.row_group(k).column(column).statistics
+        yield (told.min, told.max) if told is not None and told.has_min_max else (0, 2**62)

@@ -1,0 +1,117 @@
+"""SQL over the tables of a run: one SELECT, which reads nothing but them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from lenspipe.catalogue import sky_functions
+from lenspipe.catalogue.tables import TABLES, Relation, open_tables
+from lenspipe.errors import CorruptRunError, InputError
+from lenspipe.run_directory import RunDirectory
+from lenspipe.select.database import Limits, closed_database, limited
+
+FIELD = "query"
+MAX_LENGTH = 100_000
+TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest"})
+
+
+def query_limits(seconds: float = 60.0, memory_mb: int = 2048) -> Limits:
+    """What one query may take, by the names of the command's options."""
+    threads = len(os.sched_getaffinity(0))
+    return Limits(seconds, memory_mb, threads, "--timeout-s", "--memory-mb", scope="")
+
+
+def query(run: RunDirectory, text: str, limits: Limits | None = None) -> pa.Table:
+    """Rows of one SELECT over the tables `scores`, `candidates` and `failures`.
+
+    Columns that come straight out of a table keep their unit and description. The functions of
+    `sky_functions` are there; files, network and extensions are not. InputError where the text is
+    no such query, or names what is not there; HopelessError where it goes past its limits.
+    """
+    limits = limits or query_limits()
+    _check(text)
+    relations = open_tables(run)
+    with closing(closed_database(limits.threads, limits.memory_mb)) as connection:
+        sky_functions.create(connection)
+        for name, relation in relations.items():
+            connection.register(name, relation)
+        with limited(FIELD, connection, limits):
+            found = _execute(connection, text, relations)
+    return _with_meanings(found, relations)
+
+
+def _check(text: str) -> None:
+    """InputError where a text is not one SELECT, or calls a function that makes tables of anything
+    else than numbers: those read files, and memory by its address."""
+    if len(text) > MAX_LENGTH:
+        raise InputError(FIELD, f"at most {MAX_LENGTH} characters", len(text))
+    try:
+        with closing(duckdb.connect()) as parser:
+            kinds = [statement.type.name for statement in parser.extract_statements(text)]
+            if kinds != ["SELECT"]:
+                raise InputError(FIELD, "one SELECT", " and ".join(kinds) or "nothing")
+            told = parser.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0]
+    except duckdb.Error as error:
+        raise InputError(FIELD, "one SELECT", _said(error)) from error
+    tree = json.loads(told)
+    if tree["error"]:  # PIVOT makes a type of its values first, which is a statement more
+        raise InputError(FIELD, "one plain SELECT", tree.get("error_message", "another"))
+    for name in _table_functions(tree):
+        if name not in TABLE_FUNCTIONS:
+            expected = f"tables, or {', '.join(sorted(TABLE_FUNCTIONS))}, after FROM"
+            raise InputError(FIELD, expected, f"{name}(…)")
+
+
+def _table_functions(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if node.get("type") == "TABLE_FUNCTION":
+            yield str(node.get("function", {}).get("function_name", "")).lower()
+        for value in node.values():
+            yield from _table_functions(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _table_functions(value)
+
+
+def _execute(
+    connection: duckdb.DuckDBPyConnection,
+    text: str,
+    relations: dict[str, Relation],
+) -> pa.Table:
+    try:
+        return connection.sql(text).to_arrow_table()
+    except (duckdb.InterruptException, duckdb.OutOfMemoryException):
+        raise  # its limits are told by who set them
+    except duckdb.CatalogException as error:
+        missing = [name for name in TABLES if name not in relations and name in str(error)]
+        there = f"tables {', '.join(relations) or 'none'}" + (
+            f" (the run has no {missing[0]})" if missing else ""
+        )
+        raise InputError(FIELD, there, _said(error)) from error
+    except duckdb.IOException as error:
+        raise CorruptRunError(f"tables of the run: {_said(error)}") from error
+    except duckdb.Error as error:
+        raise InputError(FIELD, "a SELECT that DuckDB understands", _said(error)) from error
+
+
+def _with_meanings(table: pa.Table, relations: dict[str, Relation]) -> pa.Table:
+    """Fields of results that have name and type of a table's column get what is told of it."""
+    known = {
+        (field.name, field.type): field
+        for relation in reversed(relations.values())
+        for field in relation.schema
+    }
+    schema = pa.schema([known.get((f.name, f.type), f) for f in table.schema])
+    return pa.table(table.columns, schema=schema)
+
+
+def _said(error: Exception) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0]

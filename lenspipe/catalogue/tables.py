@@ -1,0 +1,101 @@
+"""The tables of a run, by name: what a query sees and an export writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+import zarr
+
+from lenspipe.catalogue import scores
+from lenspipe.catalogue.candidates import array_of, open_candidates
+from lenspipe.catalogue.hats import scored_files
+from lenspipe.contracts import id_field
+from lenspipe.errors import CorruptRunError, InputError
+from lenspipe.run_directory import RunDirectory, Stage
+
+# A dataset reads only the columns and row groups that are asked for; a table is in memory.
+Relation: TypeAlias = "pads.Dataset | pa.Table"
+
+_RANK = pa.field(
+    "rank", pa.int64(), metadata={"unit": "", "description": "place by score; the best has 1"}
+)
+
+
+def open_table(run: RunDirectory, name: str, field: str = "table") -> Relation:
+    """A table of the run; InputError where there is no such table or the run has none yet."""
+    if name not in TABLES:
+        raise InputError(field, f"one of {', '.join(TABLES)}", repr(name))
+    found = TABLES[name](run)
+    if found is None:
+        raise InputError(field, f"a run with {name}", f"{run.url} without any")
+    return found
+
+
+def open_tables(run: RunDirectory) -> dict[str, Relation]:
+    """All tables that the run has."""
+    found = {name: opener(run) for name, opener in TABLES.items()}
+    return {name: relation for name, relation in found.items() if relation is not None}
+
+
+def _open_scores(run: RunDirectory) -> Relation | None:
+    parts = run.part_names("scores", run.commits("score"))
+    if not parts:
+        return None
+    return _dataset(run, scored_files(run, parts), scores.schema(run, parts))
+
+
+def _open_failures(run: RunDirectory) -> Relation | None:
+    stages: tuple[Stage, ...] = ("select", "score")
+    parts = [n for stage in stages for n in run.part_names("failures", run.commits(stage))]
+    return _dataset(run, parts, scores.schema(run, parts)) if parts else None
+
+
+def _open_candidates(run: RunDirectory) -> Relation | None:
+    group = open_candidates(run)
+    if group is None:
+        return None
+    columns = [_candidate_column(group, name) for name in _CANDIDATE_COLUMNS]
+    n = len(columns[0][1])
+    fields = [_RANK, *(field for field, _ in columns)]
+    arrays = [pa.array(np.arange(1, n + 1)), *(values for _, values in columns)]
+    return pa.table(arrays, schema=pa.schema(fields))
+
+
+_CANDIDATE_COLUMNS = ("object_id", "ra", "dec", "score", "probability", "flags", "has_stamp")
+
+
+def _candidate_column(group: zarr.Group, name: str) -> tuple[pa.Field, pa.Array]:
+    try:
+        array = array_of(group, name)
+    except KeyError as error:
+        raise CorruptRunError(
+            f"candidates.zarr/{name}: lost: lenspipe run makes it anew"
+        ) from error
+    values: Any = array[:]
+    column = (
+        pa.array(values.tolist(), pa.string()) if values.dtype.kind in "OUT" else pa.array(values)
+    )
+    if name == "object_id":
+        return id_field(column.type), column
+    about = {key: str(array.attrs.get(key, "")) for key in ("unit", "description")}
+    return pa.field(name, column.type, metadata=about), column
+
+
+def _dataset(run: RunDirectory, names: Any, schema: pa.Schema) -> pads.Dataset:
+    paths = [run.store.path(name) for name in names]
+    filesystem = run.store.arrow_filesystem()
+    try:
+        return pads.dataset(paths, schema=schema, format="parquet", filesystem=filesystem)
+    except FileNotFoundError as error:
+        raise CorruptRunError(f"{error.args[0]}: lenspipe verify says what else is lost") from error
+
+
+TABLES: dict[str, Callable[[RunDirectory], Relation | None]] = {
+    "scores": _open_scores,
+    "candidates": _open_candidates,
+    "failures": _open_failures,
+}

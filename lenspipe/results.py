@@ -1,0 +1,87 @@
+"""A run's results in Python: cones, SQL and candidates as astropy Tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from lenspipe.run.status import open_run as open_directory
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+    from lenspipe.catalogue.published import Published
+    from lenspipe.run_directory import RunDirectory
+
+
+class Results:
+    """What a run left. Nothing is written."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+
+    def __repr__(self) -> str:
+        return f"lenspipe.open_run({self._run.url!r})"
+
+    @cached_property
+    def _published(self) -> Published:
+        from lenspipe.catalogue.published import Published
+
+        return Published(self._run)
+
+    def cone(
+        self,
+        ra_deg: float,
+        dec_deg: float,
+        radius_arcsec: float,
+        columns: Sequence[str] | None = None,
+    ) -> Table:
+        """Scored sources within a radius, the nearest first, with `separation_arcsec` (ICRS).
+
+        InputError where the position is none, or a column is not in the catalogue.
+        """
+        from lenspipe.catalogue.cone import Cone
+
+        cone = Cone(ra_deg, dec_deg, radius_arcsec / 3600.0)
+        return _table(self._published.cone(cone, columns), "cone")
+
+    def sql(self, query: str, timeout_s: float = 60.0, memory_mb: int = 2048) -> Table:
+        """Rows of one SELECT over `scores`, `candidates` and `failures`; see
+        `lenspipe.catalogue.query`."""
+        from lenspipe.catalogue import query as asked
+
+        limits = asked.query_limits(timeout_s, memory_mb)
+        return _table(asked.query(self._run, query, limits), "query")
+
+    def candidates(self) -> Table:
+        """The candidates whose stamps are kept, the best first."""
+        from lenspipe.catalogue.tables import open_table
+
+        return _table(open_table(self._run, "candidates"), "candidates")
+
+    def lsdb(self) -> Any:
+        """The catalogue of scored sources as an lsdb Catalog. ModuleNotFoundError where lsdb is not
+        installed."""
+        from lsdb.loaders.hats.read_hats import open_catalog
+
+        from lenspipe.run_directory import CATALOGUE
+
+        _ = self._published  # a run without a catalogue says so in our words
+        store = self._run.store
+        folder = str(store.local_path(CATALOGUE)) if store.is_local else f"{store.url}/{CATALOGUE}"
+        return open_catalog(folder)
+
+
+def open_run(run: str | Path) -> Results:
+    """Open a run directory, a path or a URL. InputError where no run was begun there."""
+    return Results(open_directory(str(run))[0])
+
+
+def _table(rows: pa.Table, name: str) -> Table:
+    from lenspipe.catalogue.columns import to_astropy
+
+    return to_astropy(rows, name)
