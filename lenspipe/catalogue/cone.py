@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from lenspipe.catalogue.partitions import MAX_ORDER
+from lenspipe.catalogue.partitions import MAX_ORDER, SKY
 from lenspipe.errors import InputError
 
 # Cells of this fraction of the radius: some fifty of them cover a cone, and little around it.
@@ -17,6 +17,9 @@ _FINER = 2  # orders by which cells are looked at more finely than they are give
 _ORDER_0_DEG = 58.6  # side of a HEALPix cell of order 0; it halves with each order
 # Added to the radius where cells are chosen: the last digits of positions are not told apart.
 _MARGIN_DEG = 1e-9
+# A wider cone is a quarter of the sky and looked for in all of it: cdshealpix 0.10 leaves cells out
+# of cones of nearly 180 degrees.
+_WIDE_DEG = 60.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ class Cone:
         from astropy.units import deg
         from cdshealpix.nested import cone_search
 
-        radius = min(self.radius_deg + _MARGIN_DEG, 180.0)
+        radius = self.radius_deg + _MARGIN_DEG
+        if radius > _WIDE_DEG:
+            return np.array([[0, SKY]], np.int64)
         pixels, orders, _ = cone_search(
             Longitude(self.ra_deg, deg),
             Latitude(self.dec_deg, deg),

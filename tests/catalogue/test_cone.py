@@ -53,6 +53,7 @@ def test_overlap_is_any_number_inside(
 @example(ra=123.0, dec=-90.0, radius=1e-4, seed=1)
 @example(ra=359.9999, dec=0.0, radius=0.01, seed=2)
 @example(ra=0.0, dec=0.0, radius=180.0, seed=3)
+@example(ra=0.0, dec=0.0, radius=177.82794100389228, seed=0)
 def test_no_position_of_a_cone_is_outside_its_ranges(
     ra: float, dec: float, radius: float, seed: int
 ) -> None:
