@@ -240,6 +240,42 @@ def cone(
 
 
 @app.command()
+def crossmatch(
+    run: RunFolder,
+    catalogue: Annotated[
+        str,
+        typer.Argument(
+            metavar="CATALOGUE", help="VOTable, FITS, CSV, TSV, Parquet, or a folder such as HATS."
+        ),
+    ],
+    radius: Annotated[str, typer.Option(help="In arcsec, or with its unit.")] = "2",
+    every: Annotated[
+        bool, typer.Option("--all", help="All sources within the radius, not the nearest alone.")
+    ] = False,
+    ra: Annotated[str | None, typer.Option(help="Its column of right ascension, degrees.")] = None,
+    dec: Annotated[str | None, typer.Option(help="Its column of declination, degrees.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="File instead: .csv, .parquet, .vot, .fits or .reg.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=0, help="Most rows that are printed.")] = 40,
+) -> None:
+    """Find the rows of another catalogue among a run's scored sources."""
+    from lenspipe.catalogue.crossmatch import crossmatch as match
+    from lenspipe.catalogue.formats import require_known
+    from lenspipe.catalogue.outside import open_outside
+    from lenspipe.catalogue.position import parse_radius
+    from lenspipe.catalogue.published import Published
+    from lenspipe.run.status import open_run
+
+    if out is not None:
+        require_known(out, "--out")
+    arcsec = 3600.0 * parse_radius(radius, "--radius")
+    published = Published(open_run(run)[0])
+    found = match(published, open_outside(catalogue, ra, dec), arcsec, every)
+    _print_or_write(found, out, rows, "crossmatch")
+
+
+@app.command()
 def export(
     run: RunFolder,
     file: Annotated[

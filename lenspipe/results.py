@@ -63,6 +63,23 @@ class Results:
 
         return _table(open_table(self._run, "candidates"), "candidates")
 
+    def crossmatch(
+        self,
+        catalogue: str | Path,
+        radius_arcsec: float = 2.0,
+        every: bool = False,
+        ra: str | None = None,
+        dec: str | None = None,
+    ) -> Table:
+        """Rows of another catalogue (a file or folder) that lie within a radius of scored sources,
+        with the nearest source, or with all of them; see `lenspipe.catalogue.crossmatch`."""
+        from lenspipe.catalogue import crossmatch as matching
+        from lenspipe.catalogue.outside import open_outside
+
+        outside = open_outside(str(catalogue), ra, dec)
+        found = matching.crossmatch(self._published, outside, radius_arcsec, every)
+        return _table(found, "crossmatch")
+
     def lsdb(self) -> Any:
         """The catalogue of scored sources as an lsdb Catalog. ModuleNotFoundError where lsdb is not
         installed."""

@@ -453,6 +453,24 @@ def test_query_prints_or_writes(lenspipe: Command, published: Path, tmp_path: Pa
     )
 
 
+def test_crossmatch_prints_or_writes(lenspipe: Command, published: Path, tmp_path: Path) -> None:
+    nearest = lenspipe("query", published, "SELECT ra, dec FROM scores WHERE object_id = 7")
+    ra, dec = nearest.stdout.splitlines()[1].split()
+    (tmp_path / "known.csv").write_text(f"lens,RA,DEC\nmine,{ra},{dec}\nfar,10,10\n")
+    done = lenspipe("crossmatch", published, tmp_path / "known.csv", "--radius", "0.5arcsec")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1].split()[0] == "7"
+    assert done.stdout.endswith("1 rows\n")
+    written = lenspipe(
+        "crossmatch", published, tmp_path / "known.csv", "--all", "--out", tmp_path / "a.parquet"
+    )
+    assert written.stdout == f"1 rows in {tmp_path / 'a.parquet'}\n"
+    refused = lenspipe("crossmatch", published, tmp_path / "none.csv")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: CATALOGUE: expected")
+    assert refused.stderr.count("\n") == 1
+
+
 def test_export_writes_candidates(lenspipe: Command, published: Path, tmp_path: Path) -> None:
     done = lenspipe("export", published, tmp_path / "a.csv", "--acronym", "PS1")
     assert done.stdout == f"9 rows in {tmp_path / 'a.csv'}\n"

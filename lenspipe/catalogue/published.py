@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Int64
 
 from lenspipe.catalogue.cone import Cone, inside, overlap
 from lenspipe.catalogue.hats import PARTITIONS, listed_pixels, partition_file, read_properties
@@ -37,6 +38,29 @@ class _File:
     name: str
     first: int
     last: int
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Some ten thousand rows of an open file, sorted by `healpix_29`."""
+
+    _file: Any
+    _number: int
+
+    @cached_property
+    def places(self) -> pa.Table:
+        """Columns `healpix_29`, `ra`, `dec`."""
+        return self._file.read_row_group(self._number, columns=list(_PLACE), use_threads=False)
+
+    def take(self, rows: Int64[np.ndarray, " n"], columns: Sequence[str]) -> pa.Table:
+        """Some rows with some columns."""
+        others = [name for name in columns if name not in _PLACE]
+        read = self.places
+        if others:
+            read = self._file.read_row_group(self._number, columns=others, use_threads=False)
+        at = pa.array(rows)
+        source = {name: self.places if name in _PLACE else read for name in columns}
+        return pa.table({name: table[name].take(at) for name, table in source.items()})
 
 
 class Published:
@@ -71,59 +95,41 @@ class Published:
         """
         wanted = self._check(columns)
         ranges = cone.ranges()
-        touched = [file for file in self._files if overlap(file.first, file.last, ranges)]
         schema = pa.schema([self.schema.field(name) for name in wanted]).append(SEPARATION)
+
+        def search(file: _File) -> list[pa.Table]:
+            groups = self._groups(file, ranges)
+            return [t for g in groups if (t := _in_cone(g, cone, ranges, wanted)) is not None]
+
         with ThreadPoolExecutor(_THREADS) as pool:
-            found = pool.map(lambda file: self._cone_in(file.name, cone, ranges, wanted), touched)
-            tables = [table.cast(schema) for table in found if table is not None]
-        together = pa.concat_tables([schema.empty_table(), *tables])
+            found = [
+                table for tables in pool.map(search, self._touched(ranges)) for table in tables
+            ]
+        together = pa.concat_tables([schema.empty_table(), *(t.cast(schema) for t in found)])
         return together.sort_by(SEPARATION.name).combine_chunks()
 
+    def row_groups(self, ranges: Int64[np.ndarray, "n 2"]) -> Iterator[RowGroup]:
+        """Row groups that meet some rising ranges [first, stop) of `healpix_29`, in its order; one
+        file is open at a time."""
+        for file in self._touched(ranges):
+            yield from self._groups(file, ranges)
+
+    def _touched(self, ranges: Int64[np.ndarray, "n 2"]) -> list[_File]:
+        return [file for file in self._files if overlap(file.first, file.last, ranges)]
+
     def _check(self, columns: Sequence[str] | None) -> list[str]:
-        known = self.schema.names
+        known: list[str] = self.schema.names
         for name in columns or ():
             if name not in known:
                 raise InputError("columns", f"some of {', '.join(known)}", repr(name))
         return known if columns is None else list(dict.fromkeys(columns))
 
-    def _cone_in(
-        self, name: str, cone: Cone, ranges: np.ndarray, columns: Sequence[str]
-    ) -> pa.Table | None:
-        footer = self._footer(name)
+    def _groups(self, file: _File, ranges: Int64[np.ndarray, "n 2"]) -> Iterator[RowGroup]:
+        footer = self._footer(file.name)
         groups = [k for k, ends in enumerate(_ends(footer)) if overlap(*ends, ranges)]
-        if not groups:
-            return None
-        with self._opened(name, footer) as file:
-            found = [self._cone_in_group(file, k, cone, ranges, columns) for k in groups]
-        tables = [table for table in found if table is not None]
-        return pa.concat_tables(tables) if tables else None
-
-    def _cone_in_group(
-        self,
-        file: pq.ParquetFile,
-        group: int,
-        cone: Cone,
-        ranges: np.ndarray,
-        columns: Sequence[str],
-    ) -> pa.Table | None:
-        """Positions first: most groups that a small cone touches hold none of its rows."""
-        place = file.read_row_group(group, columns=list(_PLACE), use_threads=False)
-        near = np.flatnonzero(inside(place[HEALPIX].to_numpy(), ranges))
-        ra, dec = (place[key].to_numpy()[near] for key in ("ra", "dec"))
-        separation = cone.separation_deg(ra, dec)
-        within = separation <= cone.radius_deg
-        rows = near[within]
-        if not len(rows):
-            return None
-        others = [name for name in columns if name not in _PLACE]
-        read = file.read_row_group(group, columns=others, use_threads=False) if others else None
-        table = pa.table(
-            {
-                name: (place if name in _PLACE or read is None else read)[name].take(pa.array(rows))
-                for name in columns
-            }
-        )
-        return table.append_column(SEPARATION, pa.array(separation[within] * 3600.0))
+        if groups:
+            with self._opened(file.name, footer) as opened:
+                yield from (RowGroup(opened, k) for k in groups)
 
     def _opened(self, name: str, footer: Any = None) -> Any:
         store = self._run.store
@@ -153,6 +159,20 @@ def _list_files(run: RunDirectory) -> list[_File]:
         last = ((pixel + 1) << shift) - 1
         files.append(_File(partition_file(order, pixel), pixel << shift, last))
     return sorted(files, key=lambda file: file.first)
+
+
+def _in_cone(
+    group: RowGroup, cone: Cone, ranges: Int64[np.ndarray, "n 2"], columns: Sequence[str]
+) -> pa.Table | None:
+    """Positions first: most groups that a small cone touches hold none of its rows."""
+    near = np.flatnonzero(inside(group.places[HEALPIX].to_numpy(), ranges))
+    ra, dec = (group.places[name].to_numpy()[near] for name in ("ra", "dec"))
+    separation = cone.separation_deg(ra, dec)
+    within = separation <= cone.radius_deg
+    if not within.any():
+        return None
+    found = group.take(near[within], columns)
+    return found.append_column(SEPARATION, pa.array(separation[within] * 3600.0))
 
 
 def _ends(footer: pq.FileMetaData) -> Iterator[tuple[int, int]]:

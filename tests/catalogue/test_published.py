@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,8 +10,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lenspipe.catalogue import hats
+from lenspipe.catalogue import published as published_module
 from lenspipe.catalogue.cone import Cone
-from lenspipe.catalogue.published import Published
+from lenspipe.catalogue.published import Published, RowGroup
 from lenspipe.contracts import score_schema
 from lenspipe.errors import CorruptRunError, InputError
 from lenspipe.run_directory import RunDirectory
@@ -105,14 +107,14 @@ def test_only_what_the_cone_touches_is_read(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = Published(run)
-    read: list[tuple[str, int]] = []
-    original = Published._cone_in_group
+    read: list[int] = []
+    original = published_module._in_cone
 
-    def noting(self: Published, file: object, group: int, *rest: object) -> object:
-        read.append((str(file), group))
-        return original(self, file, group, *rest)  # type: ignore[arg-type]
+    def noting(group: RowGroup, *rest: Any) -> pa.Table | None:
+        read.append(group._number)
+        return original(group, *rest)
 
-    monkeypatch.setattr(Published, "_cone_in_group", noting)
+    monkeypatch.setattr(published_module, "_in_cone", noting)
     assert published.cone(Cone(150.0, 2.0, 1.0)).num_rows >= 500
     assert len(read) < 25  # of 100 groups; the crowd alone fills ten
     read.clear()

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy.table import MaskedColumn, Table
+
+from lenspipe.catalogue import formats
+from lenspipe.catalogue.outside import open_outside
+from lenspipe.errors import InputError
+
+ROWS = pa.table(
+    {"name": ["a", "b", None], "RA": [10.0, -20.5, None], "Dec": [1.0, 2.0, 3.0], "n": [1, None, 3]}
+)
+
+
+def only(path: Path) -> pa.Table:
+    [table] = open_outside(str(path)).slabs()
+    return table
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".vot", ".fits"])
+def test_each_format_gives_the_same_rows(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    formats.write_rows(ROWS.to_reader(), str(path), "other")
+    outside = open_outside(str(path))
+    assert (outside.ra, outside.dec) == ("RA", "Dec")
+    [table] = outside.slabs()
+    ra, dec = outside.position(table)
+    np.testing.assert_array_equal(ra, [10.0, 339.5, np.nan])
+    np.testing.assert_array_equal(dec, [1.0, 2.0, 3.0])
+    assert table["name"].to_pylist()[:2] == ["a", "b"]
+    assert table["n"].to_pylist() == [1, None, 3]
+
+
+def test_a_folder_is_parquet_below_it(tmp_path: Path) -> None:
+    for k in range(3):
+        (tmp_path / "other" / f"Norder={k}").mkdir(parents=True)
+        pq.write_table(ROWS, tmp_path / "other" / f"Norder={k}" / "Npix=0.parquet")
+    tables = list(open_outside(str(tmp_path / "other")).slabs(2))
+    assert sum(table.num_rows for table in tables) == 9
+
+
+@pytest.mark.data
+def test_lenscat_opens(data: Path) -> None:
+    outside = open_outside(str(data / "catalogues" / "lenscat" / "catalog.csv"))
+    assert (outside.ra, outside.dec) == ("RA [deg]", "DEC [deg]")
+    [table] = outside.slabs()
+    assert table.num_rows > 30_000
+    ra, dec = outside.position(table)
+    assert np.all(np.isfinite(ra) & np.isfinite(dec))
+
+
+def test_columns_can_be_named(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("alpha\tdelta\n1\t2\n3\t4\n")
+    outside = open_outside(str(tmp_path / "a.tsv"), "alpha", "delta")
+    [table] = outside.slabs()
+    np.testing.assert_array_equal(outside.position(table)[0], [1.0, 3.0])
+    with pytest.raises(InputError, match="--ra: expected the name of a column of degrees, found"):
+        open_outside(str(tmp_path / "a.tsv"))
+    with pytest.raises(InputError, match="--dec: expected one of alpha, delta, found 'beta'"):
+        open_outside(str(tmp_path / "a.tsv"), "alpha", "beta")
+
+
+def test_numbers_are_numbers_only_where_all_are(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("ra,dec,z\n1,2,0.3\n3,4,-\n5,6,\n")
+    table = only(tmp_path / "a.csv")
+    assert table["z"].to_pylist() == ["0.3", "-", None]
+    assert table["ra"].type == pa.int64()
+
+
+def test_positions_must_be_degrees(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("ra,dec\n10:00:24,+2:12:00\n")
+    outside = open_outside(str(tmp_path / "a.csv"))
+    [table] = outside.slabs()
+    with pytest.raises(InputError, match="CATALOGUE: expected degrees in column ra, found string"):
+        outside.position(table)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("a.csv", b"", "empty"),
+        ("a.csv", b"ra,dec\n1\n", "1 in row 2"),
+        ("a.csv", b"ra,ra\n1,2\n", "ra, ra"),
+        ("a.csv", b"ra,dec\n\xff,1\n", "UnicodeDecodeError"),
+        ("a.vot", b"<VOTABLE", "a.vot"),
+        ("a.fits", b"SIMPLE", "a.fits"),
+        ("a.parquet", b"PAR1", "a.parquet"),
+        ("a.pickle", b"x", "a.pickle"),
+        ("none.csv", None, "none.csv"),
+        ("none", None, "none"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(
+    tmp_path: Path, name: str, content: bytes | None, found: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"^CATALOGUE: expected") as raised:
+        open_outside(str(tmp_path / name))
+    assert found in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_billion_laughs_are_refused(tmp_path: Path) -> None:
+    entities = "".join(f'<!ENTITY a{k} "{f"&a{k - 1};" * 10 if k else "lol"}">' for k in range(9))
+    text = f'<?xml version="1.0"?><!DOCTYPE v [{entities}]><VOTABLE><INFO>&a8;</INFO></VOTABLE>'
+    (tmp_path / "a.vot").write_text(text)
+    with pytest.raises(InputError, match=r"^CATALOGUE: expected"):
+        open_outside(str(tmp_path / "a.vot"))
+
+
+def test_masked_and_wide_columns_of_fits(tmp_path: Path) -> None:
+    table = Table(
+        {
+            "ra": [1.0, 2.0],
+            "dec": MaskedColumn([3.0, 4.0], mask=[False, True]),
+            "v": [[1, 2], [3, 4]],
+        }
+    )
+    table.write(tmp_path / "a.fits")
+    outside = open_outside(str(tmp_path / "a.fits"))
+    assert outside.schema.names == ["ra", "dec"]
+    [rows] = outside.slabs()
+    np.testing.assert_array_equal(outside.position(rows)[1], [3.0, np.nan])
