@@ -18,12 +18,14 @@ import pyarrow.parquet as pq
 
 import lenspipe
 from lenspipe.catalogue import scores
+from lenspipe.catalogue.candidates import COLUMNS
 from lenspipe.catalogue.partitions import MAX_ORDER, Partition, plan_partitions
 from lenspipe.catalogue.places import HEALPIX, find_places
 from lenspipe.catalogue.whole_folder import remove, replacing
 from lenspipe.errors import CorruptRunError
 from lenspipe.run_directory import CATALOGUE, PROPERTIES, RunDirectory
 from lenspipe.storage.external_sort import Scatter, piece_of, slabs, sorted_piece, stream
+from lenspipe.storage.store import is_damage, is_storage_fault
 
 PARTITIONS = "partition_info.csv"
 FINGERPRINT = "lenspipe_fingerprint"
@@ -53,24 +55,43 @@ def write_catalogue(
         remove(run.store, CATALOGUE, PROPERTIES)
         return CatalogueInfo(rows=0, partitions=0, written=False)
     identity = scores.fingerprint(score_parts, name, partition_rows)
-    present = read_properties(run)
-    if present is not None and present.get(FINGERPRINT) == identity and _is_whole(run):
-        return CatalogueInfo(int(present["hats_nrows"]), int(present["lenspipe_partitions"]), False)
+    kept = _kept_catalogue(run, identity)
+    if kept is not None:
+        return kept
     with replacing(run.store, CATALOGUE, PROPERTIES) as folder:
         partitions = _write_partitions(run, score_parts, partition_rows, folder)
         _write_metadata(folder, partitions, name, partition_rows, identity)
     return CatalogueInfo(sum(p.rows for p in partitions), len(partitions), True)
 
 
-def _is_whole(run: RunDirectory) -> bool:
-    """Whether every file is there that the catalogue's own list names."""
-    there = set(run.store.names(CATALOGUE))
+def _kept_catalogue(run: RunDirectory, identity: str) -> CatalogueInfo | None:
+    """What is in the catalogue, where it is the one of this fingerprint and all its files are
+    there and can be read; None where it is to be made.
+
+    Of the rows, the columns are read that publishing reads: damage elsewhere is left to `verify`.
+    """
     try:
+        present = read_properties(run)
+        if present is None or present.get(FINGERPRINT) != identity:
+            return None
+        told = int(present["hats_nrows"]), int(present["lenspipe_partitions"])
         files = _partition_files(run)
-    except (FileNotFoundError, KeyError, ValueError):  # the list itself is damaged
-        return False
-    # A listing of an object store may lag behind: a file is gone where it does not open either.
-    return all(name in there or run.store.exists(name) for name in files)
+        rows = sum(table.num_rows for table in stream(run, files, COLUMNS))
+        summed = _footer(run, "_metadata").num_rows
+        _footer(run, "_common_metadata")
+    except Exception as error:  # damage, which each library reports in its own way: made anew
+        if is_storage_fault(error) and not (
+            isinstance(error, FileNotFoundError) or is_damage(error)
+        ):
+            raise  # nothing is known of the files: storage that refuses is waited for
+        return None
+    whole = (rows, len(files)) == told and summed == rows
+    return CatalogueInfo(*told, written=False) if whole else None
+
+
+def _footer(run: RunDirectory, name: str) -> pq.FileMetaData:
+    with run.store.open(f"{CATALOGUE}/dataset/{name}") as file:
+        return pq.read_metadata(file)
 
 
 def scored_files(run: RunDirectory, score_parts: Sequence[str]) -> Sequence[str]:

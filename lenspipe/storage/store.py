@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO, cast
 
 import duckdb
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from lenspipe.storage.remote import OutageError, url_to_fs
@@ -42,6 +43,12 @@ def is_storage_fault(error: BaseException) -> bool:
         )
         or is_spill_fault(error)
     )
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether the bytes are at fault, not the storage: of what Arrow says, an error without a
+    number of the operating system."""
+    return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
 
 
 def is_spill_fault(error: BaseException) -> bool:
