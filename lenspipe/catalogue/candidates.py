@@ -29,7 +29,6 @@ from lenspipe.contracts import InputSpec
 from lenspipe.errors import CorruptRunError
 from lenspipe.run_directory import CANDIDATES, ZARR_ROOT, RunDirectory
 from lenspipe.storage.external_sort import stream
-from lenspipe.storage.store import is_storage_fault
 
 IMAGES = "images"
 EXPLANATION = "explanation"
@@ -247,9 +246,9 @@ def kept_candidates(run: RunDirectory, identity: str, inputs: Sequence[InputSpec
             return None
         unchanged = group.attrs.get(CONTENT) == _content(group, inputs)
         return int(str(group.attrs["candidates"])) if unchanged else None
-    except Exception as error:  # damage, which zarr reports in many ways: made anew
-        if is_storage_fault(error) and not isinstance(error, FileNotFoundError):
-            raise  # nothing is known of the group: storage that refuses is waited for
+    except Exception as error:
+        if not run.store.is_loss(error):
+            raise  # storage that refuses is waited for
         return None
 
 

@@ -25,7 +25,6 @@ from lenspipe.catalogue.whole_folder import remove, replacing
 from lenspipe.errors import CorruptRunError
 from lenspipe.run_directory import CATALOGUE, PROPERTIES, RunDirectory
 from lenspipe.storage.external_sort import Scatter, piece_of, slabs, sorted_piece, stream
-from lenspipe.storage.store import is_damage, is_storage_fault
 
 PARTITIONS = "partition_info.csv"
 FINGERPRINT = "lenspipe_fingerprint"
@@ -79,11 +78,9 @@ def _kept_catalogue(run: RunDirectory, identity: str) -> CatalogueInfo | None:
         rows = sum(table.num_rows for table in stream(run, files, COLUMNS))
         summed = _footer(run, "_metadata").num_rows
         _footer(run, "_common_metadata")
-    except Exception as error:  # damage, which each library reports in its own way: made anew
-        if is_storage_fault(error) and not (
-            isinstance(error, FileNotFoundError) or is_damage(error)
-        ):
-            raise  # nothing is known of the files: storage that refuses is waited for
+    except Exception as error:
+        if not run.store.is_loss(error):
+            raise  # storage that refuses is waited for
         return None
     whole = (rows, len(files)) == told and summed == rows
     return CatalogueInfo(*told, written=False) if whole else None
@@ -108,6 +105,8 @@ def _partition_files(run: RunDirectory) -> list[str]:
     """The catalogue's files by its own list: a listing of an object store may lag behind."""
     text = run.store.read(f"{CATALOGUE}/{PARTITIONS}").decode()
     pixels = [(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(StringIO(text))]
+    if not pixels:
+        raise CorruptRunError(f"{CATALOGUE}/{PARTITIONS}: expected partitions, found none")
     return sorted(
         f"{CATALOGUE}/dataset/Norder={order}/Dir={pixel // 10_000 * 10_000}/Npix={pixel}.parquet"
         for order, pixel in pixels
