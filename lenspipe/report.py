@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,22 @@ import zarr
 from lenspipe.catalogue.candidates import IMAGES, Rule, array_of, open_candidates
 from lenspipe.catalogue.funnel import Funnel, funnel
 from lenspipe.catalogue.hats import scored_files
+from lenspipe.errors import CorruptRunError, one_line
 from lenspipe.pages.colour import asinh_rgb, band_weights
 from lenspipe.pages.figures import Histogram, Picture, Sky, score_picture, sky_picture, stamp_png
 from lenspipe.pages.page import Stamp, page_environment
 from lenspipe.pages.sky_map import Rows, choose_order, count_cells, extent
-from lenspipe.run_directory import FUNNEL, REPORT, RUN, STAGES, RunDirectory, ShardRecord, Stage
+from lenspipe.run_directory import (
+    CANDIDATES,
+    CATALOGUE,
+    FUNNEL,
+    REPORT,
+    RUN,
+    STAGES,
+    RunDirectory,
+    ShardRecord,
+    Stage,
+)
 from lenspipe.storage.external_sort import stream
 
 _BINS = 90
@@ -76,10 +88,12 @@ class CandidateSet:
 def write_report(run: RunDirectory, mosaic: int = 100) -> str:
     """Write RUN/report/index.html from what is committed and published; returns its name.
 
-    mosaic: how many of the best candidates are shown.
+    mosaic: how many of the best candidates are shown. CorruptRunError where catalogue or
+    candidates are damaged.
     """
     identity = run.read_json(RUN) or {}
-    candidates = _candidates(open_candidates(run), mosaic)
+    with _reading(run, CANDIDATES):
+        candidates = _candidates(open_candidates(run), mosaic)
     counted = _funnel(run)
     histogram, sky = _pictures(run, candidates)
     page = (
@@ -100,6 +114,18 @@ def write_report(run: RunDirectory, mosaic: int = 100) -> str:
     )
     run.store.write(REPORT, page.encode())
     return REPORT
+
+
+@contextmanager
+def _reading(run: RunDirectory, product: str) -> Iterator[None]:
+    """One line for a product that cannot be read."""
+    try:
+        yield
+    except Exception as error:
+        if not run.store.is_loss(error):
+            raise
+        told = f"cannot be read: {type(error).__name__}: {error}"
+        raise CorruptRunError(f"{product}: {one_line(told)}: lenspipe run makes it anew") from error
 
 
 def _name(identity: Mapping[str, Any]) -> str:
@@ -201,10 +227,12 @@ def _pictures(
     none = np.zeros(0)
     ra, dec = (none, none) if candidates is None else (candidates.ra, candidates.dec)
 
-    files = scored_files(run, parts)
+    with _reading(run, CATALOGUE):
+        files = scored_files(run, parts)
 
     def rows(columns: Sequence[str]) -> Iterator[pa.Table]:
-        return stream(run, files, columns)
+        with nullcontext() if files is parts else _reading(run, CATALOGUE):
+            yield from stream(run, files, columns)
 
     histogram = _histogram(rows)
     field = extent(rows)

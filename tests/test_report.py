@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import html
 import re
 import shutil
@@ -13,6 +14,7 @@ import pytest
 
 from lenspipe.catalogue.candidates import Rule, StampBatch
 from lenspipe.contracts import InputSpec
+from lenspipe.errors import CorruptRunError
 from lenspipe.report import write_report
 from lenspipe.run_directory import RunDirectory
 from lenspipe.stages.publish import PublishSettings, publish
@@ -144,3 +146,41 @@ def test_a_browser_shows_it(run: RunDirectory, tmp_path: Path) -> None:
         timeout=90,
     )
     assert shown.stdout.count(b"<figure>") == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "product"),
+    [
+        ("candidates.zarr/images/zarr.json", None, "candidates.zarr"),
+        ("candidates.zarr/images/zarr.json", b"{", "candidates.zarr"),
+        ("candidates.zarr/images/image/c/0/0/0/0", b"junk", "candidates.zarr"),
+        ("catalogue/partition_info.csv", None, "catalogue"),
+        ("catalogue/partition_info.csv", b"Norder,Npix\n", "catalogue"),
+        ("catalogue/hats.properties", b"\xff\xfe", "catalogue"),
+        ("catalogue/dataset/Norder", None, "catalogue"),
+        ("catalogue/dataset/Norder", b"PAR1", "catalogue"),
+    ],
+)
+def test_a_damaged_product_is_named_in_one_line(
+    run: RunDirectory, name: str, damage: bytes | None, product: str
+) -> None:
+    file = next(file for file in run.store.names() if file.startswith(name))
+    if damage is None:
+        run.store.delete(file)
+    else:
+        run.store.write(file, damage)
+    told = f"^{re.escape(product)}: cannot be read: .*: lenspipe run makes it anew$"
+    with pytest.raises(CorruptRunError, match=told):
+        write_report(run)
+
+
+def test_storage_that_refuses_is_no_damaged_product(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    for reader in ("open_candidates", "scored_files", "stream"):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
+            patch.setattr(f"lenspipe.report.{reader}", refuse)
+            write_report(run)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +29,14 @@ from lenspipe.contracts import InputSpec
 from lenspipe.errors import CorruptRunError
 from lenspipe.run_directory import CANDIDATES, ZARR_ROOT, RunDirectory
 from lenspipe.storage.external_sort import stream
-from lenspipe.storage.store import is_storage_fault
 
 IMAGES = "images"
 EXPLANATION = "explanation"
 FINGERPRINT = "fingerprint"
-_COLUMNS = ("object_id", "ra", "dec", "score", "probability", "flags")
+CONTENT = "content_sha256"
+COLUMNS = ("object_id", "ra", "dec", "score", "probability", "flags")
 _CHUNK_BYTES = 1 << 20  # one stamp is looked at by reading about this much
+_CHUNKS_AT_ONCE = 16  # of an object store, which answers them side by side
 
 # Ids, pixels by input name (n, band, y, x), and explanation maps (n, y, x) or None.
 StampBatch = tuple[
@@ -85,9 +88,9 @@ def choose(run: RunDirectory, score_parts: Sequence[str], rule: Rule) -> Chosen 
         return None
     limit = min(rule.keep, rule.top or rule.keep)
     schema = scores.schema(run, score_parts)
-    best = pa.schema([schema.field(name) for name in _COLUMNS]).empty_table()
+    best = pa.schema([schema.field(name) for name in COLUMNS]).empty_table()
     passing = 0
-    for table in stream(run, score_parts, _COLUMNS):
+    for table in stream(run, score_parts, COLUMNS):
         found = table.filter(_passes(table["score"], rule.score_above))
         passing += found.num_rows
         best = _ranked(pa.concat_tables([best, found.cast(best.schema)]), limit)
@@ -128,6 +131,7 @@ def write_candidates(
         _create_images(group, chosen.table.num_rows, inputs)
         written = _write_stamps(group, chosen.table, batches)
         group.update_attributes({"candidates": chosen.total, **attributes})
+        group.update_attributes({CONTENT: _content(group, inputs)})
     return written
 
 
@@ -235,15 +239,47 @@ def _put(array: zarr.Array[Any], rows: Int64[np.ndarray, " m"], pixels: np.ndarr
 
 def kept_candidates(run: RunDirectory, identity: str, inputs: Sequence[InputSpec]) -> int | None:
     """How many candidates RUN/candidates.zarr is of, where it is the one of this fingerprint and
-    all its arrays are there; None where it is to be made."""
-    wanted = (*_COLUMNS, "has_stamp", *(f"{IMAGES}/{spec.name}" for spec in inputs))
+    all that was written there is read again; None where it is to be made."""
     try:
         group = open_candidates(run)
         if group is None or group.attrs.get(FINGERPRINT) != identity:
             return None
-        whole = all(isinstance(group.get(name), zarr.Array) for name in wanted)
-        return int(str(group.attrs["candidates"])) if whole else None
-    except Exception as error:  # damaged metadata, which zarr reports in many ways: made anew
-        if is_storage_fault(error) and not isinstance(error, FileNotFoundError):
-            raise  # nothing is known of the group: storage that refuses is waited for
+        unchanged = group.attrs.get(CONTENT) == _content(group, inputs)
+        return int(str(group.attrs["candidates"])) if unchanged else None
+    except Exception as error:
+        if not run.store.is_loss(error):
+            raise  # storage that refuses is waited for
         return None
+
+
+def _content(group: zarr.Group, inputs: Sequence[InputSpec]) -> str:
+    """SHA-256 of the group's attributes and of the attributes and values of its arrays; KeyError
+    where one is not there.
+
+    Of values, not of files: a chunk of nothing but the fill value has no file.
+    """
+    if not isinstance(group.get(IMAGES), zarr.Group):
+        raise KeyError(IMAGES)
+    names = [*COLUMNS, "has_stamp", *(f"{IMAGES}/{spec.name}" for spec in inputs)]
+    if EXPLANATION in group:
+        names.append(EXPLANATION)
+    told = {key: value for key, value in dict(group.attrs).items() if key != CONTENT}
+    digest = hashlib.sha256(_as_json(told))
+    for name in names:
+        array = array_of(group, name)
+        digest.update(_as_json([name, array.shape, dict(array.attrs)]))
+        for piece in _pieces(array):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(array: zarr.Array[Any]) -> Iterator[bytes]:
+    """All values in their order, some chunks at a time."""
+    rows = max(1, array.chunks[0]) * _CHUNKS_AT_ONCE
+    for start in range(0, array.shape[0], rows):
+        values = np.asarray(array[start : start + rows])
+        yield values.tobytes() if values.dtype.kind in "biuf" else _as_json(values.tolist())
+
+
+def _as_json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()

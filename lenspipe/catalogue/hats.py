@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 import lenspipe
 from lenspipe.catalogue import scores
+from lenspipe.catalogue.candidates import COLUMNS
 from lenspipe.catalogue.partitions import MAX_ORDER, Partition, plan_partitions
 from lenspipe.catalogue.places import HEALPIX, find_places
 from lenspipe.catalogue.whole_folder import remove, replacing
@@ -53,24 +54,41 @@ def write_catalogue(
         remove(run.store, CATALOGUE, PROPERTIES)
         return CatalogueInfo(rows=0, partitions=0, written=False)
     identity = scores.fingerprint(score_parts, name, partition_rows)
-    present = read_properties(run)
-    if present is not None and present.get(FINGERPRINT) == identity and _is_whole(run):
-        return CatalogueInfo(int(present["hats_nrows"]), int(present["lenspipe_partitions"]), False)
+    kept = _kept_catalogue(run, identity)
+    if kept is not None:
+        return kept
     with replacing(run.store, CATALOGUE, PROPERTIES) as folder:
         partitions = _write_partitions(run, score_parts, partition_rows, folder)
         write_metadata(folder, partitions, name, partition_rows, identity)
     return CatalogueInfo(sum(p.rows for p in partitions), len(partitions), True)
 
 
-def _is_whole(run: RunDirectory) -> bool:
-    """Whether every file is there that the catalogue's own list names."""
-    there = set(run.store.names(CATALOGUE))
+def _kept_catalogue(run: RunDirectory, identity: str) -> CatalogueInfo | None:
+    """What is in the catalogue, where it is the one of this fingerprint and all its files are
+    there and can be read; None where it is to be made.
+
+    Of the rows, the columns are read that publishing reads: damage elsewhere is left to `verify`.
+    """
     try:
+        present = read_properties(run)
+        if present is None or present.get(FINGERPRINT) != identity:
+            return None
+        told = int(present["hats_nrows"]), int(present["lenspipe_partitions"])
         files = _partition_files(run)
-    except (FileNotFoundError, KeyError, ValueError):  # the list itself is damaged
-        return False
-    # A listing of an object store may lag behind: a file is gone where it does not open either.
-    return all(name in there or run.store.exists(name) for name in files)
+        rows = sum(table.num_rows for table in stream(run, files, COLUMNS))
+        summed = _footer(run, "_metadata").num_rows
+        _footer(run, "_common_metadata")
+    except Exception as error:
+        if not run.store.is_loss(error):
+            raise  # storage that refuses is waited for
+        return None
+    whole = (rows, len(files)) == told and summed == rows
+    return CatalogueInfo(*told, written=False) if whole else None
+
+
+def _footer(run: RunDirectory, name: str) -> pq.FileMetaData:
+    with run.store.open(f"{CATALOGUE}/dataset/{name}") as file:
+        return pq.read_metadata(file)
 
 
 def scored_files(run: RunDirectory, score_parts: Sequence[str]) -> Sequence[str]:
@@ -89,9 +107,12 @@ def _partition_files(run: RunDirectory) -> list[str]:
 
 def listed_pixels(run: RunDirectory) -> list[tuple[int, int]]:
     """(order, pixel) of the catalogue's files by its own list: a listing of an object store may lag
-    behind. KeyError or ValueError where the list is damaged."""
+    behind. KeyError, ValueError or CorruptRunError where the list is damaged."""
     text = run.store.read(f"{CATALOGUE}/{PARTITIONS}").decode()
-    return [(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(StringIO(text))]
+    pixels = [(int(row["Norder"]), int(row["Npix"])) for row in csv.DictReader(StringIO(text))]
+    if not pixels:
+        raise CorruptRunError(f"{CATALOGUE}/{PARTITIONS}: expected partitions, found none")
+    return pixels
 
 
 def partition_file(order: int, pixel: int) -> str:

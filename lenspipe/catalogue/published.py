@@ -151,8 +151,6 @@ def _list_files(run: RunDirectory) -> list[_File]:
         pixels = listed_pixels(run)
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise CorruptRunError(f"{CATALOGUE}/{PARTITIONS}: no list of pixels: {error}") from error
-    if not pixels:
-        raise CorruptRunError(f"{CATALOGUE}/{PARTITIONS}: no pixel in it")
     files = []
     for order, pixel in pixels:
         shift = 2 * (MAX_ORDER - order)

@@ -18,13 +18,7 @@ from lenspipe import config
 from lenspipe.errors import InputError, LenspipeError, StoppedError
 from lenspipe.select.files import CatalogueFile, filesystem, fingerprint
 from lenspipe.storage.outage import is_away
-from lenspipe.storage.store import is_storage_fault
-
-
-def is_damage(error: BaseException) -> bool:
-    """Whether the bytes are at fault, not the storage: of what Arrow says, an error without a
-    number of the operating system."""
-    return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
+from lenspipe.storage.store import is_damage, is_storage_fault
 
 
 @contextmanager

@@ -17,8 +17,10 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO, cast
 
 import duckdb
+import pyarrow as pa
 import pyarrow.fs as pafs
 
+from lenspipe.storage.outage import is_away
 from lenspipe.storage.remote import OutageError, url_to_fs
 
 _ASIDE = ".tmp-"
@@ -42,6 +44,12 @@ def is_storage_fault(error: BaseException) -> bool:
         )
         or is_spill_fault(error)
     )
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether the bytes are at fault, not the storage: of what Arrow says, an error without a
+    number of the operating system."""
+    return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
 
 
 def is_spill_fault(error: BaseException) -> bool:
@@ -206,6 +214,13 @@ class Store:
     def open(self, name: str) -> BinaryIO:
         """The file, for reading."""
         return cast(BinaryIO, self.fs.open(self.path(name), "rb", block_size=_READ_AHEAD))
+
+    def is_loss(self, error: BaseException) -> bool:
+        """Whether an error in reading says that a file here is gone or no longer what was written,
+        of which each library tells in its own way; not where storage refuses or is away."""
+        if isinstance(error, FileNotFoundError):
+            return not (self.is_local and is_away(self.root))
+        return is_damage(error) or not is_storage_fault(error)
 
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import stat
@@ -7,8 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
 import pytest
 
+from lenspipe.storage.remote import OutageError
 from lenspipe.storage.store import Store, is_storage_fault
 
 
@@ -179,3 +182,29 @@ def test_a_store_asks_before_each_change_and_changes_nothing_where_it_is_refused
     assert store.read("a") == b"1"
     pickle.loads(pickle.dumps(store)).write("a", b"2")  # noqa: S301  # our own bytes
     assert store.read("a") == b"2"  # workers write parts, which count by the driver's word alone
+
+
+@pytest.mark.parametrize(
+    ("error", "loss"),
+    [
+        (FileNotFoundError("x"), True),
+        (OSError("Corrupt snappy compressed data."), True),
+        (pa.ArrowInvalid("no magic bytes"), True),
+        (UnicodeDecodeError("utf-8", b"", 0, 1, "x"), True),
+        (RuntimeError("Zstd decompression error"), True),
+        (OSError(errno.EIO, "x"), False),
+        (PermissionError(errno.EACCES, "x"), False),
+        (OutageError("x"), False),
+    ],
+    ids=repr,
+)
+def test_what_is_lost_is_told_from_storage_that_refuses(
+    tmp_path: Path, error: Exception, loss: bool
+) -> None:
+    store = Store(str(tmp_path / "run"))
+    store.write("a", b"")
+    assert store.is_loss(error) is loss
+
+
+def test_no_file_is_lost_where_the_folder_is_away(tmp_path: Path) -> None:
+    assert not Store(str(tmp_path / "unmounted")).is_loss(FileNotFoundError("x"))
