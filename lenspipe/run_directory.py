@@ -12,6 +12,8 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -23,7 +25,7 @@ from lenspipe.redaction import redact, redact_values
 from lenspipe.run.commit_log import FOLDER as LOG
 from lenspipe.run.commit_log import CommitLog, Segment, is_record_file
 from lenspipe.run.shard_record import Part, ShardRecord, Stage
-from lenspipe.storage.store import Store
+from lenspipe.storage.store import Store, is_damage
 
 __all__ = ["Part", "RunDirectory", "ShardRecord", "Stage"]
 
@@ -63,10 +65,33 @@ _PART = re.compile(rf"(?:{'|'.join(PART_FOLDERS)})/part-\d{{12,}}-\d{{12,}}-[0-9
 _PLAN_FILE = re.compile(r"plan/selected-\d{6,}\.parquet")
 
 
+_CHECKERS = 8  # files that are read at the same time where all of them are checked
+
+
 def is_ours(name: str) -> bool:
     """Whether a file below the run is called as part files, records and the plan are."""
     known = _PART.fullmatch(name) or _PLAN_FILE.fullmatch(name)
     return bool(known) or name == PLAN_RECORD or is_record_file(name)
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """CorruptRunError, with what to do about it, where Parquet file `name` of the run turns out
+    damaged."""
+    try:
+        yield
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        raise CorruptRunError(f"{name}: damaged: {error}: {_remedy(name)}") from error
+
+
+def _remedy(name: str) -> str:
+    if name.startswith("plan/"):
+        return "lenspipe run --fresh begins anew"
+    folder = name.partition("/")[0]
+    does = "does its rows again" if folder in PART_FOLDERS else "makes it anew"
+    return f"lenspipe run --retry-failed {does}"
 
 
 class RunDirectory:
@@ -86,7 +111,7 @@ class RunDirectory:
         if folder == "failures":
             table = without_credentials(table)
         sink = BytesIO()
-        pq.write_table(table, sink, compression="zstd")
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         data = sink.getvalue()
         name = f"{folder}/part-{start:012d}-{stop:012d}-{uuid.uuid4().hex[:8]}.parquet"
         self.store.write(name, data)
@@ -127,8 +152,8 @@ class RunDirectory:
 
     def read_part(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """One part file as a table."""
-        with self.store.open(name) as file:
-            return pq.read_table(file, columns=columns)
+        with reading(name), self.store.open(name) as file:
+            return pq.read_table(file, columns=columns, page_checksum_verification=True)
 
     def read_folder(
         self, folder: str, stages: Sequence[Stage], columns: Sequence[str] | None = None
@@ -200,13 +225,20 @@ class RunDirectory:
             taken += len(segment.records) - len(kept)
         return taken
 
+    def forget_all(self, stage: Stage) -> int:
+        """Take back all commits of a stage; returns how many there were."""
+        taken = sum(1 for _ in self.commits(stage))
+        self._logs[stage].erase()
+        self._logs[stage] = CommitLog(self.store, stage)
+        return taken
+
     def forget_lost(self) -> list[str]:
-        """Take back commits whose part files are gone, so that they are done again; returns the
-        names of those files."""
-        there, lost = self._part_files(), list[str]()
+        """Take back commits whose part files are gone or are not what was written, so that they
+        are done again; returns the names of those files. Every part file is read."""
+        lost = list[str]()
         for stage in STAGES:
             for segment in self.segments(stage):
-                gone = {r.name: names for r in segment.records if (names := self._lost(r, there))}
+                gone = self._unsound(segment.records)
                 if gone:
                     kept = [record for record in segment.records if record.name not in gone]
                     self._logs[stage].replace(segment, kept)
@@ -214,14 +246,12 @@ class RunDirectory:
         return lost
 
     def renew_lost_failures(self, table_of: Callable[[ShardRecord, str], pa.Table]) -> list[str]:
-        """Write anew the failures of stage `select` whose files are gone, as many rows as their
-        records say: for a run whose plan stands, which other rows would upset. table_of: a record
-        and the lost file's name -> its rows. Returns the names of the lost files."""
-        there, lost = self._part_files(), list[str]()
+        """Write anew the failures of stage `select` whose files are lost or damaged, as many rows
+        as their records say: for a run whose plan stands, which other rows would upset. table_of: a
+        record and the lost file's name -> its rows. Returns the names of the lost files."""
+        lost = list[str]()
         for segment in self.segments("select"):
-            renewed = [
-                self._with_failures(record, there, table_of, lost) for record in segment.records
-            ]
+            renewed = [self._with_failures(record, table_of, lost) for record in segment.records]
             if renewed != list(segment.records):
                 self._logs["select"].replace(segment, renewed)
         return lost
@@ -229,12 +259,11 @@ class RunDirectory:
     def _with_failures(
         self,
         record: ShardRecord,
-        there: set[str],
         table_of: Callable[[ShardRecord, str], pa.Table],
         lost: list[str],
     ) -> ShardRecord:
         part = record.parts.get("failures")
-        if part is None or part.name in there or self.store.exists(part.name):
+        if part is None or self._is_sound(part):
             return record
         lost.append(part.name)
         made = self.write_part("failures", record.start, record.stop, table_of(record, part.name))
@@ -287,6 +316,24 @@ class RunDirectory:
         """Part files of a record that are gone; `there`: what a listing shows, which may lag."""
         names = (part.name for part in record.parts.values())
         return [name for name in names if name not in there and not self.store.exists(name)]
+
+    def _unsound(self, records: Sequence[ShardRecord]) -> dict[str, list[str]]:
+        """Part files that are lost or not what their record says, by the record's name."""
+        pairs = [(record.name, part) for record in records for part in record.parts.values()]
+        found: dict[str, list[str]] = {}
+        with ThreadPoolExecutor(_CHECKERS) as pool:
+            sound = pool.map(lambda pair: self._is_sound(pair[1]), pairs)
+            for (name, part), is_sound in zip(pairs, sound, strict=True):
+                if not is_sound:
+                    found.setdefault(name, []).append(part.name)
+        return found
+
+    def _is_sound(self, part: Part) -> bool:
+        try:
+            data = self.store.read(part.name)
+        except FileNotFoundError:
+            return False
+        return (len(data), hashlib.sha256(data).hexdigest()) == (part.bytes, part.sha256)
 
     def _written_names(self) -> Iterator[str]:
         """Files in the folders whose files exist by the word of a record."""

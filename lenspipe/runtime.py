@@ -32,7 +32,7 @@ from ray.exceptions import (
 )
 
 from lenspipe.contracts import Reason
-from lenspipe.errors import HopelessError, LenspipeError, StoppedError
+from lenspipe.errors import CorruptRunError, HopelessError, LenspipeError, StoppedError
 from lenspipe.processes import stopping
 from lenspipe.processes.local_ray import Servers, children, end, family, session_folder
 from lenspipe.processes.slots import Machine
@@ -409,7 +409,7 @@ class Pool(Generic[T, R]):
             self._events.retried(_one_line(error))
 
     def _failed(self, item: T, error: BaseException, reason: Reason) -> Iterator[Outcome[T, R]]:
-        if isinstance(error, HopelessError):
+        if isinstance(error, HopelessError | CorruptRunError):
             raise error
         if is_storage_fault(error):  # a passing outage: no item is at fault
             self._rest(item, f"{type(error).__name__}: {describe_refusal(error)}")

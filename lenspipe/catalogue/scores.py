@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import UInt64
 
-from lenspipe.run_directory import RunDirectory
+from lenspipe.run_directory import RunDirectory, reading
 
 
 def schema(run: RunDirectory, parts: Sequence[str]) -> pa.Schema:
     """Columns of the part files with their units and descriptions."""
-    with run.store.open(parts[0]) as file:
+    with reading(parts[0]), run.store.open(parts[0]) as file:
         return pq.read_schema(file).remove_metadata()
 
 

@@ -98,13 +98,16 @@ def _take_up_again(run: RunDirectory, events: Events, checked: CheckedSurvey) ->
     that cannot be read any more are made again in either stage, but that failures of `select` stay
     failures once there is a plan.
     """
+    for name in run.mend():
+        events.message(f"{name} was broken or lost: its rows are done again")
     if run.store.exists(PLAN_RECORD):
         for name in run.renew_lost_failures(partial(_rows_lost, checked)):
             events.message(f"{name} was lost: its rows stay failures, without their ids")
-    for name in run.mend():
-        events.message(f"{name} was broken or lost: its rows are done again")
+    elif dropped := run.forget_all("score"):
+        # They name rows of the plan that is lost; the next one may have others in their place.
+        events.message(f"{PLAN_RECORD} was lost: {dropped} scored shards are scored again")
     for name in run.forget_lost():
-        events.message(f"{name} was lost: its rows are done again")
+        events.message(f"{name} was lost or damaged: its rows are done again")
     again = run.forget("score", RETRIED)
     if not run.store.exists(PLAN_RECORD):
         return again + run.forget("select", RETRIED)

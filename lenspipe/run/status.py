@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lenspipe.errors import InputError, LenspipeError
 from lenspipe.run.lock import is_alive, read_holder
-from lenspipe.run_directory import ERASING, RUN, RunDirectory, Stage
+from lenspipe.run_directory import ERASING, LOCK, RUN, RunDirectory, Stage
 from lenspipe.stages.planning import broken, read_plan
 
 
@@ -86,11 +86,19 @@ def _state(run: RunDirectory, state: str) -> str:
     holder = read_holder(run.store)
     if holder is None:
         return "interrupted: run the same command to go on" if state == "running" else state
+    if not {"pid", "host"} <= set(holder):
+        return f"dead: {LOCK} tells of no process; run the same command to go on"
     where = f"process {holder.get('pid')} on {holder.get('host')}"
-    age = time.time() - float(holder.get("heartbeat", 0.0))
     if is_alive(holder):
-        return f"running: {where}, last sign {age:.0f} s ago"
+        return f"running: {where}{_last_sign(holder)}"
     return f"dead: {where} left it; run the same command to go on"
+
+
+def _last_sign(holder: dict[str, Any]) -> str:
+    try:
+        return f", last sign {time.time() - float(holder['heartbeat']):.0f} s ago"
+    except (KeyError, TypeError, ValueError):  # not as we write it
+        return ""
 
 
 def _progress(run: RunDirectory, stage: Stage, total: int) -> str:

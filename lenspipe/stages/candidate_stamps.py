@@ -16,7 +16,7 @@ from lenspipe.cutouts.planned import open_planned
 from lenspipe.errors import CorruptRunError
 from lenspipe.models.ensemble import Ensemble
 from lenspipe.models.explain import occlusion_map, square_masks
-from lenspipe.run_directory import PLAN_RECORD, RunDirectory
+from lenspipe.run_directory import PLAN_RECORD, RunDirectory, reading
 from lenspipe.stages.planning import DUPLICATE, read_plan
 from lenspipe.stages.scoring import ScoreSettings, open_ensemble
 
@@ -57,10 +57,15 @@ class CandidateStamps:
         dataset = pads.dataset(
             [self.run.store.path(file.name) for file in plan.files],
             filesystem=self.run.store.arrow_filesystem(),
-            format="parquet",
+            format=pads.ParquetFileFormat(
+                default_fragment_scan_options=pads.ParquetFragmentScanOptions(
+                    page_checksum_verification=True
+                )
+            ),
         )
         wanted = pc.field("object_id").isin(ids.combine_chunks()) & ~pc.field(DUPLICATE)
-        return dataset.to_table(filter=wanted)
+        with reading("plan/selected-*"):
+            return dataset.to_table(filter=wanted)
 
     def _ensemble(self) -> Ensemble:
         # The driver's node need not have the scorers' device.

@@ -20,7 +20,7 @@ from lenspipe.contracts import DUPLICATE
 from lenspipe.errors import CorruptRunError
 from lenspipe.intervals import Groups, Interval, shard_bounds
 from lenspipe.run.shard_record import Part
-from lenspipe.run_directory import PLAN_FILE_ROWS, PLAN_RECORD, RunDirectory, plan_name
+from lenspipe.run_directory import PLAN_FILE_ROWS, PLAN_RECORD, RunDirectory, plan_name, reading
 from lenspipe.stages.plan_order import sorted_rows
 from lenspipe.storage.external_sort import slabs
 
@@ -70,7 +70,8 @@ def read_plan(run: RunDirectory) -> Plan | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise broken(PLAN_RECORD, error) from error
+        again = "lenspipe run --fresh begins anew"
+        raise CorruptRunError(f"{broken(PLAN_RECORD, error)}: {again}") from error
 
 
 def broken(name: str, error: ValidationError) -> CorruptRunError:
@@ -115,14 +116,16 @@ def make_plan(
 
 
 def read_rows(run: RunDirectory, interval: Interval) -> pa.Table:
-    """Rows of the plan; reads only the row groups that hold them."""
+    """Rows of the plan; reads only the row groups that hold them. CorruptRunError names a damaged
+    file."""
     start, stop = interval
     pieces = []
     for index in range(start // PLAN_FILE_ROWS, (stop - 1) // PLAN_FILE_ROWS + 1):
         first = index * PLAN_FILE_ROWS
         low, high = max(start - first, 0), min(stop - first, PLAN_FILE_ROWS)
-        with run.store.open(plan_name(index)) as source:
-            file = pq.ParquetFile(source)
+        name = plan_name(index)
+        with reading(name), run.store.open(name) as source:
+            file = pq.ParquetFile(source, page_checksum_verification=True)
             begin = low // ROW_GROUP_ROWS
             wanted = range(begin, (high - 1) // ROW_GROUP_ROWS + 1)
             table = file.read_row_groups(list(wanted))
@@ -135,7 +138,8 @@ def _write_plan_file(
 ) -> Part:
     with run.store.writing(name) as path:
         rows = 0
-        with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
+        options = {"compression": "zstd", "write_page_checksum": True}
+        with pq.ParquetWriter(path, first.schema, **options) as writer:
             for table in chain([first], rest):
                 writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
                 rows += table.num_rows

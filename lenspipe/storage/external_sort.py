@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Int64, UInt64
 
-from lenspipe.run_directory import RunDirectory
+from lenspipe.run_directory import RunDirectory, reading
 
 CHUNK_ROWS = 1 << 18  # read, and written to scratch, at a time
 PIECE_ROWS = 1 << 18  # sorted at a time; somewhat more where many keys are near each other
@@ -34,13 +34,14 @@ def stream(
     columns: Sequence[str] | None = None,
     rows: int | None = None,
 ) -> Iterator[pa.Table]:
-    """Rows of part files in tables of about `rows`; none of them is empty."""
+    """Rows of part files in tables of about `rows`; none of them is empty. CorruptRunError names a
+    damaged one."""
     wanted = rows or CHUNK_ROWS
     waiting: list[pa.RecordBatch] = []
     whole: list[pa.Table] = []
     held = 0
     for name in parts:
-        with _opened(run, name) as file:
+        with reading(name), _opened(run, name) as file:
             for batch in _batches(file, columns, wanted):
                 waiting.append(batch)
                 held += batch.num_rows
@@ -64,7 +65,7 @@ def _opened(run: RunDirectory, name: str) -> Any:
 
 
 def _batches(file: Any, columns: Sequence[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
-    opened = pq.ParquetFile(file)
+    opened = pq.ParquetFile(file, page_checksum_verification=True)
     names = None if columns is None else list(columns)
     for batch in opened.iter_batches(batch_size=min(rows, CHUNK_ROWS // 4), columns=names):
         if batch.num_rows:

@@ -23,7 +23,7 @@ import yaml
 
 from lenspipe.catalogue.funnel import Funnel
 from lenspipe.config import load_survey
-from lenspipe.errors import FailureLimitError, InputError, ResumeRefusedError
+from lenspipe.errors import CorruptRunError, FailureLimitError, InputError, ResumeRefusedError
 from lenspipe.job import run_survey
 from lenspipe.metrics import RunMetrics
 from lenspipe.run.verify import verify
@@ -197,6 +197,46 @@ def test_an_erasing_that_was_killed_is_finished(undisturbed: Path, tmp_path: Pat
     run(survey)
     assert_same_scores(survey, undisturbed)
     assert verify(directory) == []
+
+
+def test_a_plan_lost_while_failures_of_select_are_retried_scores_every_source_once(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    """Its next plan has rows that the first one lacked: scores by the first one's rows are void."""
+    survey = make_survey(tmp_path)
+    part = tmp_path / "catalogue" / "part.parquet"
+    whole, times = part.read_bytes(), part.stat()
+    broken = bytearray(whole)
+    for at in range(200, len(whole) // 3, 97):
+        broken[at] ^= 255
+    part.write_bytes(broken)
+    os.utime(part, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert run(survey).failed > 50
+    part.write_bytes(whole)
+    os.utime(part, ns=(times.st_atime_ns, times.st_mtime_ns))
+    (tmp_path / "run" / "plan" / "plan.json").unlink()
+    funnel = run(survey, retry_failed=True)
+    assert (funnel.failed, funnel.accounted) == (0, True)
+    assert results(survey)[0].equals(results(undisturbed)[0])
+    assert verify(RunDirectory(str(tmp_path / "run"))) == []
+
+
+@pytest.mark.parametrize("folder", ["select", "scores"])
+def test_a_damaged_part_is_told_and_done_again(
+    undisturbed: Path, tmp_path: Path, folder: str
+) -> None:
+    survey = make_survey(tmp_path)
+    run(survey)
+    part = sorted((tmp_path / "run" / folder).iterdir())[0]
+    part.write_bytes(part.read_bytes()[:-50])
+    for lost in ("catalogue/hats.properties", "candidates.zarr/zarr.json"):
+        (tmp_path / "run" / lost).unlink()
+    if folder == "scores":
+        with pytest.raises(CorruptRunError, match=rf"{part.name}: damaged.*--retry-failed"):
+            run(survey)
+    run(survey, retry_failed=True)
+    assert results(survey)[0].equals(results(undisturbed)[0])
+    assert verify(RunDirectory(str(tmp_path / "run"))) == []
 
 
 def test_pixels_that_were_away_are_scored_when_they_are_back(

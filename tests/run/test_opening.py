@@ -117,7 +117,7 @@ def test_a_commit_whose_file_is_gone_is_made_again_by_a_retry(survey: Path) -> N
         )
     run.store.delete(lost.name)
     told = _open(survey, retry_failed=True)
-    assert told[0] == f"{lost.name} was lost: its rows are done again"
+    assert told[0] == f"{lost.name} was lost or damaged: its rows are done again"
     assert _starts(survey) == [0, 20, 30]
     assert run.store.names("failures") == [kept.name]
 
@@ -340,3 +340,73 @@ def test_lost_failures_of_select_stay_failures_once_there_is_a_plan(tmp_path: Pa
     rows = run.read_part(renewed.name)
     assert rows["reason"].to_pylist() == ["unreadable"] * 4 + ["bad_metadata"]
     assert rows["object_id"].null_count == 5
+
+
+def test_a_record_broken_after_the_plan_is_mended_before_failures_are_looked_for(
+    survey: Path,
+) -> None:
+    run = RunDirectory(str(survey.parent / "run"))
+    run.commit(_record(30, {}))
+    make_plan(run, [], 10, 1)
+    name = "shards/select-00000000.jsonl"
+    run.store.write(name, run.store.read(name)[:-20])
+    with pytest.raises(CorruptRunError, match=rf"^{name}: .*lenspipe run --retry-failed"):
+        list(run.commits("select"))
+    told = _open(survey, retry_failed=True)
+    assert told[0] == f"{name} was broken or lost: its rows are done again"
+    assert _starts(survey) == [30]
+
+
+def _score(start: int) -> ShardRecord:
+    return ShardRecord(
+        stage="score", start=start, stop=start + 5, rows_in=5, rows_out=5, rows_failed=0
+    )
+
+
+def test_scores_of_a_plan_that_is_lost_are_taken_back_by_a_retry(survey: Path) -> None:
+    """The next plan has other rows: those that failed in select and are there again."""
+    run = RunDirectory(str(survey.parent / "run"))
+    make_plan(run, [], 10, 1)
+    run.commit(_score(0), _score(5))
+    _open(survey, retry_failed=True)
+    assert [r.start for r in run.records("score")] == [0, 5]
+    run.store.delete("plan/plan.json")
+    told = _open(survey, retry_failed=True)
+    assert told[0] == "plan/plan.json was lost: 2 scored shards are scored again"
+    again = RunDirectory(run.url)
+    assert again.records("score") == []
+    again.commit(_score(0))
+    assert [r.start for r in RunDirectory(run.url).records("score")] == [0]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip"])
+def test_a_part_that_is_not_what_was_written_is_made_again_by_a_retry(
+    survey: Path, damage: str
+) -> None:
+    run = RunDirectory(str(survey.parent / "run"))
+    part = run.write_part("select", 30, 40, pa.table({"object_id": list(range(10))}))
+    record = _record(30, {}).model_copy(
+        update={"rows_out": 10, "removed": {}, "parts": {"select": part}}
+    )
+    run.commit(record)
+    path = run.store.local_path(part.name)
+    whole = path.read_bytes()
+    flipped = bytes([*whole[:20], whole[20] ^ 1, *whole[21:]])
+    path.write_bytes(whole[:-9] if damage == "truncate" else flipped)
+    told = _open(survey, retry_failed=True)
+    assert f"{part.name} was lost or damaged: its rows are done again" in told
+    assert _starts(survey) == [0, 20]
+
+
+@pytest.mark.parametrize(
+    ("holder", "told"),
+    [
+        ('{"heartbeat": "x", "pid": 1}', "dead: lock.json tells of no process"),
+        ('{"heartbeat": "x", "pid": 1, "host": "h"}', "dead: process 1 on h left it"),
+        ("[", "dead: lock.json tells of no process"),
+    ],
+)
+def test_a_lock_that_is_damaged_is_told_by_status(survey: Path, holder: str, told: str) -> None:
+    run = RunDirectory(str(survey.parent / "run"))
+    run.store.write("lock.json", holder.encode())
+    assert dict(describe_status(run.url))["state"].startswith(told)

@@ -193,3 +193,35 @@ def test_a_small_run_is_divided_so_that_every_worker_has_work(tmp_path: Path) ->
     rows = 8 * planning.MIN_SHARD_ROWS
     plan = make_plan(run, write(run, [selected(list(range(rows)), [0] * rows)]), 8192, workers=2)
     assert len(plan.shards) == 8
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+@pytest.mark.parametrize("folder", ["select", "plan"])
+def test_a_damaged_file_of_the_run_is_named_with_its_remedy(
+    tmp_path: Path, folder: str, damage: str
+) -> None:
+    """A bit that flips inside a page gives other rows or none, unless pages are checked."""
+    run = RunDirectory(str(tmp_path / "run"))
+    [part] = write(run, [selected(list(range(500)), [0] * 500)])
+    plan = make_plan(run, [part], 100, workers=1)
+    name = part if folder == "select" else plan.files[0].name
+    remedy = "--retry-failed does its rows again" if folder == "select" else "--fresh begins anew"
+    path = run.store.local_path(name)
+    whole = path.read_bytes()
+    damaged = [whole[: len(whole) // 2]]
+    if damage == "flipped":
+        places = range(50, len(whole) - 3000, 997)
+        damaged = [bytes([*whole[:k], whole[k] ^ 16, *whole[k + 1 :]]) for k in places]
+    for data in damaged:
+        path.write_bytes(data)
+        with pytest.raises(CorruptRunError, match=rf"^{name}: damaged: .*{remedy}"):
+            make_plan(run, [part], 100, 1) if folder == "select" else read_rows(run, (0, 500))
+    assert damaged
+
+
+def test_a_record_of_the_plan_that_is_damaged_says_what_to_do(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    make_plan(run, [], 10, 1)
+    run.store.write("plan/plan.json", run.store.read("plan/plan.json")[:-3])
+    with pytest.raises(CorruptRunError, match=r"^plan/plan.json: .*--fresh begins anew"):
+        read_plan(run)
