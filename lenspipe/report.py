@@ -88,8 +88,8 @@ class CandidateSet:
 def write_report(run: RunDirectory, mosaic: int = 100) -> str:
     """Write RUN/report/index.html from what is committed and published; returns its name.
 
-    mosaic: how many of the best candidates are shown. CorruptRunError where catalogue or
-    candidates are damaged.
+    mosaic: how many of the best candidates are shown. CorruptRunError where catalogue,
+    candidates or funnel are damaged.
     """
     identity = run.read_json(RUN) or {}
     with _reading(run, CANDIDATES):
@@ -143,7 +143,10 @@ def _heading(identity: Mapping[str, Any]) -> Iterator[str]:
 
 def _funnel(run: RunDirectory) -> Funnel:
     content = run.read_json(FUNNEL)
-    return funnel(run) if content is None else Funnel.model_validate(content)
+    if content is None:
+        return funnel(run)
+    with _reading(run, FUNNEL):
+        return Funnel.model_validate(content)
 
 
 def _steps(counted: Funnel) -> Iterator[Step]:

@@ -159,6 +159,7 @@ def test_a_browser_shows_it(run: RunDirectory, tmp_path: Path) -> None:
         ("catalogue/hats.properties", b"\xff\xfe", "catalogue"),
         ("catalogue/dataset/Norder", None, "catalogue"),
         ("catalogue/dataset/Norder", b"PAR1", "catalogue"),
+        ("funnel.json", b"{}", "funnel.json"),
     ],
 )
 def test_a_damaged_product_is_named_in_one_line(

@@ -12,7 +12,7 @@ import pytest
 from lenspipe.catalogue.candidates import Rule, StampBatch, open_candidates
 from lenspipe.catalogue.hats import read_properties
 from lenspipe.contracts import InputSpec
-from lenspipe.run.verify_products import check_candidates, check_catalogue
+from lenspipe.run.verify_products import check_candidates, check_catalogue, check_funnel
 from lenspipe.run_directory import RunDirectory
 from lenspipe.stages.publish import PublishSettings, publish
 from tests.catalogue.small_run import cap, commit_scores, commit_select, score_table
@@ -196,6 +196,9 @@ PARTITION = "catalogue/dataset/Norder"
         ("candidates.zarr/explanation/zarr.json", lose),
         ("candidates.zarr/explanation/c/", lose),
         ("candidates.zarr/explanation/c/", flip),
+        ("funnel.json", lose),
+        ("funnel.json", cut),
+        ("funnel.json", junk),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
@@ -219,7 +222,7 @@ def test_a_damaged_product_is_made_anew(
 
 def contents(run: RunDirectory) -> dict[str, bytes | None]:
     """Files of the products; of the one that says when it was made, that it is there."""
-    names = [*run.store.names("catalogue"), *run.store.names("candidates.zarr")]
+    names = [*run.store.names("catalogue"), *run.store.names("candidates.zarr"), "funnel.json"]
     return {
         name: None if name.endswith("hats.properties") else run.store.read(name) for name in names
     }
@@ -228,7 +231,8 @@ def contents(run: RunDirectory) -> dict[str, bytes | None]:
 def product_faults(run: RunDirectory) -> list[str]:
     """What `lenspipe verify` says of the products."""
     parts = run.part_names("scores", run.commits("score"))
-    return [*check_catalogue(run, parts), *check_candidates(run, parts)]
+    found = [*check_catalogue(run, parts), *check_candidates(run, parts)]
+    return [*found, *check_funnel(run, SETTINGS.cuts)]
 
 
 @pytest.mark.parametrize("found", [(), slice(None, 2)], ids=["none", "two"])
