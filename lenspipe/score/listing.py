@@ -68,13 +68,15 @@ def _hdf5(options: hdf5.Options, base: str) -> list[Any] | int:
     lists: list[Any] = []
     total = 0
     for path in expand(options.path, base):
+        field = f"cutouts.path {path}"
         try:
             require_regular(path)
             with h5py.File(path, "r") as file:
-                total += int(file[options.dataset].shape[0])
-                lists += file[options.ids][...].tolist() if options.ids else []
-        except (OSError, KeyError, UnreadableError) as error:
-            raise InputError(f"cutouts.path {path}", "a readable HDF5 file", error) from error
+                total += int(hdf5.own_dataset(file, field, options.dataset, 4).shape[0])
+                if options.ids:
+                    lists += hdf5.own_dataset(file, field, options.ids, 1)[...].tolist()
+        except (OSError, UnreadableError) as error:
+            raise InputError(field, "a readable HDF5 file", error) from error
     return lists if options.ids else total
 
 
