@@ -36,6 +36,9 @@ from lenspipe.storage.outage import folder_of
 # A locality is at most this large, so that a contiguous file can be shared out among shards.
 _LOCALITY_BYTES = 4 * 1024 * 1024
 
+# A length is but a number in a file's metadata: no list is made of one that no memory would hold.
+_MOST_LISTED = 2**31
+
 
 class StackOptions(ReaderOptions):
     """How a source finds its object; exactly one of `row` and `ids`.
@@ -349,6 +352,12 @@ def check_band_order(path: str, count: int, attribute: Any, bands: tuple[str, ..
     expected = f"{count} bands" if stated is None or len(stated) != count else ", ".join(stated)
     if count != len(bands) or (stated is not None and len(stated) == count and stated != bands):
         raise InputError(f"cutouts.bands: {path}", expected, ", ".join(bands))
+
+
+def require_listable(field: str, count: int) -> None:
+    """InputError where an array tells of more objects than can be listed one by one."""
+    if count > _MOST_LISTED:
+        raise InputError(field, f"at most {_MOST_LISTED:,} objects to list", f"{count:,}")
 
 
 def id_text(value: Any) -> str:

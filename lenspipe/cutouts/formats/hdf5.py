@@ -49,6 +49,7 @@ from lenspipe.cutouts.stacks import (
     StackOptions,
     StackReader,
     check_band_order,
+    require_listable,
 )
 from lenspipe.errors import InputError
 from lenspipe.storage.remote import url_to_fs
@@ -115,7 +116,9 @@ class _Hdf5Stack:
 
     def read_ids(self, name: str) -> list[Any]:
         with _open(self.path) as file:
-            return list(own_dataset(file, f"cutouts.ids: {self.path}", name, 1)[...].tolist())
+            found = own_dataset(file, f"cutouts.ids: {self.path}", name, 1)
+            require_listable(f"cutouts.ids: {self.path}", found.shape[0])
+            return list(found[...].tolist())
 
     def pieces(self, wanted: Int64[np.ndarray, " k"], region: Region) -> Iterator[Piece]:
         if fingerprint(self.path) != self._fingerprint:
