@@ -30,7 +30,7 @@ from lenspipe.cutouts.faults import MissingPixelsError, UnreadableError
 from lenspipe.cutouts.files.ranges import LocalFiles
 from lenspipe.cutouts.geometry import as_slice
 from lenspipe.cutouts.stacks import id_text, stated_bands
-from lenspipe.errors import InputError
+from lenspipe.errors import HopelessError, InputError
 
 N, BANDS = 60, ("g", "r", "i")
 SPEC = InputSpec("image", BANDS, 8, 0.25)
@@ -261,6 +261,24 @@ def test_wrong_names_and_columns_are_refused(tmp_path: Path) -> None:
     zarr.open_group(str(tmp_path / "a.zarr"), mode="w").create_array("x", data=PIXELS)
     with pytest.raises(InputError, match=r"an array images \(n, band, y, x\), found x"):
         open_reader("zarr", tmp_path, path="a.zarr", row="object_id").describe()
+
+
+@pytest.mark.parametrize(
+    ("finder", "told"),
+    [
+        ({"row": "row"}, r"cutouts\.row: expected whole numbers in column row, found double"),
+        ({"ids": "ids", "id_column": "names"}, r"cutouts\.id_column: expected text or numbers"),
+    ],
+)
+def test_a_catalogue_whose_column_cannot_find_objects_ends_the_run(
+    tmp_path: Path, finder: dict[str, str], told: str
+) -> None:
+    write_hdf5(tmp_path / "a.h5", ids=np.arange(N))
+    reader = open_reader("hdf5", tmp_path, **finder)
+    sources = table(row=[1.0, 2.0], names=[["a"], ["b"]])
+    for call in (reader.locality, lambda rows: reader.read(rows, [SPEC])):
+        with pytest.raises(HopelessError, match=told):
+            call(sources)
 
 
 def _sharded(folder: Path) -> CountedFiles:

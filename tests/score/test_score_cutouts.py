@@ -284,6 +284,8 @@ def test_what_stops_half_way_leaves_no_file(
         ({"columns": {"id": "name", "ra": "alpha"}}, "columns.ra"),
         ({"columns": {"id": "name", "dec": "name"}}, "columns.dec"),
         ({"options": {"row": "number"}}, "catalogue"),
+        ({"options": {"row": "dec"}}, "cutouts.row"),
+        ({"options": {"zero_point": {"column": "name"}}}, "cutouts.zero_point.column"),
         ({"options": {"bands": ["i", "r", "g"]}}, "cutouts.bands"),
         ({"options": {"smooth": 3}}, "cutouts.smooth"),
         ({"options": {"reader": "jpeg"}}, "cutouts.reader"),
