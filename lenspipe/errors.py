@@ -49,7 +49,7 @@ class InputError(LenspipeError):
 
 
 class HopelessError(InputError):
-    """The user's mistake that only the work showed: no other attempt, no other row mends it."""
+    """The user's mistake that no other attempt and no other row mends: it ends a run at once."""
 
 
 class RunLockedError(InputError):

@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from lenspipe.contracts import CutoutBatch, InputSpec
+from lenspipe.cutouts.columns import NeededColumn
 from lenspipe.cutouts.files.listing import Listing
 
 
@@ -132,8 +133,13 @@ class Reader(Protocol):
     """Pixels of sources. Safe to call from several threads at once; holds no source's state."""
 
     @property
+    def needs(self) -> Sequence[NeededColumn]:
+        """Catalogue columns that `locality` and `read` take, and what each must hold."""
+        ...
+
+    @property
     def columns(self) -> frozenset[str]:
-        """Catalogue columns that `locality` and `read` need beside object_id, ra, dec."""
+        """Names of `needs` beside object_id."""
         ...
 
     def describe(self) -> Mapping[str, BandInfo]:

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from jaxtyping import Float64
 
 from lenspipe.cutouts.base import ZeroPoint
-from lenspipe.errors import InputError
+from lenspipe.cutouts.columns import Kind, NeededColumn
+from lenspipe.errors import HopelessError, InputError
 
 # Flux in erg/s/cm2/Hz has -48.6, maggies 0, PS1 stacks about 33: -999 and the like are refused.
 _LARGEST_ZERO_POINT_MAG = 60.0
@@ -25,12 +26,16 @@ def header_card(zero_point: ZeroPoint | None) -> str | None:
     return zero_point.header or zero_point.exptime_header
 
 
-def catalogue_columns(zero_point: ZeroPoint | None, bands: tuple[str, ...]) -> frozenset[str]:
+def needed_columns(
+    zero_point: ZeroPoint | None, bands: tuple[str, ...]
+) -> tuple[NeededColumn, ...]:
     """Catalogue columns that the zero points of `bands` come from."""
     template = _column(zero_point)
-    if template is None:
-        return frozenset()
-    return frozenset(template.replace("{band}", band) for band in bands)
+    if zero_point is None or template is None:
+        return ()
+    key = "column" if zero_point.column else "exptime_column"
+    names = dict.fromkeys(template.replace("{band}", band) for band in bands)
+    return tuple(NeededColumn(f"cutouts.zero_point.{key}", name, Kind.NUMBER) for name in names)
 
 
 def _column(zero_point: ZeroPoint | None) -> str | None:
@@ -40,14 +45,12 @@ def _column(zero_point: ZeroPoint | None) -> str | None:
 
 
 def column_values(sources: pa.Table, name: str) -> Float64[np.ndarray, " n"]:
-    """A catalogue column as float64, NaN where null. InputError where it is none of numbers."""
+    """A catalogue column as float64, NaN where null. HopelessError where it is none of numbers."""
     if name not in sources.column_names:
-        raise InputError(f"catalogue column {name}", "a column of numbers", "no such column")
-    column = sources[name]
-    kind = column.type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-        raise InputError(f"catalogue column {name}", "a column of numbers", kind)
-    return np.asarray(pc.cast(column, pa.float64()).to_numpy(), dtype=np.float64)
+        raise HopelessError(f"catalogue column {name}", "a column of numbers", "no such column")
+    if not Kind.NUMBER.holds(kind := sources[name].type):
+        raise HopelessError(f"catalogue column {name}", "a column of numbers", kind)
+    return np.asarray(pc.cast(sources[name], pa.float64()).to_numpy(), dtype=np.float64)
 
 
 def zero_points(

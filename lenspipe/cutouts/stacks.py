@@ -25,16 +25,20 @@ from lenspipe.cutouts.checks import (
 )
 from lenspipe.cutouts.chunks.chunked import Piece
 from lenspipe.cutouts.chunks.sparse import Layout
+from lenspipe.cutouts.columns import Kind, NeededColumn, carried_names
 from lenspipe.cutouts.faults import READ_ERRORS, MissingPixelsError, raise_if_of_the_process
 from lenspipe.cutouts.files.list_files import listed, merged
 from lenspipe.cutouts.files.listing import Listing
 from lenspipe.cutouts.geometry import as_slice, crop_origin
-from lenspipe.cutouts.photometric import catalogue_columns
+from lenspipe.cutouts.photometric import needed_columns
 from lenspipe.errors import InputError
 from lenspipe.storage.outage import folder_of
 
 # A locality is at most this large, so that a contiguous file can be shared out among shards.
 _LOCALITY_BYTES = 4 * 1024 * 1024
+
+# A length is but a number in a file's metadata: no list is made of one that no memory would hold.
+_MOST_LISTED = 2**31
 
 
 class StackOptions(ReaderOptions):
@@ -59,6 +63,13 @@ class StackOptions(ReaderOptions):
         if len(set(self.bands)) < len(self.bands):
             raise ValueError("expected each band once")
         return self
+
+    @property
+    def finder(self) -> NeededColumn:
+        """The catalogue column that finds the object."""
+        if self.row is not None:
+            return NeededColumn("cutouts.row", self.row, Kind.WHOLE)
+        return NeededColumn("cutouts.id_column", self.id_column, Kind.NAME)
 
 
 @dataclass(frozen=True)
@@ -137,12 +148,15 @@ class StackReader:
         self._index: Index | None = None
 
     @property
-    def columns(self) -> frozenset[str]:
+    def needs(self) -> tuple[NeededColumn, ...]:
         """Catalogue columns that find the object and its zero point."""
-        found = self._options.row or self._options.id_column
-        return (catalogue_columns(self._options.zero_point, self._options.bands) | {found}) - {
-            "object_id"
-        }
+        zero = needed_columns(self._options.zero_point, self._options.bands)
+        return (self._options.finder, *zero)
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """See `Reader`."""
+        return carried_names(self.needs)
 
     def describe(self) -> Mapping[str, BandInfo]:
         """Band -> scale, size, files, bytes; see `Reader`."""
@@ -264,18 +278,12 @@ class StackReader:
     ) -> tuple[Int64[np.ndarray, " n"], np.ndarray[Any, np.dtype[np.bool_]]]:
         """Position of each source through all files, -1 where none; and whether its id is double
         there."""
-        options = self._options
-        name = options.row or options.id_column
-        if name not in sources.column_names:
-            field = "cutouts.row" if options.row else "cutouts.id_column"
-            raise InputError(field, f"a catalogue column {name}", "no such column")
-        if options.row:
-            kind = sources[name].type
-            if not pa.types.is_integer(kind):
-                raise InputError("cutouts.row", f"whole numbers in column {name}", kind)
-            position = _whole_numbers(sources[name])
+        finder = self._options.finder
+        finder.require(sources.schema)
+        if self._options.row:
+            position = _whole_numbers(sources[finder.name])
         else:
-            keys = pc.cast(sources[name], pa.string()).to_pylist()
+            keys = pc.cast(sources[finder.name], pa.string()).to_pylist()
             position = np.array([index.ids.get(key, -1) for key in keys], np.int64)
         return np.where(position == _TWICE, -1, position), position == _TWICE
 
@@ -349,6 +357,12 @@ def check_band_order(path: str, count: int, attribute: Any, bands: tuple[str, ..
     expected = f"{count} bands" if stated is None or len(stated) != count else ", ".join(stated)
     if count != len(bands) or (stated is not None and len(stated) == count and stated != bands):
         raise InputError(f"cutouts.bands: {path}", expected, ", ".join(bands))
+
+
+def require_listable(field: str, count: int) -> None:
+    """InputError where an array tells of more objects than can be listed one by one."""
+    if count > _MOST_LISTED:
+        raise InputError(field, f"at most {_MOST_LISTED:,} objects to list", f"{count:,}")
 
 
 def id_text(value: Any) -> str:

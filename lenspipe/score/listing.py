@@ -16,7 +16,7 @@ from lenspipe.cutouts.files.paths import NameTemplate, expand
 from lenspipe.cutouts.files.storedfile import require_regular
 from lenspipe.cutouts.formats import hdf5, stamps
 from lenspipe.cutouts.formats import zarr as zarr_reader
-from lenspipe.cutouts.stacks import StackOptions, id_text
+from lenspipe.cutouts.stacks import StackOptions, id_text, require_listable
 from lenspipe.errors import InputError
 
 
@@ -68,18 +68,23 @@ def _hdf5(options: hdf5.Options, base: str) -> list[Any] | int:
     lists: list[Any] = []
     total = 0
     for path in expand(options.path, base):
+        field = f"cutouts.path {path}"
         try:
             require_regular(path)
             with h5py.File(path, "r") as file:
-                total += int(file[options.dataset].shape[0])
-                lists += file[options.ids][...].tolist() if options.ids else []
-        except (OSError, KeyError, UnreadableError) as error:
-            raise InputError(f"cutouts.path {path}", "a readable HDF5 file", error) from error
+                total += int(hdf5.own_dataset(file, field, options.dataset, 4).shape[0])
+                require_listable(field, total)
+                if options.ids:
+                    ids = hdf5.own_dataset(file, field, options.ids, 1)
+                    require_listable(field, ids.shape[0])
+                    lists += ids[...].tolist()
+        except (OSError, UnreadableError) as error:
+            raise InputError(field, "a readable HDF5 file", error) from error
     return lists if options.ids else total
 
 
 def _zarr(options: zarr_reader.Options, base: str) -> list[Any] | int:
-    name = options.ids or options.array or next(iter((options.arrays or {}).values()))
+    name = options.ids or next(iter(options.names.values()))
     path = resolve(options.path, base)
     try:
         for folder in (path, f"{path}/{name}"):
@@ -89,4 +94,5 @@ def _zarr(options: zarr_reader.Options, base: str) -> list[Any] | int:
         raise InputError(f"cutouts.path {path}", "a readable Zarr store", error) from error
     if not isinstance(found, zarr.Array):
         raise InputError(f"cutouts.path {path}", f"an array {name}", "a group")
+    require_listable(f"cutouts.path {path}", found.shape[0])
     return list(np.asarray(found[...]).tolist()) if options.ids else int(found.shape[0])

@@ -260,6 +260,8 @@ def read_sources(
     missing = sorted(reader.columns - set(table.column_names))
     if missing:
         raise InputError("catalogue", f"column {missing[0]}, which the reader needs", "none")
+    for column in reader.needs:
+        column.require(table.schema)
     return table
 
 

@@ -99,8 +99,11 @@ def plan_catalogue(
     """The same from the blocks of the survey file that matter. limits: of the cuts of one part."""
     limits = limits or Limits()
     view = open_view(sources, base)
-    carried = tuple(sorted(_reader_columns(reader, base) - set(RESERVED)))
+    needs = cutouts.open_reader(reader, base).needs if reader else ()
+    carried = tuple(sorted({column.name for column in needs} - set(RESERVED)))
     _require(view, carried, "cutouts")
+    for column in needs:
+        column.require(view.schema)
     network = zoo.find(photometry.model, base, "photometry.model") if photometry else None
     columns = PhotometryNetwork.load(network).columns if network else ()
     _require(view, columns, "photometry.model")
@@ -119,10 +122,6 @@ def plan_catalogue(
         threads=limits.threads,
     )
     return replace(plan, key=_key(plan))
-
-
-def _reader_columns(reader: ReaderOptions | None, base: str) -> frozenset[str]:
-    return cutouts.open_reader(reader, base).columns if reader else frozenset()
 
 
 def _require(view: View, columns: Collection[str], where: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
 from astropy.io import fits
@@ -23,10 +24,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lenspipe import cutouts
+from lenspipe.check import check_survey
 from lenspipe.config import parse_survey
 from lenspipe.contracts import CutoutBatch, Flag, InputSpec, Reason
 from lenspipe.cutouts.base import Reader
-from lenspipe.errors import InputError
+from lenspipe.cutouts.columns import Kind
+from lenspipe.errors import HopelessError, InputError
+from tests import toy_models
 
 BANDS = ("g", "r", "i")
 SIDE = 16
@@ -412,6 +416,51 @@ def test_zero_points_of_the_catalogue_reach_their_rows(build: Build) -> None:
     good = np.isfinite(seconds) & (seconds > 0)
     expected = stamps[good] / seconds[good, None, None, None]
     np.testing.assert_allclose(batch.images["image"], expected, rtol=1e-5)
+
+
+UNFIT = {
+    Kind.WHOLE: [f"{n}" for n in range(SOURCES)],
+    Kind.NUMBER: [f"{n}" for n in range(SOURCES)],
+    Kind.NAME: [[n] for n in range(SOURCES)],
+}
+
+
+@pytest.mark.parametrize("key", ["column", "exptime_column"])
+def test_columns_of_another_kind_are_refused_before_anything_starts(
+    build: Build, tmp_path_factory: pytest.TempPathFactory, key: str
+) -> None:
+    written = build(Sky(plain_stamps(), options={"zero_point": {key: "zp_{band}"}}))
+    folder = tmp_path_factory.mktemp("survey")
+    reader = written.open()
+    table = written.table
+    for band in BANDS:
+        table = table.append_column(f"zp_{band}", pa.array(np.full(SOURCES, 25)))
+
+    def check(table: pa.Table) -> None:
+        pq.write_table(table, folder / "catalogue.parquet")
+        survey = {
+            "name": "s",
+            "sources": {"path": str(folder / "catalogue.parquet")},
+            "cutouts": written.options,
+            "ensemble": str(toy_models.make_ensemble(folder, bands=BANDS, size=SIDE)),
+            "candidates": {"top": 1},
+            "output": str(folder / "run"),
+        }
+        check_survey(parse_survey(survey, str(written.base)))
+
+    check(table)
+    assert {need.field for need in reader.needs} >= {f"cutouts.zero_point.{key}"}
+    spec = replace(SPEC, zero_point_mag=ZERO_POINT)
+    for need in reader.needs:
+        if need.name == "object_id" and need.kind is Kind.NAME:
+            continue  # what an identifier may be, the catalogue's own keys say
+        place = table.column_names.index(need.name)
+        unfit = table.set_column(place, need.name, pa.array(UNFIT[need.kind]))
+        told = rf"{need.field}: expected {need.kind} in column {need.name}, found "
+        with pytest.raises(InputError, match=told):
+            check(unfit)
+        with pytest.raises(HopelessError):
+            reader.read(unfit, [spec])
 
 
 def test_flux_beyond_any_sky_is_a_bad_pixel(build: Build) -> None:

@@ -30,7 +30,7 @@ from lenspipe.cutouts.faults import MissingPixelsError, UnreadableError
 from lenspipe.cutouts.files.ranges import LocalFiles
 from lenspipe.cutouts.geometry import as_slice
 from lenspipe.cutouts.stacks import id_text, stated_bands
-from lenspipe.errors import InputError
+from lenspipe.errors import HopelessError, InputError
 
 N, BANDS = 60, ("g", "r", "i")
 SPEC = InputSpec("image", BANDS, 8, 0.25)
@@ -38,6 +38,7 @@ PIXELS = np.random.default_rng(5).normal(size=(N, 3, 8, 8)).astype(np.float32)
 
 
 def write_hdf5(path: Path, pixels: Any = PIXELS, ids: Any = None, **layout: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
     with h5py.File(path, "w") as file:
         data = file.create_dataset("images", data=pixels, **layout)
         data.attrs["pixel_scale_arcsec"] = 0.25
@@ -72,6 +73,53 @@ def test_every_hdf5_layout_gives_the_same_pixels(tmp_path: Path, layout: dict[st
     swapped = InputSpec("image", ("i", "g"), 8, 0.25)
     batch = reader.read(table(row=rows), [swapped])
     np.testing.assert_array_equal(batch.images["image"], PIXELS[rows][:, [2, 0]])
+
+
+LAYOUTS = [{}, {"chunks": (7, 3, 8, 8)}, {"chunks": (7, 3, 8, 8), "compression": "gzip"}]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["images", "ids"])
+def test_a_link_to_an_array_of_another_file_is_refused(
+    tmp_path: Path, layout: dict[str, Any], name: str
+) -> None:
+    """The places of its bytes are of the other file, which no listing would hold."""
+    write_hdf5(tmp_path / "other" / "real.h5", ids=np.arange(N), **layout)
+    write_hdf5(tmp_path / "a.h5", -PIXELS, np.arange(N), **layout)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file[name]
+        file[name] = h5py.ExternalLink("other/real.h5", name)
+    finder = {"ids": "ids"} if name == "ids" else {"row": "object_id"}
+    with pytest.raises(InputError, match=rf"an array {name} in this file .*real\.h5"):
+        open_reader("hdf5", tmp_path, **finder).describe()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_links_within_a_file_are_followed(tmp_path: Path, layout: dict[str, Any]) -> None:
+    write_hdf5(tmp_path / "real.h5", **layout)
+    with h5py.File(tmp_path / "real.h5", "a") as file:
+        file["group/soft"] = h5py.SoftLink("/images")
+        file["group/self"] = h5py.ExternalLink("real.h5", "images")
+    (tmp_path / "a.h5").symlink_to("real.h5")
+    for name in ("group/soft", "group/self"):
+        reader = open_reader("hdf5", tmp_path, row="object_id", dataset=name)
+        batch = reader.read(table(row=[4, 9]), [SPEC])
+        np.testing.assert_array_equal(batch.images["image"], PIXELS[:2])
+
+
+@pytest.mark.parametrize("name", ["images", "ids"])
+def test_virtual_arrays_are_refused(tmp_path: Path, name: str) -> None:
+    write_hdf5(tmp_path / "real.h5", ids=np.arange(N))
+    write_hdf5(tmp_path / "a.h5", ids=np.arange(N))
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        old = file[name]
+        layout = h5py.VirtualLayout(old.shape, old.dtype)
+        layout[...] = h5py.VirtualSource(str(tmp_path / "real.h5"), name, old.shape)
+        del file[name]
+        file.create_virtual_dataset(name, layout)
+    finder = {"ids": "ids"} if name == "ids" else {"row": "object_id"}
+    with pytest.raises(InputError, match=rf"an array {name} whose data .* found a virtual one"):
+        open_reader("hdf5", tmp_path, **finder).describe()
 
 
 @pytest.mark.parametrize(("version", "shards"), [(2, None), (3, None), (3, (20, 3, 8, 8))])
@@ -213,6 +261,24 @@ def test_wrong_names_and_columns_are_refused(tmp_path: Path) -> None:
     zarr.open_group(str(tmp_path / "a.zarr"), mode="w").create_array("x", data=PIXELS)
     with pytest.raises(InputError, match=r"an array images \(n, band, y, x\), found x"):
         open_reader("zarr", tmp_path, path="a.zarr", row="object_id").describe()
+
+
+@pytest.mark.parametrize(
+    ("finder", "told"),
+    [
+        ({"row": "row"}, r"cutouts\.row: expected whole numbers in column row, found double"),
+        ({"ids": "ids", "id_column": "names"}, r"cutouts\.id_column: expected text or numbers"),
+    ],
+)
+def test_a_catalogue_whose_column_cannot_find_objects_ends_the_run(
+    tmp_path: Path, finder: dict[str, str], told: str
+) -> None:
+    write_hdf5(tmp_path / "a.h5", ids=np.arange(N))
+    reader = open_reader("hdf5", tmp_path, **finder)
+    sources = table(row=[1.0, 2.0], names=[["a"], ["b"]])
+    for call in (reader.locality, lambda rows: reader.read(rows, [SPEC])):
+        with pytest.raises(HopelessError, match=told):
+            call(sources)
 
 
 def _sharded(folder: Path) -> CountedFiles:

@@ -161,6 +161,41 @@ def test_a_zarr_store(ensemble: str, pixels: np.ndarray, tmp_path: Path) -> None
     assert_scores(pq.read_table(out), pixels)
 
 
+def test_a_zarr_store_whose_array_has_the_usual_name_need_not_name_it(
+    ensemble: str, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    group = zarr.create_group(str(tmp_path / "stamps.zarr"))
+    group.create_array("images", data=pixels, chunks=(4, 3, SIZE, SIZE))
+    layout = tmp_path / "layout.yaml"
+    layout.write_text(
+        "cutouts: {reader: zarr, path: stamps.zarr, bands: [g, r, i], row: catalogue_row,"
+        " pixel_scale_arcsec: 0.25}\n"
+    )
+    out = tmp_path / "scores.parquet"
+    score_cutouts(ensemble, layout, out, provider="cpu")
+    assert_scores(pq.read_table(out), pixels)
+
+
+@pytest.mark.parametrize("finder", [{}, {"row": None, "ids": "name"}])
+@pytest.mark.parametrize("name", ["stamps.h5", "stamps.zarr"])
+def test_an_absurd_length_is_refused_before_a_list_is_made(
+    ensemble: str, tmp_path: Path, name: str, finder: dict[str, str | None]
+) -> None:
+    count = 10**13
+    if name == "stamps.h5":
+        with h5py.File(tmp_path / name, "w") as file:
+            file.create_dataset("images", (count, 3, SIZE, SIZE), "f4", chunks=(4, 3, SIZE, SIZE))
+            file.create_dataset("name", (count,), "i8", chunks=(4,))
+    else:
+        group = zarr.create_group(str(tmp_path / name))
+        shape = (count, 3, SIZE, SIZE)
+        group.create_array("images", shape=shape, dtype="f4", chunks=(4, 3, SIZE, SIZE))
+        group.create_array("name", shape=(count,), dtype="i8", chunks=(4,))
+    options = {"pixel_scale_arcsec": 0.25, "bands": list(BANDS), **finder}
+    with pytest.raises(InputError, match=r"at most 2,147,483,648 objects.*found 10,000,000,000"):
+        score_cutouts(ensemble, tmp_path / name, tmp_path / "s.parquet", options=options)
+
+
 def test_a_folder_of_stamps(ensemble: str, pixels: np.ndarray, tmp_path: Path) -> None:
     folder = tmp_path / "stamps"
     folder.mkdir()
@@ -249,6 +284,8 @@ def test_what_stops_half_way_leaves_no_file(
         ({"columns": {"id": "name", "ra": "alpha"}}, "columns.ra"),
         ({"columns": {"id": "name", "dec": "name"}}, "columns.dec"),
         ({"options": {"row": "number"}}, "catalogue"),
+        ({"options": {"row": "dec"}}, "cutouts.row"),
+        ({"options": {"zero_point": {"column": "name"}}}, "cutouts.zero_point.column"),
         ({"options": {"bands": ["i", "r", "g"]}}, "cutouts.bands"),
         ({"options": {"smooth": 3}}, "cutouts.smooth"),
         ({"options": {"reader": "jpeg"}}, "cutouts.reader"),

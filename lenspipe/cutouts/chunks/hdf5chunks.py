@@ -29,10 +29,10 @@ class LeftToLibraryError(UnreadableError):
 
 def chunked(data: Any, path: str, sparse: bool) -> Chunked | None:
     """How to read a dataset (n, band, y, x) of a local file; None where that is left to HDF5: a
-    type or a filter that is not known here, a user block, data in other files."""
+    type or a filter that is not known here, a user block, raw data in other files."""
     kind, plan = data.dtype, data.id.get_create_plist()
     native = kind.kind in "iuf" and data.id.get_type().equal(h5py.h5t.py_create(kind))
-    if not native or data.file.userblock_size or plan.get_external_count() or data.is_virtual:
+    if not native or data.file.userblock_size or plan.get_external_count():
         return None
     filters = [plan.get_filter(number) for number in range(plan.get_nfilters())]
     steps = hdf5_steps((code, values) for code, _, values, _ in filters)

@@ -10,12 +10,14 @@ from glob import escape
 from typing import Any
 
 from lenspipe.config import is_url, resolve
+from lenspipe.cutouts.columns import Kind
 from lenspipe.errors import InputError
 from lenspipe.storage.remote import url_to_fs
 from lenspipe.storage.walk import matches
 
 _GLOB = re.compile(r"[*?\[]")
 _NUMBER_FORMATS = frozenset("bcdoxXneEfFgG%")  # of Python's format specifications
+_WHOLE_FORMATS = frozenset("bcdoxX")
 
 
 def expand(pattern: str, base: str) -> tuple[str, ...]:
@@ -122,7 +124,7 @@ class NameTemplate:
     """
 
     def __init__(self, template: str, field: str) -> None:
-        self.template = template
+        self.template, self.key = template, field
         try:
             self._parts = list(string.Formatter().parse(template))
         except ValueError as error:
@@ -138,6 +140,15 @@ class NameTemplate:
     def folder(self) -> str:
         """The folder that all names share."""
         return constant_folder(self.template)
+
+    def kind(self, field: str) -> Kind:
+        """What a column must hold for the template to format it, wherever it stands."""
+        ends = {spec[-1:] for _, name, spec, _ in self._parts if name == field and spec}
+        if ends & _WHOLE_FORMATS:
+            return Kind.WHOLE
+        if ends & _NUMBER_FORMATS:
+            return Kind.NUMBER
+        return Kind.TEXT if "s" in ends else Kind.NAME
 
     def is_integer(self, field: str) -> bool:
         """Whether the template formats a field as a whole number (`{object_id:06d}`)."""

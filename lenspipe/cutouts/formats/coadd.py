@@ -37,6 +37,7 @@ from lenspipe.cutouts.assemble import Collector, Plane, apply_rules, pack
 from lenspipe.cutouts.base import BandInfo, Block, Reader, ReaderOptions, Text, WholeNumber
 from lenspipe.cutouts.checks import check_inputs, native_scale, require_bands
 from lenspipe.cutouts.chunks.sparse import LOCAL_REQUEST_BYTES, REMOTE_REQUEST_BYTES, plan_strips
+from lenspipe.cutouts.columns import NeededColumn, carried_names
 from lenspipe.cutouts.faults import UnreadableError, raise_if_of_the_process
 from lenspipe.cutouts.files.list_files import listed
 from lenspipe.cutouts.files.listing import Listing
@@ -46,7 +47,7 @@ from lenspipe.cutouts.fits.fitsfile import FitsFile, Image, OpenFiles, card_numb
 from lenspipe.cutouts.fits.skywcs import sky_wcs
 from lenspipe.cutouts.fits.tiling import Opener, Tiling
 from lenspipe.cutouts.geometry import group_rows, same_scale, stamp_origin
-from lenspipe.cutouts.photometric import catalogue_columns, column_values, header_card
+from lenspipe.cutouts.photometric import column_values, header_card, needed_columns
 from lenspipe.cutouts.quality import mask_rejects
 from lenspipe.errors import InputError
 from lenspipe.storage.outage import folder_of
@@ -113,9 +114,14 @@ class CoaddReader:
         self._scales: dict[str, float] = {}
 
     @property
-    def columns(self) -> frozenset[str]:
+    def needs(self) -> tuple[NeededColumn, ...]:
         """Catalogue columns of the zero points."""
-        return catalogue_columns(self._options.zero_point, tuple(self._images))
+        return needed_columns(self._options.zero_point, tuple(self._images))
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """See `Reader`."""
+        return carried_names(self.needs)
 
     def describe(self) -> Mapping[str, BandInfo]:
         """Band -> scale, files, bytes; see `Reader`."""

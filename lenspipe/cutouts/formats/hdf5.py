@@ -10,6 +10,7 @@ cutouts:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -48,6 +49,7 @@ from lenspipe.cutouts.stacks import (
     StackOptions,
     StackReader,
     check_band_order,
+    require_listable,
 )
 from lenspipe.errors import InputError
 from lenspipe.storage.remote import url_to_fs
@@ -80,6 +82,22 @@ def _open(path: str) -> Iterator[Any]:
             yield file
 
 
+def own_dataset(file: Any, field: str, name: str, axes: int) -> Any:
+    """A dataset of the opened file. InputError where there is none of so many axes, and where its
+    data are in another file: neither the places of its chunks nor the listing would be of that."""
+    data = file.get(name)
+    if not isinstance(data, h5py.Dataset) or data.ndim != axes:
+        told = {1: "(n)", 4: "(n, band, y, x)"}[axes]
+        raise InputError(field, f"an array {name} {told}", getattr(data, "shape", "none"))
+    if data.is_virtual:
+        expected = f"an array {name} whose data are in this file"
+        raise InputError(field, expected, "a virtual one, which maps those of other files")
+    if os.path.realpath(data.file.filename) != os.path.realpath(file.filename):
+        expected = f"an array {name} in this file (or cutouts.path: the file that it links to)"
+        raise InputError(field, expected, f"a link to {data.file.filename}")
+    return data
+
+
 class _Hdf5Stack:
     """One file; opened for each call, so that no handle outlives a fault."""
 
@@ -88,13 +106,7 @@ class _Hdf5Stack:
         self._request_bytes = REMOTE_REQUEST_BYTES if is_remote(path) else LOCAL_REQUEST_BYTES
         self._fingerprint = fingerprint(path)
         with _open(path) as file:
-            data = file.get(options.dataset)
-            if not isinstance(data, h5py.Dataset) or data.ndim != 4:
-                raise InputError(
-                    f"cutouts.dataset: {path}",
-                    f"an array {options.dataset} (n, band, y, x)",
-                    getattr(data, "shape", "none"),
-                )
+            data = own_dataset(file, f"cutouts.dataset: {path}", options.dataset, 4)
             check_band_order(path, data.shape[1], data.attrs.get("bands"), options.bands)
             self.shape = data.shape
             self.stored_bytes = int(data.id.get_storage_size())
@@ -104,9 +116,9 @@ class _Hdf5Stack:
 
     def read_ids(self, name: str) -> list[Any]:
         with _open(self.path) as file:
-            if not isinstance(file.get(name), h5py.Dataset):
-                raise InputError(f"cutouts.ids: {self.path}", f"an array {name}", "none")
-            return list(file[name][...].tolist())
+            found = own_dataset(file, f"cutouts.ids: {self.path}", name, 1)
+            require_listable(f"cutouts.ids: {self.path}", found.shape[0])
+            return list(found[...].tolist())
 
     def pieces(self, wanted: Int64[np.ndarray, " k"], region: Region) -> Iterator[Piece]:
         if fingerprint(self.path) != self._fingerprint:

@@ -37,6 +37,7 @@ from lenspipe.contracts import CutoutBatch, Flag, InputSpec, Reason
 from lenspipe.cutouts.assemble import Collector, finish
 from lenspipe.cutouts.base import BandInfo, Block, Reader, ReaderOptions, Switch, WholeNumber
 from lenspipe.cutouts.checks import check_inputs, native_scale, require_bands
+from lenspipe.cutouts.columns import NeededColumn, carried_names
 from lenspipe.cutouts.faults import READ_ERRORS, UnreadableError, raise_if_of_the_process
 from lenspipe.cutouts.files.list_files import listed
 from lenspipe.cutouts.files.listing import Listing
@@ -44,7 +45,7 @@ from lenspipe.cutouts.files.paths import NameTemplate, UnsafeNameError, find
 from lenspipe.cutouts.fits.fitsfile import FitsFile, Image, card_number, open_fits
 from lenspipe.cutouts.fits.skywcs import centre_position, pixel_scale
 from lenspipe.cutouts.geometry import crop_origin, same_scale
-from lenspipe.cutouts.photometric import catalogue_columns, header_card
+from lenspipe.cutouts.photometric import header_card, needed_columns
 from lenspipe.cutouts.quality import mask_rejects
 from lenspipe.errors import InputError
 from lenspipe.storage.names import require_sound
@@ -92,11 +93,23 @@ class StampReader:
         self._scales: dict[str, float] = {}
 
     @property
-    def columns(self) -> frozenset[str]:
+    def needs(self) -> tuple[NeededColumn, ...]:
         """Catalogue columns that names and zero points are made of."""
-        fields = self._template.fields | (self._mask.fields if self._mask else frozenset())
-        zero = catalogue_columns(self._options.zero_point, tuple(self._options.bands))
-        return (fields | zero) - {"band", "object_id"}
+        zero = needed_columns(self._options.zero_point, tuple(self._options.bands))
+        return (*self._in_names(), *zero)
+
+    def _in_names(self) -> tuple[NeededColumn, ...]:
+        templates = (self._template, *([self._mask] if self._mask else []))
+        return tuple(
+            NeededColumn(template.key, name, template.kind(name))
+            for template in templates
+            for name in sorted(template.fields - {"band"})
+        )
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """See `Reader`."""
+        return carried_names(self.needs)
 
     def files(self, band: str) -> tuple[str, ...]:
         """Every file of a band."""
@@ -152,11 +165,9 @@ class StampReader:
 
     def _values(self, sources: pa.Table) -> dict[str, list[Any]]:
         """The columns that names are made of, as Python values."""
-        fields = self._template.fields | (self._mask.fields if self._mask else frozenset())
-        for name in sorted(fields - {"band"}):
-            if name not in sources.column_names:
-                raise InputError("cutouts.path", f"a catalogue column {name}", "no such column")
-        return {name: sources[name].to_pylist() for name in fields - {"band"}}
+        for column in self._in_names():
+            column.require(sources.schema)
+        return {column.name: sources[column.name].to_pylist() for column in self._in_names()}
 
     def read(self, sources: pa.Table, inputs: Sequence[InputSpec]) -> CutoutBatch:
         """See `Reader`."""

@@ -52,6 +52,7 @@ from lenspipe.cutouts.stacks import (
     StackOptions,
     StackReader,
     check_band_order,
+    require_listable,
 )
 from lenspipe.errors import InputError
 
@@ -80,6 +81,11 @@ class Options(StackOptions):
             raise ValueError(f"expected arrays for bands {', '.join(self.bands)}")
         return self
 
+    @property
+    def names(self) -> dict[str, str]:
+        """Band -> its array; the first band -> the one array, where that holds all bands."""
+        return self.arrays or {self.bands[0]: self.array or "images"}
+
 
 class _ZarrStack:
     """One store. Arrays of four axes hold all bands, those of three one band each."""
@@ -89,11 +95,10 @@ class _ZarrStack:
         self._request_bytes = REMOTE_REQUEST_BYTES if is_url(path) else _LOCAL_CHUNK_REQUEST_BYTES
         require_regular_metadata(path)
         self._root = zarr.open_group(path, mode="r")
-        for name in (options.arrays or {"": options.array or "images"}).values():
+        for name in options.names.values():
             require_regular_metadata(f"{path}/{name}")
-        names = options.arrays or dict.fromkeys(options.bands[:1], options.array or "images")
         ndim = 3 if options.arrays else 4
-        ordered = [names[band] for band in options.bands if band in names]
+        ordered = [options.names[band] for band in options.bands if band in options.names]
         self._arrays = [_array(self._root, path, name, ndim) for name in ordered]
         first = self._arrays[0]
         for name, array in zip(ordered, self._arrays, strict=True):
@@ -115,7 +120,9 @@ class _ZarrStack:
         )
 
     def read_ids(self, name: str) -> list[Any]:
-        return list(np.asarray(_array(self._root, self.path, name, 1)[...]).tolist())
+        found = _array(self._root, self.path, name, 1)
+        require_listable(f"cutouts.ids: {self.path}", found.shape[0])
+        return list(np.asarray(found[...]).tolist())
 
     def _known_chunks(self, request_bytes: float) -> tuple[Chunked, ...] | None:
         """The arrays as they can be read here; None where that is left to zarr-python."""
@@ -261,8 +268,7 @@ def list_files(path: str, options: Options) -> Listing:
     """The files of a store that a reader with these options looks at; of a ZIP file itself."""
     if not is_url(path) and Path(path).is_file():
         return listed([path])
-    arrays = options.arrays or {"": options.array or "images"}
-    names = {*arrays.values(), *([options.ids] if options.ids else [])}
+    names = {*options.names.values(), *([options.ids] if options.ids else [])}
     return merged(listed_below(f"{path}/{name}") for name in sorted(names))
 
 

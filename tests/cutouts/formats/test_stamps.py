@@ -10,8 +10,9 @@ from astropy.io import fits
 
 from lenspipe import cutouts
 from lenspipe.contracts import Flag, InputSpec, Reason
+from lenspipe.cutouts.columns import Kind
 from lenspipe.cutouts.formats.stamps import Options, StampReader, list_stamps
-from lenspipe.errors import InputError
+from lenspipe.errors import HopelessError, InputError
 
 SPEC = InputSpec("image", ("g",), 8, 0.25)
 
@@ -60,13 +61,42 @@ def test_names_that_lead_out_of_the_folder_fail_and_read_nothing(tmp_path: Path)
     }
 
 
-def test_a_number_format_that_does_not_fit_the_value_fails_the_row(tmp_path: Path) -> None:
+def test_a_number_format_that_does_not_fit_the_column_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "007_g.fits")
     reader = open_stamps(tmp_path, path="{object_id:03d}_{band}.fits")
     batch = reader.read(pa.table({"object_id": [7], "ra": [0.0], "dec": [0.0]}), [SPEC])
     assert len(batch) == 1
-    batch = reader.read(pa.table({"object_id": ["7"], "ra": [0.0], "dec": [0.0]}), [SPEC])
-    assert batch.failures[0].reason is Reason.BAD_METADATA
+    text = pa.table({"object_id": ["7"], "ra": [0.0], "dec": [0.0]})
+    with pytest.raises(HopelessError, match="whole numbers in column object_id, found string"):
+        reader.read(text, [SPEC])
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [
+        ("", Kind.NAME),
+        (":>8", Kind.NAME),
+        (":06d", Kind.WHOLE),
+        (":.2f", Kind.NUMBER),
+        (":s", Kind.TEXT),
+    ],
+)
+def test_what_a_column_must_hold_follows_from_its_format(
+    tmp_path: Path, spec: str, kind: Kind
+) -> None:
+    values = {Kind.WHOLE: 7, Kind.NUMBER: 0.5, Kind.TEXT: "a"}
+    reader = open_stamps(tmp_path, path=f"{{nm{spec}}}_{{band}}.fits")
+    assert [(need.field, need.name, need.kind) for need in reader.needs] == [
+        ("cutouts.path", "nm", kind)
+    ]
+    for value in values.values():
+        fits_in = kind.holds(pa.array([value]).type)
+        try:
+            format(value, spec[1:])
+        except ValueError:
+            assert not fits_in
+        else:
+            assert fits_in
 
 
 def test_a_larger_stamp_is_cut_down_around_its_source_where_allowed(tmp_path: Path) -> None:
@@ -133,7 +163,7 @@ def test_masks_beside_the_stamps_and_in_them(tmp_path: Path) -> None:
 def test_the_catalogue_columns_that_a_reader_needs(tmp_path: Path) -> None:
     reader = open_stamps(tmp_path, zero_point={"column": "zp_{band}"}, mask={"file": "{m}.fits"})
     assert reader.columns == {"name", "zp_g", "m"}
-    with pytest.raises(InputError, match=r"cutouts\.path: expected a catalogue column m"):
+    with pytest.raises(InputError, match=r"cutouts\.mask\.file: expected a catalogue column m"):
         reader.locality(table("a"))
 
 
