@@ -78,8 +78,12 @@ class Merger:
 
     def __init__(self, choice: Merging, arcs: Arcs, examples: Examples) -> None:
         """InputError: arcs of other bands, pixels or zero points, or of unknown photons that are to
-        bring their noise; no hosts of the kinds."""
+        bring their noise; no hosts of the kinds; a peak looked for beyond the stamp."""
         _check_alike(arcs, examples)
+        most = next(iter(arcs.specs.values())).size_pixels // 2 - 1
+        if choice.search_pixels > most:
+            found = choice.search_pixels
+            raise InputError("merging.search_pixels", f"at most {most} on these stamps", found)
         _check_photons(choice, arcs)
         self._choice = choice
         hosts = np.flatnonzero(np.isin(examples.kinds, choice.hosts) & ~examples.positive)

@@ -14,7 +14,8 @@ JUDGED_ON = ("calibration", "test")
 
 def check_unseen(recipe: Recipe, members: Sequence[MemberRecipe] = ()) -> None:
     """InputError where a member learnt from a set, or from a side of the real objects, on which
-    `recipe` chooses thresholds or is judged.
+    `recipe` chooses thresholds or is judged, and where it is judged on the side that its thresholds
+    were chosen on.
 
     members: of an ensemble; a member's recipe is checked against itself. Those whose weights a
     member began with count as the member does.
@@ -24,6 +25,13 @@ def check_unseen(recipe: Recipe, members: Sequence[MemberRecipe] = ()) -> None:
         for learnt in learnt_from(member):
             for own in JUDGED_ON:
                 _check(recipe, own, member, learnt)
+    chosen, judged = (real_side(recipe, split) for split in JUDGED_ON)
+    if judged is not None and judged == chosen:
+        raise InputError(
+            f"{recipe.name}: splits.test.{judged[0]}",
+            "real objects that no threshold was chosen on",
+            f"{judged[1]}, which are those of calibration",
+        )
 
 
 def learnt_from(member: MemberRecipe) -> tuple[str, ...]:

@@ -187,6 +187,10 @@ def test_a_seed_is_a_set_of_lenses() -> None:
             r"merging\.band: expected one of g, r",
         ),
         ({"hosts": ("galaxy",)}, r"merging\.noise: expected false, or .*electrons_per_flux"),
+        (
+            {"hosts": ("galaxy",), "noise": False, "search_pixels": 16},
+            r"merging\.search_pixels: expected at most \d+ on these stamps, found 16",
+        ),
     ],
 )
 def test_a_mistake_names_the_key(change: dict[str, Any], message: str) -> None:

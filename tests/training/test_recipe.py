@@ -190,6 +190,9 @@ def test_thresholds_and_figures_are_not_of_hosts_that_were_trained_on(
     tuned = real(recipe_content, **{**apart, "validation": {"hosts": "held_out"}})
     with pytest.raises(InputError, match=r"splits\.test\.hosts.*toy's validation"):
         check_unseen(tuned)
+    same = real(recipe_content, calibration={"hosts": "held_out"}, test={"hosts": "held_out"})
+    with pytest.raises(InputError, match=r"splits\.test\.hosts.*those of calibration"):
+        check_unseen(same)
 
 
 def test_thresholds_are_not_of_galaxies_that_photometry_was_trained_on() -> None:
@@ -198,6 +201,9 @@ def test_thresholds_are_not_of_galaxies_that_photometry_was_trained_on() -> None
     splits = changed(content["splits"], calibration={"seed": 7, "side": "validation"})
     with pytest.raises(InputError, match=r"splits\.calibration\.side.*'s validation"):
         check_unseen(parse_recipe({**content, "splits": splits}))
+    same = {**content["splits"]["calibration"], "seed": 8}
+    with pytest.raises(InputError, match=r"splits\.test\.side.*those of calibration"):
+        check_unseen(parse_recipe({**content, "splits": {**content["splits"], "test": same}}))
     simulated = changed(content["splits"], calibration={"seed": 7, "lrg_rows": 0})
     check_unseen(parse_recipe({**content, "splits": simulated}))
 

@@ -15,6 +15,7 @@ from training.blend.logistic_fit import logistic_fit
 Kind = Literal["temperature", "platt", "isotonic"]
 # Natural logarithm of the temperatures that are tried: 1/e⁵ to e⁵.
 _LOG_TEMPERATURE = (-5.0, 5.0)
+_AT_THE_END = 0.01
 
 
 def calibrate(
@@ -58,7 +59,9 @@ def _slope(
         return float(np.mean(np.logaddexp(0.0, logits) - positive * logits))
 
     found = minimize_scalar(cross_entropy, bounds=_LOG_TEMPERATURE, method="bounded")
-    return float(np.exp(-found.x)), 0.0
+    # Scores that say nothing, or the contrary, are best at no slope at all.
+    flat = found.x > _LOG_TEMPERATURE[1] - _AT_THE_END
+    return 0.0 if flat else float(np.exp(-found.x)), 0.0
 
 
 def _isotonic(
@@ -68,6 +71,8 @@ def _isotonic(
 
     curve = IsotonicRegression(out_of_bounds="clip")
     fitted = curve.fit_transform(scores, positive.astype(np.float64))
+    if fitted.min() == fitted.max():
+        raise InputError("calibration", "scores that are higher for lenses", "a curve of one level")
     low, high = _supported(fitted)
     return Calibration(
         kind="isotonic",

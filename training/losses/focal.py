@@ -27,6 +27,8 @@ def loss(
 ) -> Float[Tensor, ""]:
     """Mean over the batch."""
     cross_entropy = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    right = torch.exp(-cross_entropy)  # the probability given to the true label
+    # Logarithm of the probability given to the wrong label. A power of that probability itself has
+    # no gradient where it is so small that one less it is one, and gamma is below 1.
+    log_wrong = functional.logsigmoid((1.0 - 2.0 * labels) * logits)
     weight = p.alpha * labels + (1.0 - p.alpha) * (1.0 - labels)
-    return (weight * (1.0 - right) ** p.gamma * cross_entropy).mean()
+    return (weight * torch.exp(p.gamma * log_wrong) * cross_entropy).mean()

@@ -179,7 +179,8 @@ def test_an_isotonic_curve_without_a_middle_still_rises() -> None:
     assert (fitted.probabilities[0], fitted.probabilities[-1]) == pytest.approx((1 / 6, 5 / 6))
 
 
-def test_scores_that_fall_with_the_lenses_are_refused() -> None:
+@pytest.mark.parametrize("kind", ["temperature", "platt", "isotonic"])
+def test_scores_that_fall_with_the_lenses_are_refused(kind: Kind) -> None:
     values, positive = scores(0)
     with pytest.raises(InputError, match="higher for lenses"):
-        calibrate("platt", -values, positive)
+        calibrate(kind, -values, positive)

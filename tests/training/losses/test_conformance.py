@@ -51,6 +51,17 @@ def test_focal_by_hand() -> None:
     assert found.item() == pytest.approx(0.25 * 0.2**2 * 0.2231435, rel=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 0.9, 1.0, 2.0, 5.0])
+def test_focal_has_a_gradient_however_sure_the_network_is(gamma: float) -> None:
+    logits = torch.tensor([-40.0, 40.0, -17.0, 17.0, 40.0, -40.0], requires_grad=True)
+    labels = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 1.0])
+    loss = losses.build("focal", {"gamma": gamma})(logits, labels)
+    torch.autograd.backward(loss)
+    assert torch.isfinite(loss)
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
 def test_smoothing_makes_certainty_costly() -> None:
     loss = losses.build("cross_entropy", {"smoothing": 0.1})
     sure, very_sure = torch.tensor([3.0]), torch.tensor([30.0])
