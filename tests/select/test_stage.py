@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from lenspipe import config, cutouts
 from lenspipe.cutouts.base import ReaderOptions
+from lenspipe.cutouts.columns import Kind, NeededColumn
 from lenspipe.errors import InputError
 from lenspipe.models.card import Feature
 from lenspipe.run_directory import RunDirectory
@@ -264,7 +265,7 @@ class _Options(ReaderOptions):
 class _Reader:
     """A reader of which a source's tile is a catalogue column."""
 
-    columns = frozenset({"tile", "i"})
+    needs = tuple(NeededColumn("cutouts", name, Kind.NUMBER) for name in ("tile", "i"))
 
     def locality(self, sources: pa.Table) -> np.ndarray:
         assert {"object_id", "ra", "dec", "tile"} <= set(sources.column_names)
