@@ -14,7 +14,7 @@ from training.simulate.aim import NATURAL, Aim
 from training.simulate.deflector import Deflector, draw_mass, draw_place
 from training.simulate.instrument import Instrument
 from training.simulate.multiplicity import count_images
-from training.simulate.observe import Conditions, convolve, signal_to_noise
+from training.simulate.observe import Conditions, convolve, signal_to_noise, stamp_after_psf
 from training.simulate.priors import Host
 from training.simulate.scene import Component, Lens, Scene, magnitude, render_arcs, render_light
 from training.simulate.source import SourceStamp, dimmed, draw_source
@@ -29,6 +29,8 @@ MAX_DRAWS = 400
 _SOURCES_PER_HOST = 10
 # r magnitudes of sources that may be asked for by their arcs' brightness.
 _ASKED_R_MAG = (20.0, 27.5)
+# Part of the arcs' light on a stamp's outermost pixels that says that there is none beyond.
+_NO_LIGHT = 1e-4
 
 
 class NoSuchLensError(HopelessError):
@@ -244,16 +246,36 @@ def draw_arcs(
 
 def _brightest(lens: Lens, setting: _Setting) -> Arcs:
     """Arcs of a lens as it is, not yet dimmed and without S/N."""
-    instrument = setting.instrument
-    sharp = render_arcs(
-        lens,
-        instrument.bands,
-        setting.light.shape[1:],
-        instrument.pixel_scale_arcsec,
-        instrument.zero_point_mag,
-        centre=setting.centre,
+    height, width = setting.light.shape[1:]
+    images = blurred_arcs(
+        lens, setting.instrument, setting.seen.psf, (height, width), setting.centre
     )
-    return Arcs(lens, sharp, convolve(sharp, setting.seen.psf), np.empty(0), {})
+    return Arcs(lens, *images, np.empty(0), {})
+
+
+def blurred_arcs(
+    lens: Lens,
+    instrument: Instrument,
+    psf: Float32[np.ndarray, "band py px"],
+    shape: tuple[int, int],
+    centre: tuple[float, float],
+) -> tuple[Float32[np.ndarray, "band y x"], Float32[np.ndarray, "band y x"]]:
+    """The arcs on a stamp of shape (y, x), without PSF and with it.
+
+    Most arcs end well inside of the stamp: what lies around it is rendered only where they do not.
+    """
+    bands, step, zero = instrument.bands, instrument.pixel_scale_arcsec, instrument.zero_point_mag
+
+    def sharp(margin: int) -> Float32[np.ndarray, "band y x"]:
+        side = shape[0] + 2 * margin, shape[1] + 2 * margin
+        at = centre[0] + margin, centre[1] + margin
+        return render_arcs(lens, bands, side, step, zero, centre=at)
+
+    inside = sharp(0)
+    edge = inside.sum() - inside[:, 1:-1, 1:-1].sum()
+    if edge <= _NO_LIGHT * inside.sum():
+        return inside, convolve(inside, psf)
+    return inside, stamp_after_psf(sharp, psf)
 
 
 def host_light(
@@ -264,16 +286,19 @@ def host_light(
     centre: tuple[float, float],
 ) -> Float32[np.ndarray, "band y x"]:
     """The host's light on a stamp, convolved."""
-    shape = (size_pixels, size_pixels)
-    sharp = render_light(
-        host.components,
-        instrument.bands,
-        shape,
-        instrument.pixel_scale_arcsec,
-        instrument.zero_point_mag,
-        centre=centre,
-    )
-    return convolve(sharp, psf)
+
+    def sharp(margin: int) -> Float32[np.ndarray, "band y x"]:
+        side = size_pixels + 2 * margin
+        return render_light(
+            host.components,
+            instrument.bands,
+            (side, side),
+            instrument.pixel_scale_arcsec,
+            instrument.zero_point_mag,
+            centre=(centre[0] + margin, centre[1] + margin),
+        )
+
+    return stamp_after_psf(sharp, psf)
 
 
 def lens_scene(host: Host, arcs: Arcs) -> Scene:

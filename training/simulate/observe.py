@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 # Side of a Moffat PSF's image, and samples across its FWHM at least.
 _PSF_PIXELS = 33
 _SAMPLES_PER_FWHM = 4
+# Part of a PSF's light that need not be carried into a stamp from outside, and the most pixels
+# around it that are rendered for the rest.
+_LEFT_OUT = 0.01
+_WIDEST_MARGIN = 16
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,30 @@ def convolve(
     kernel = np.roll(kernel, (-half_y, -half_x), axis=(1, 2))
     blurred = irfft2(rfft2(image, shape) * rfft2(kernel, shape), shape)
     return np.asarray(blurred[:, :height, :width], dtype=np.float32)
+
+
+def stamp_after_psf(
+    render: Callable[[int], Float32[np.ndarray, "band y x"]],
+    psf: Float32[np.ndarray, "band py px"],
+) -> Float32[np.ndarray, "band y x"]:
+    """A stamp after the PSF, with what the PSF carries in from outside of it.
+
+    render: margin -> light without PSF on the stamp and so many pixels more on each side.
+    """
+    margin = margin_pixels(psf)
+    wide = convolve(render(margin), psf)
+    return np.ascontiguousarray(wide[:, margin:-margin, margin:-margin])
+
+
+def margin_pixels(psf: Float32[np.ndarray, "band py px"]) -> int:
+    """Half the side of the square around the PSF's middle that holds all but `_LEFT_OUT` of its
+    light in every band; `_WIDEST_MARGIN` at most, and one pixel at least."""
+    half_y, half_x = psf.shape[1] // 2, psf.shape[2] // 2
+    y, x = np.ogrid[: psf.shape[1], : psf.shape[2]]
+    ring = np.maximum(np.abs(y - half_y), np.abs(x - half_x)).ravel()
+    held = [np.cumsum(np.bincount(ring, weights=band.ravel())) for band in psf]
+    needed = [int(np.searchsorted(total, (1.0 - _LEFT_OUT) * total[-1])) for total in held]
+    return int(np.clip(max(needed), 1, _WIDEST_MARGIN))
 
 
 def add_points(

@@ -11,17 +11,18 @@ import numpy as np
 from lenspipe.errors import InputError
 from training.simulate import arc_truth
 from training.simulate.instrument import ONLY_GRID, Instrument
+from training.simulate.lens import blurred_arcs
 from training.simulate.observe import (
     Conditions,
     add_noise,
     add_points,
-    convolve,
     draw_conditions,
     saturate,
     signal_to_noise,
+    stamp_after_psf,
     wide_psf,
 )
-from training.simulate.scene import Scene, point_fluxes, render, render_arcs, render_onto
+from training.simulate.scene import Scene, point_fluxes, render, render_onto
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -84,8 +85,12 @@ class View:
         """A scene's light after the PSF."""
         step, zero = self.instrument.pixel_scale_arcsec, self.instrument.zero_point_mag
         bands = self.instrument.bands
-        sharp = render(scene, bands, self.size_pixels, step, zero, centre=centre)
-        light = convolve(sharp, seen.psf) if scene.components else sharp
+
+        def sharp(margin: int) -> Float32[np.ndarray, "band y x"]:
+            side, at = self.size_pixels + 2 * margin, _moved(centre, margin)
+            return render(scene, bands, side, step, zero, centre=at)
+
+        light = stamp_after_psf(sharp, seen.psf) if scene.components else sharp(0)
         points = point_fluxes(scene, bands, step, zero, centre)
         add_points(light, self._point_psf(scene, seen), points)
         return light
@@ -102,21 +107,27 @@ class View:
         """Light of other objects after the PSF."""
         size, bands = self.size_pixels, self.instrument.bands
         step, zero = self.instrument.pixel_scale_arcsec, self.instrument.zero_point_mag
-        sharp = np.zeros((len(bands), size, size), dtype=np.float32)
-        points = []
-        for one in placed:
-            points.extend(point_fluxes(one.scene, bands, step, zero, one.centre))
-            if one.scene.components:
-                render_onto(
-                    sharp,
-                    one.scene,
-                    bands,
-                    one.centre,
-                    pixel_scale_arcsec=step,
-                    zero_point_mag=zero,
-                    max_size_pixels=max(_NEIGHBOUR_PIXELS, 2 * size + 1),
-                )
-        light = convolve(sharp, seen.psf) if len(placed) > len(points) else sharp
+
+        def sharp(margin: int) -> Float32[np.ndarray, "band y x"]:
+            side = size + 2 * margin
+            onto = np.zeros((len(bands), side, side), dtype=np.float32)
+            for one in placed:
+                if one.scene.components:
+                    render_onto(
+                        onto,
+                        one.scene,
+                        bands,
+                        _moved(one.centre, margin),
+                        pixel_scale_arcsec=step,
+                        zero_point_mag=zero,
+                        max_size_pixels=max(_NEIGHBOUR_PIXELS, 2 * side + 1),
+                    )
+            return onto
+
+        points = [
+            p for one in placed for p in point_fluxes(one.scene, bands, step, zero, one.centre)
+        ]
+        light = stamp_after_psf(sharp, seen.psf) if len(placed) > len(points) else sharp(0)
         add_points(light, seen.psf, points)
         return light
 
@@ -162,10 +173,8 @@ class View:
     ) -> Float32[np.ndarray, "band y x"] | None:
         if scene.lens is None:
             return None
-        step, zero = self.instrument.pixel_scale_arcsec, self.instrument.zero_point_mag
         shape = (self.size_pixels, self.size_pixels)
-        sharp = render_arcs(scene.lens, self.instrument.bands, shape, step, zero, centre=centre)
-        return convolve(sharp, seen.psf)
+        return blurred_arcs(scene.lens, self.instrument, seen.psf, shape, centre)[1]
 
     def _arc_truth(
         self,
@@ -183,6 +192,11 @@ class View:
             **{f"arc_snr_{b}": float(s) for b, s in zip(bands, snr, strict=True)},
             **{f"source_lens_contrast_{b}": float(c) for b, c in zip(bands, contrast, strict=True)},
         }
+
+
+def _moved(centre: tuple[float, float], margin: int) -> tuple[float, float]:
+    """(x, y) on the same grid with some pixels more on each side."""
+    return centre[0] + margin, centre[1] + margin
 
 
 def views_of(

@@ -8,7 +8,12 @@ from lenstronomy.SimulationAPI.observation_api import SingleBand
 from scipy.signal import fftconvolve
 
 from lenspipe.errors import InputError
-from training.simulate.instrument import Instrument, load_instrument, parse_instrument
+from training.simulate.instrument import (
+    ONLY_GRID,
+    Instrument,
+    load_instrument,
+    parse_instrument,
+)
 from training.simulate.observe import (
     add_noise,
     add_points,
@@ -20,6 +25,8 @@ from training.simulate.observe import (
     sky_noise,
     typical_conditions,
 )
+from training.simulate.scene import Component, Scene
+from training.simulate.views import Placed, views_of
 
 PS1 = load_instrument("ps1")
 
@@ -162,3 +169,23 @@ def test_instruments_are_frozen() -> None:
     assert isinstance(PS1, Instrument)
     with pytest.raises(ValueError, match="frozen"):
         PS1.zero_point_mag = 27.0  # type: ignore[misc] # what is being tested
+
+
+@pytest.mark.parametrize("instrument", ["ps1", "hsc", "hst-f160w"])
+@pytest.mark.parametrize("place", [0.0, 3.0, -2.0])
+def test_light_at_the_edge_of_a_stamp_is_that_of_a_larger_one(
+    instrument: str, place: float
+) -> None:
+    """A galaxy on, near and beyond the edge; what stays out is a hundredth of the PSF's light."""
+    [view] = views_of({ONLY_GRID: load_instrument(instrument)}, 48, None)
+    seen = draw_conditions(np.random.default_rng(1), view.instrument)
+    magnitudes = dict.fromkeys(view.instrument.bands, 19.0)
+    shape = {"R_sersic": 1.0, "n_sersic": 1.0, "center_x": 0.0, "center_y": 0.0}
+    galaxy = Scene("spiral", (Component("SERSIC", shape, magnitudes),), magnitudes, 1.0)
+    extra = 40
+    wide = replace(view, size_pixels=48 + 2 * extra)
+    larger = wide.neighbours([Placed(galaxy, (place + extra, 24.0 + extra))], seen)
+    expected = larger[:, extra:-extra, extra:-extra]
+    found = view.neighbours([Placed(galaxy, (place, 24.0))], seen)
+    assert np.abs(found - expected).max() < 2e-3 * larger.max()
+    assert np.abs(view.light(galaxy, seen, (place, 24.0)) - expected).max() < 2e-3 * larger.max()
