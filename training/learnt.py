@@ -5,6 +5,7 @@ They are written down when it was trained; a set that is made anew later is not 
 
 from __future__ import annotations
 
+import json
 from typing import Any, get_args
 
 from pydantic import TypeAdapter
@@ -18,6 +19,7 @@ from training.unseen import learnt_from, lineage
 from training.workspace import Workspace, known_sha256, set_file, write_whole
 
 RECORD = "learnt.json"
+BEGUN = "begun.json"  # use of a set -> its SHA-256, of a training that began
 _SETS: TypeAdapter[tuple[LearntSet, ...]] = TypeAdapter(tuple[LearntSet, ...])
 
 
@@ -29,6 +31,30 @@ def learnt_sets(recipe: MemberRecipe, work: Workspace) -> tuple[LearntSet, ...]:
 def write_learnt(recipe: MemberRecipe, work: Workspace) -> None:
     """Keep what a network that was just trained learnt from."""
     write_whole(work.member(recipe) / RECORD, _SETS.dump_json(_found(recipe, work)).decode())
+
+
+def refuse_other_sets(recipe: MemberRecipe, work: Workspace) -> None:
+    """InputError where a training that began on other sets would go on with these; a training that
+    has not begun is noted.
+
+    The folder is the recipe's, and another version of the generator or of the real data makes
+    another set of the same recipe.
+    """
+    now = {use: known_sha256(set_file(recipe, use, work)) for use in learnt_from(recipe)}
+    note = work.member(recipe) / BEGUN
+    if not note.exists():
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(note, json.dumps(now))
+        return
+    before = json.loads(note.read_text(encoding="utf-8"))
+    for use, sha256 in now.items():
+        if before.get(use) != sha256:
+            raise InputError(
+                f"{recipe.name}: set {use}",
+                f"SHA-256 {before.get(use)}, on which the training in {note.parent} began (without "
+                "that folder it begins anew)",
+                sha256,
+            )
 
 
 def _own(recipe: MemberRecipe, work: Workspace) -> tuple[LearntSet, ...]:

@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from lenspipe.errors import InputError
+from lenspipe.models.card import read_card
 from training import stages
 from training.blended import Blended
 from training.cli import log_to_stderr, run
@@ -97,7 +98,9 @@ def _spawning(workers: int) -> ProcessPoolExecutor:
 def make_ensemble(
     recipe: EnsembleRecipe, members: Sequence[MemberRecipe], work: Workspace, zoo: Path
 ) -> Path:
-    """Blend, judge and write one ensemble of trained members."""
+    """Blend, judge and write one ensemble of trained members. InputError where their networks do
+    not lie in `zoo`, beside which the ensemble's file is to lie."""
+    require_exported(members, zoo)
     blended = stages.fit_blend(recipe, members, work)
     metrics = stages.judge_ensemble(recipe, members, blended, work)
     logger.info("%s: %s", recipe.name, in_words(metrics))
@@ -107,6 +110,17 @@ def make_ensemble(
     if recipe.cascade is not None:
         stages.time_cascade(recipe, recipe.cascade, path, work)
     return path
+
+
+def require_exported(members: Sequence[MemberRecipe], zoo: Path) -> None:
+    """InputError where a folder lacks the network of a member, or has one by another recipe."""
+    for member in members:
+        path = zoo / f"{member.name}.onnx"
+        expected = f"the network of this recipe (python -m training export writes it to {zoo})"
+        if not path.is_file():
+            raise InputError(f"model {path}", expected, "none")
+        if read_card(path).training.recipe_sha256 != member.sha256():
+            raise InputError(f"model {path}", expected, "one by another recipe")
 
 
 def _in_int8(

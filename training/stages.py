@@ -48,7 +48,7 @@ from training.export import (
     ship,
 )
 from training.half import make_half
-from training.learnt import learnt_sets, write_learnt
+from training.learnt import learnt_sets, refuse_other_sets, write_learnt
 from training.merging import load_arcs
 from training.quantise import CALIBRATION_ROWS, Verdict, accept, make_int8
 from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, StartFrom, digest
@@ -113,6 +113,8 @@ def train(recipe: MemberRecipe, work: Workspace) -> Path:
             return graph
         check_unseen(recipe)
         sets = learning_sets(recipe, work)
+        if group.leads:
+            refuse_other_sets(recipe, work)
         fitted = fit_network(recipe, sets, work)
         if group.leads:
             write_learnt(recipe, work)

@@ -53,7 +53,7 @@ CENTRES = st.one_of(
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(centre=CENTRES, radius=st.floats(-3.0, 2.0).map(lambda power: 10.0**power))
 @example(centre=(0.0, 90.0), radius=0.7)

@@ -14,7 +14,7 @@ import pytest
 from lenspipe.errors import InputError
 from lenspipe.models.card import Training, file_sha256
 from training import mining
-from training.learnt import RECORD, learnt_sets, write_learnt
+from training.learnt import BEGUN, RECORD, learnt_sets, refuse_other_sets, write_learnt
 from training.recipe import MemberRecipe, parse_recipe
 from training.workspace import Workspace
 
@@ -90,3 +90,16 @@ def test_a_card_without_them_is_valid() -> None:
         "seed": 0,
     }
     assert Training.model_validate(told).sets == ()
+
+
+@pytest.mark.parametrize("use", ["train", "validation", "arcs", "pool"])
+def test_a_training_goes_on_with_the_sets_that_it_began_on(made: Made, use: str) -> None:
+    recipe, work = made
+    refuse_other_sets(recipe, work)
+    refuse_other_sets(recipe, work)
+    before = json.loads((work.member(recipe) / BEGUN).read_text())
+    with h5py.File(work.data(recipe, use), "a") as file:
+        file["label"][0] = 1 - file["label"][0]
+    with pytest.raises(InputError, match=f"set {use}: expected SHA-256 {before[use]}, on which"):
+        refuse_other_sets(recipe, work)
+    assert json.loads((work.member(recipe) / BEGUN).read_text()) == before

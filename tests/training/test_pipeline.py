@@ -476,6 +476,29 @@ def test_the_recipe_says_how_int8_ranges_are_made(
     assert json.loads((work.report(recipe) / "int8.json").read_text())["method"] == "minmax"
 
 
+def test_a_blend_beside_networks_that_are_not_there_is_refused_before_any_work(
+    made: Made, tmp_path: Path
+) -> None:
+    root, work, recipes = made
+    zoo = tmp_path / "zoo"
+    members = (the(recipes, "toy-plain"), the(recipes, "toy-group"))
+    with pytest.raises(
+        InputError, match=r"toy-plain\.onnx: expected .*training export.*, found none"
+    ):
+        pipeline.require_exported(members, zoo)
+    zoo.mkdir()
+    for member in members:
+        shutil.copy(root / "zoo" / f"{member.name}.onnx", zoo)
+    pipeline.require_exported(members, zoo)
+    other = members[1].model_copy(update={"seed": members[1].seed + 1})
+    with pytest.raises(InputError, match=r"toy-group\.onnx: .*found one by another recipe"):
+        pipeline.require_exported((members[0], other), zoo)
+    blend = ["blend", str(root / "recipes/toy-gri.yaml"), "--work", str(work.root)]
+    result = CliRunner().invoke(cli.app, [*blend, "--zoo", str(tmp_path / "none")])
+    assert isinstance(result.exception, InputError)
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("within", [1.0, -1.0], ids=["accepted", "refused"])
 def test_an_ensemble_takes_int8_where_the_rule_accepts_it(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within: float
