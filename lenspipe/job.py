@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 
+from pydantic import ValidationError
+
 from lenspipe.catalogue.funnel import Funnel, funnel, refuse_unaccounted
 from lenspipe.config import Survey, resolve
-from lenspipe.errors import FailureLimitError
+from lenspipe.errors import CorruptRunError, FailureLimitError
 from lenspipe.processes.slots import Slots, plan_slots
 from lenspipe.run.failure_limit import failed_share
 from lenspipe.run.identity import check_same_pixels
@@ -21,7 +23,7 @@ from lenspipe.select.plan import SelectPlan
 from lenspipe.select.threshold import ThresholdChoice, choose_threshold
 from lenspipe.stages import scoring, selecting
 from lenspipe.stages.candidate_stamps import CandidateStamps
-from lenspipe.stages.planning import Plan, make_plan, read_plan
+from lenspipe.stages.planning import Plan, broken, make_plan, read_plan
 from lenspipe.stages.publish import PublishInfo, publish
 from lenspipe.stages.stage import StageSpec, run_stage
 from lenspipe.telling.events import Events
@@ -75,7 +77,11 @@ def settle_threshold(job: Job) -> SelectPlan:
         choice = job.ledger.patiently(lambda: choose_threshold(plan, job.checked.parts))
         known = choice.model_dump()
         job.ledger.patiently(lambda: job.run.write_json(THRESHOLD, known or {}))
-    return plan.with_threshold(ThresholdChoice.model_validate(known).value)
+    try:
+        return plan.with_threshold(ThresholdChoice.model_validate(known).value)
+    except ValidationError as error:
+        told = broken(THRESHOLD, error)
+        raise CorruptRunError(f"{told}: lenspipe run --fresh begins anew") from error
 
 
 def plan_shards(job: Job, slots: Slots) -> Plan:

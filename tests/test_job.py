@@ -8,7 +8,7 @@ import pytest
 
 from lenspipe.config import load_survey
 from lenspipe.errors import CorruptRunError
-from lenspipe.job import finish
+from lenspipe.job import finish, settle_threshold
 from lenspipe.metrics import RunMetrics
 from lenspipe.run.opening import check_and_open
 from lenspipe.run.shard_record import ShardRecord
@@ -33,3 +33,13 @@ def test_a_run_whose_last_commits_got_lost_is_not_done(tmp_path: Path) -> None:
         assert told is not None
         assert told["state"] == "running"
         assert not job.run.store.exists("funnel.json")
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"value": "x"}'])
+def test_a_broken_threshold_is_named_with_what_helps(tmp_path: Path, content: bytes) -> None:
+    network = {"model": "photometry.onnx", "keep": {"fraction": 0.5}}
+    survey = load_survey(make_survey(tmp_path, rows=20, photometry=network))
+    with check_and_open(survey, Events(RunMetrics("toy"), SilentProgress())) as job:
+        job.run.store.write("threshold.json", content)
+        with pytest.raises(CorruptRunError, match=r"^threshold\.json: .*--fresh begins anew$"):
+            settle_threshold(job)
