@@ -37,6 +37,8 @@ _ANSWERS = {
 }
 _HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "date", "server"})
 START_S = 60.0
+# Filesystems of earlier servers: their sessions end with the process, where nothing warns of them.
+_SET_ASIDE: list[PatientS3] = []
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ def serving(folder: Path, bucket: str = "sky") -> Iterator[Server]:
     fsspec keeps filesystems by their options, and the endpoint is none of them: one that an earlier
     server of this process answered would go on asking it.
     """
+    _SET_ASIDE.extend(PatientS3._cache.values())
     PatientS3.clear_instance_cache()
     port = _free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
