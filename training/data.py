@@ -104,7 +104,6 @@ def load_images(path: str | Path, both: bool = True) -> Examples:
         labels = stored.array("label").astype(np.uint8)
         kinds = stored.words("kind") if "kind" in stored.names() else labels.astype(str)
         truth = {key: stored.array(f"truth/{key}") for key in stored.names("truth")}
-        hosts = int(stored.told().get("real_hosts", 0))
         rests_on = _rests_on_galaxies(stored)
     for name, pixels in images.items():
         _check_pixels(f"{field}: input {name}", pixels, len(labels))
@@ -114,7 +113,7 @@ def load_images(path: str | Path, both: bool = True) -> Examples:
         inputs=images,
         labels=labels,
         kinds=np.asarray(kinds, str),
-        name=f"{Path(path).stem} ({len(labels)} stamps, {hosts} real hosts)",
+        name=f"{Path(path).stem} ({len(labels)} stamps)",
         sha256=set_sha256(path),
         truth=truth,
         specs=specs,

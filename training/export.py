@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import logging
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +64,7 @@ def export_graph(model: nn.Module, inputs: Inputs, path: Path) -> onnx.ModelProt
     """
     examples = tuple(torch.from_numpy(array) for array in rows_of(inputs, slice(2)).values())
     batch = torch.export.Dim("batch")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _no_word_of_torchvision():
         # torch.export's own use of a class that torch deprecates (2.11 to 2.13); not ours to mend.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
         # It wants to name each input's rows apart; they are the same rows.
@@ -84,6 +86,21 @@ def export_graph(model: nn.Module, inputs: Inputs, path: Path) -> onnx.ModelProt
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, str(path))
     return graph
+
+
+@contextmanager
+def _no_word_of_torchvision() -> Iterator[None]:
+    """torch warns at each export of every operator of torchvision, which no network here uses."""
+    theirs = logging.getLogger("torch.onnx._internal.exporter._registration")
+
+    def others(record: logging.LogRecord) -> bool:
+        return "torchvision is not installed" not in record.getMessage()
+
+    theirs.addFilter(others)
+    try:
+        yield
+    finally:
+        theirs.removeFilter(others)
 
 
 def folded(model: nn.Module) -> nn.Module:

@@ -5,13 +5,15 @@ A recipe alone says nothing of the pixels: bands and sizes are checked where a s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial
 
 from lenspipe.errors import InputError
 from training import augmentations, blend, losses, network
 from training.data import Examples
 from training.recipe import EnsembleRecipe, MemberRecipe, Named, Recipe
+
+DRAWN_FROM = ("train", "pool")  # the sets whose sources training draws by kind
 
 
 def check_sound(recipe: Recipe) -> None:
@@ -33,6 +35,21 @@ def check_kinds(recipe: MemberRecipe, *sets: Examples) -> None:
     sets that training draws from."""
     every = {str(kind) for one in sets for kind in one.kinds}
     others = {str(kind) for one in sets for kind in one.kinds[~one.positive]}
+    _check_asked(recipe, every, others)
+
+
+def check_simulated_kinds(recipe: MemberRecipe) -> None:
+    """`check_kinds` before there is a set: InputError where the recipe's block `simulate` makes
+    no source of a kind."""
+    from training.simulate.dataset import kinds_of, parse_recipe
+
+    splits = [split for split in DRAWN_FROM if split in recipe.splits.given()]
+    made = [kinds_of(parse_recipe(recipe.simulate_block(split))) for split in splits]
+    others = {kind for _, negatives in made for kind in negatives}
+    _check_asked(recipe, others.union(*(lenses for lenses, _ in made)), others)
+
+
+def _check_asked(recipe: MemberRecipe, every: Set[str], others: Set[str]) -> None:
     asked = {
         "sampling.kinds": (tuple(recipe.sampling.kinds) if recipe.sampling else (), every),
         "merging.hosts": (recipe.merging.hosts if recipe.merging else (), others),

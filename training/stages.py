@@ -52,7 +52,7 @@ from training.learnt import learnt_sets, refuse_other_sets, write_learnt
 from training.merging import load_arcs
 from training.quantise import CALIBRATION_ROWS, Verdict, accept, make_int8
 from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, StartFrom, digest
-from training.sound import check_batch, check_kinds
+from training.sound import DRAWN_FROM, check_batch, check_kinds, check_simulated_kinds
 from training.timing import seconds_in_turns, seconds_per_image
 from training.together import joined
 from training.unseen import check_unseen, learnt_from, lineage
@@ -66,10 +66,16 @@ TIMED_ROWS = 256
 
 
 def simulate(recipe: Recipe, split: str, work: Workspace) -> Path:
-    """The file of one set, simulated unless it is there."""
+    """The file of one set, simulated unless it is there. InputError where a member names kinds of
+    sources that its sets will not hold."""
     path = work.data(recipe, split)
     if path.exists():
         return path
+    if isinstance(recipe, MemberRecipe) and recipe.task == "lens_finding":
+        drawn = [name for name in DRAWN_FROM if name in recipe.splits.given()]
+        # A set that is there may be somebody's own, of other kinds; training looks into it.
+        if not any(work.data(recipe, name).exists() for name in drawn):
+            check_simulated_kinds(recipe)
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.info("%s: simulate %s into %s", recipe.name, split, path.name)
     aside = path.with_name(f"part-{path.name}")

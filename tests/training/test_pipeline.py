@@ -21,13 +21,15 @@ from typer.testing import CliRunner
 from lenspipe.errors import InputError
 from lenspipe.models import self_test
 from lenspipe.models.card import ModelCard, file_sha256, read_card
-from training import cli, fit, pipeline, stages
+from training import cli, fit, network, pipeline, stages
 from training.data import load_images, rows_of, without_a_band
+from training.explain import own_scales
 from training.export import PARITY, check_parity, export_graph, onnx_logits
-from training.recipe import EnsembleRecipe, MemberRecipe, Recipe, load_member
+from training.recipe import EnsembleRecipe, MemberRecipe, Named, Recipe, load_member
 from training.workspace import Workspace
 
 MakeSet = Callable[[Path, int, int], Path]
+MEAN = Named(name="mean")
 FEATURES = [
     {"kind": "magnitude", "a": "i_mag"},
     {"kind": "colour", "a": "g_mag", "b": "i_mag"},
@@ -145,6 +147,8 @@ def test_cards_say_what_made_the_weights_and_what_they_are_worth(made: Made) -> 
     card, recipe = card_in(made, "toy-plain"), the(made[2], "toy-plain")
     assert card.training.recipe_sha256 == recipe.sha256()
     assert (card.training.n_train, card.training.seed) == (256, 5)
+    stem = made[1].data(recipe, "train").stem
+    assert card.training.training_set == f"{stem} (256 stamps)"
     assert card.self_test is not None
     assert len(card.self_test.logits) == self_test.ROWS
     image = card.images[0]
@@ -225,6 +229,17 @@ def test_the_shipped_graph_is_the_trained_network(made: Made, name: str) -> None
         found = onnx_logits(root / "zoo" / f"{name}.onnx", some, threads=1)
         assert found.shape == (rows,)
         np.testing.assert_allclose(found, wanted[:rows], rtol=PARITY, atol=PARITY)
+
+
+def test_an_export_does_not_warn_of_what_no_network_uses(
+    made: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, work, recipes = made
+    recipe = the(recipes, "toy-plain")
+    inputs = stages.examples(recipe, "test", work).inputs
+    model = network.build(recipe, {name: array.shape[1:] for name, array in inputs.items()})
+    export_graph(model, inputs, tmp_path / "graph.onnx")
+    assert "torchvision" not in caplog.text
 
 
 def test_another_network_fails_the_parity_check(made: Made, tmp_path: Path) -> None:
@@ -426,6 +441,40 @@ def test_a_map_of_what_spoke_for_a_lens(made: Made) -> None:
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0, result.output
     assert (work.root / "reports" / "toy-plain" / "occlusion.png").stat().st_size > 1000
+
+
+def test_every_map_has_a_scale_of_its_own() -> None:
+    maps = np.stack([np.full((4, 4), 8.0), np.eye(4) * -0.02, np.zeros((4, 4))])
+    scaled, reach = own_scales(maps)
+    assert reach.tolist() == [8.0, 0.02, 0.0]
+    assert np.abs(scaled).max(axis=(1, 2)).tolist() == [1.0, 1.0, 0.0]
+    assert scaled[1].min() == -1.0
+
+
+def test_an_ensemble_of_one_ships_a_network_with_calibrated_probabilities(
+    made: Made, tmp_path: Path
+) -> None:
+    from lenspipe.models.ensemble import load_ensemble
+
+    root, work, recipes = made
+    shutil.copy(root / "zoo" / "toy-plain.onnx", tmp_path)
+    [both] = [recipe for recipe in recipes if isinstance(recipe, EnsembleRecipe)]
+    one = both.model_copy(
+        update={"name": "one", "members": ("toy-plain",), "cascade": None, "blender": MEAN}
+    )
+    pipeline.make_ensemble(one, (the(recipes, "toy-plain"),), work, tmp_path)
+    ensemble = load_ensemble(str(tmp_path / "one.yaml"), provider="cpu")
+    calibration = ensemble.description.spec.calibration
+    assert calibration is not None
+    assert calibration.kind == "platt"
+    inputs = load_images(work.data(the(recipes, "toy-plain"), "test")).inputs
+    alone = load_ensemble(str(tmp_path / "toy-plain.onnx"), provider="cpu").score(dict(inputs))
+    found = ensemble.score(dict(inputs))
+    np.testing.assert_allclose(found.score, alone.score, rtol=1e-6)
+    assert calibration.slope is not None
+    assert calibration.intercept is not None
+    logit = calibration.slope * found.score + calibration.intercept
+    np.testing.assert_allclose(found.probability, 1 / (1 + np.exp(-logit)), rtol=1e-5)
 
 
 def test_a_fraction_of_rows_loses_one_band() -> None:

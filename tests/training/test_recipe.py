@@ -14,7 +14,7 @@ import yaml
 
 import training
 from lenspipe.errors import InputError
-from training import architectures, augmentations, losses, network
+from training import architectures, augmentations, losses, network, stages
 from training.data import load_images
 from training.recipe import (
     EnsembleRecipe,
@@ -23,8 +23,9 @@ from training.recipe import (
     merged,
     parse_recipe,
 )
-from training.sound import check_batch, check_kinds
+from training.sound import check_batch, check_kinds, check_simulated_kinds
 from training.unseen import check_unseen
+from training.workspace import Workspace
 
 RECIPES = sorted((Path(training.__file__).parent / "recipes").glob("*.yaml"))
 
@@ -345,3 +346,27 @@ def test_kinds_that_no_set_holds_are_refused_before_training(
     check_kinds(good, train)
     with pytest.raises(InputError, match="batch_size: expected at most 16, the training set"):
         check_batch(good, len(train))
+
+
+def test_kinds_that_a_recipe_does_not_simulate_are_refused_before_the_simulation(
+    recipe_content: dict[str, Any], tmp_path: Path
+) -> None:
+    """Real galaxies without `data`; a kind that has no weight; a pool that has them."""
+    work = Workspace(tmp_path)
+    splits = {**recipe_content["splits"], "arcs": {"n": 8, "seed": 9, "content": "arcs"}}
+    block = {"instrument": "ps1", "size_pixels": 16, "negatives": {"star": 1.0, "ring": 0.0}}
+    plain = changed(recipe_content, simulate=block)
+    merging = {**plain, "splits": splits, "merging": {"hosts": ["star", "real_galaxy"]}}
+    weighing = {**plain, "sampling": {"kinds": {"ring": 3.0, "lens": 2.0}}}
+    for content, message in (
+        (merging, "merging.hosts: expected kinds out of star, found real_galaxy"),
+        (weighing, "sampling.kinds: expected kinds out of lens, star, found ring"),
+    ):
+        with pytest.raises(InputError, match=message):
+            stages.simulate(parse_recipe(content), "train", work)
+    assert not (tmp_path / "data").exists()
+    pool = {"n": 8, "seed": 8, "lens_fraction": 0.0, "negatives": {"ring": 1.0}}
+    mined = {**weighing, "mining": {"top": 2}}
+    good = parse_recipe({**mined, "splits": {**recipe_content["splits"], "pool": pool}})
+    assert isinstance(good, MemberRecipe)
+    check_simulated_kinds(good)

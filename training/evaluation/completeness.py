@@ -28,7 +28,7 @@ _FEWEST = 2  # different values of a column, for an axis to be one
 class Axis:
     """A truth column as an axis. bands: stands for `{band}` in `column`, the first that is there.
 
-    edges: of the bins of `by_truth`.
+    edges: of the bins of `by_truth`. whole: the column counts, and a bin is called by its number.
     """
 
     column: str
@@ -36,6 +36,7 @@ class Axis:
     edges: tuple[float, ...]
     bands: tuple[str, ...] = ()
     log: bool = False
+    whole: bool = False
 
     def names(self) -> Iterator[str]:
         """The columns that may hold it, best first."""
@@ -81,7 +82,7 @@ AREA = Axis(
     "area where arcs exceed twice the noise (arcsec²)",
     (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 1e9),
 )
-IMAGES = Axis("n_images", "images of the source", (0.5, 1.5, 2.5, 3.5, 4.5, 100.0))
+IMAGES = Axis("n_images", "images of the source", (1.0, 2.0, 3.0, 4.0, 5.0, 100.0), whole=True)
 MAGNIFICATION = Axis("magnification", "magnification", (0.0, 2.0, 4.0, 8.0, 16.0, 1e9), log=True)
 AXES = (THETA_E, ARC_SNR, SOURCE_MAG, CONTRAST, AREA_FRACTION, AREA, IMAGES, MAGNIFICATION)
 PANELS = (
@@ -97,7 +98,7 @@ def by_truth(above: Bool[np.ndarray, " n"], test: Examples) -> dict[str, dict[st
     lens = test.positive
     columns = ((axis, axis.found(test)) for axis in AXES)
     return {
-        name: in_bins(above[lens], test.truth[name][lens], axis.edges, test.rests_on)
+        name: in_bins(above[lens], test.truth[name][lens], axis.edges, test.rests_on, axis.whole)
         for axis, name in columns
         if name is not None
     }
@@ -108,14 +109,21 @@ def in_bins(
     truth: Float[np.ndarray, " n"],
     edges: Sequence[float],
     rests_on: str = "",
+    whole: bool = False,
 ) -> dict[str, Metric]:
     """Completeness of the lenses in each bin [low, high) that holds any."""
     found = {}
     for low, high in pairwise(edges):
         inside = (truth >= low) & (truth < high)
         if inside.any():
-            found[f"{low:g} to {high:g}"] = rate(above[inside], True, rests_on)
+            name = _number(low, high) if whole else f"{low:g} to {high:g}"
+            found[name] = rate(above[inside], True, rests_on)
     return found
+
+
+def _number(low: float, high: float) -> str:
+    """A bin of whole numbers: the one in it, or the first of several."""
+    return f"{low:g}" if high - low == 1 else f"{low:g} or more"
 
 
 def hexbins(

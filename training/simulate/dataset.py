@@ -125,7 +125,8 @@ class SimulateRecipe(BaseModel):
     sources too, see `real.split_of`. also_hosts_of: deeper instruments whose real galaxies are
     taken as well, degraded to this one's. source_colours: of sources that are real galaxies, from
     spectra or drawn from those of real faint galaxies. minimum_arc_snr in snr_band: arcs fainter
-    than this are none. theta_e, brightness: see `aim`; quad_fraction: of lenses, those with four
+    than this are none; where nobody names a band and the first grid has no g, it is that grid's
+    first. theta_e, brightness: see `aim`; quad_fraction: of lenses, those with four
     images or more; gamma: slope of all lenses, 2 for isothermal ones; both natural by default.
     neighbours: mean number by chance in a simulated stamp. defects: kind -> fraction of all stamps
     that it falls on. max_shift_pixels: how far the object may lie from the stamp's centre.
@@ -228,11 +229,10 @@ class Generator:
         loaded = {name: grid.with_psf_images(data) for name, grid in grids.items()}
         views = views_of(loaded, recipe.size_pixels, recipe.size_arcsec)
         instrument = views[0].instrument
-        recipe = recipe.model_copy(update={"size_pixels": views[0].size_pixels})
+        band = _snr_band(recipe, instrument)
+        recipe = recipe.model_copy(update={"size_pixels": views[0].size_pixels, "snr_band": band})
         if recipe.content == "arcs" and len(views) > 1:
             raise InputError("content", "stamps with an instrument of several grids", "'arcs'")
-        if recipe.snr_band not in instrument.bands:
-            raise InputError("snr_band", f"one of {instrument.bands}", repr(recipe.snr_band))
         least = recipe.size_pixels + 2 * recipe.max_shift_pixels
         hosts = load_hosts(data, instrument, recipe.hosts, least)
         for other in recipe.also_hosts_of:
@@ -447,6 +447,27 @@ def _neighbour(rng: np.random.Generator, filters: Filters) -> Scene:
 def _real_source(lens: Lens | None) -> str:
     """Name of the real galaxy that a lens's source is; empty where it is none."""
     return "".join(part.name for part in lens.source) if lens else ""
+
+
+def kinds_of(recipe: SimulateRecipe) -> tuple[set[str], set[str]]:
+    """Kinds of lenses, and kinds of others, that a set may hold."""
+    real, lenses, others = bool(recipe.data), set[str](), set[str]()
+    if recipe.lens_fraction > 0:
+        lenses |= {"lens", *(["painted_lens"] if real and recipe.painted_fraction > 0 else [])}
+    if recipe.lens_fraction < 1:
+        others |= {kind for kind, weight in recipe.negatives.items() if weight > 0}
+        if real and recipe.real_negative_fraction > 0:
+            others |= {"real_galaxy", "real_neighbour"}
+    return lenses, others
+
+
+def _snr_band(recipe: SimulateRecipe, instrument: Instrument) -> str:
+    """The band that arcs must stand out in. InputError: one that is named and is not there."""
+    if recipe.snr_band in instrument.bands:
+        return recipe.snr_band
+    if "snr_band" in recipe.model_fields_set:
+        raise InputError("snr_band", f"one of {instrument.bands}", repr(recipe.snr_band))
+    return instrument.bands[0]
 
 
 def _check_hosts(recipe: SimulateRecipe, hosts: Sequence[RealHost], pixels: int) -> None:

@@ -17,6 +17,18 @@ from training.simulate.instrument import instrument_names, load_instrument
 SMALL = {"n": 70, "seed": 12, "size_pixels": 32}
 
 
+def test_arcs_stand_out_in_the_first_band_where_there_is_no_g() -> None:
+    recipe = parse_recipe({**SMALL, "bands": ["z", "i"], "lens_fraction": 1.0})
+    made = Generator.of(recipe)
+    assert made.visible.band == "z"
+    assert made.example(0).truth["arc_snr_z"] >= recipe.minimum_arc_snr
+    assert Generator.of(parse_recipe({**SMALL, "bands": ["z", "g"]})).visible.band == "g"
+    # A set that is there keeps its name.
+    assert recipe.snr_band == parse_recipe({**SMALL, "snr_band": "g"}).snr_band == "g"
+    with pytest.raises(InputError, match=r"snr_band: expected one of .*z.*i.*, found 'g'"):
+        Generator.of(parse_recipe({**SMALL, "bands": ["z", "i"], "snr_band": "g"}))
+
+
 def test_another_seed_is_another_set() -> None:
     one, two = (Generator.of(parse_recipe({"n": 1, "seed": s})) for s in (1, 2))
     assert not np.array_equal(one.example(0).image, two.example(0).image)

@@ -62,11 +62,15 @@ def _bars(axes: Any, names: Sequence[str], rates: Sequence[Metric]) -> None:
     axes.errorbar(place, values, np.abs(ends - values), fmt="none", ecolor="#111", capsize=2.5)
     for k, m in enumerate(rates):
         axes.annotate(f"{m.n_positives}", (k, 1.04), ha="center", fontsize=8.5, color="#444")
-    axes.set_xticks(place, names, fontsize=9)
+    # Slanted, for eight bins of one panel have names that are wider than their bars.
+    slanted: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(place, names, fontsize=9, **slanted)
     axes.grid(axis="x", visible=False)
 
 
 def _shorter(name: str) -> str:
+    if " to " not in name:
+        return f"≥ {name.removesuffix(' or more')}" if name.endswith(" or more") else name
     low, high = name.split(" to ")
     if float(low) == 0:
         return f"< {high}"
