@@ -56,6 +56,10 @@ RunFolder = Annotated[
     str,
     typer.Argument(metavar="RUN", help="A run directory or its URL.", callback=_sound("RUN")),
 ]
+OutFile = Annotated[
+    str | None, typer.Option(help="File instead: .csv, .parquet, .vot, .fits or .reg.")
+]
+ShownRows = Annotated[int, typer.Option(min=0, help="Most rows that are printed.")]
 
 
 @app.command()
@@ -192,10 +196,8 @@ def query(
     sql: Annotated[
         str, typer.Argument(metavar="SELECT", help="Over scores, candidates, failures.")
     ],
-    out: Annotated[
-        str | None, typer.Option(help="File instead: .csv, .parquet, .vot, .fits or .reg.")
-    ] = None,
-    rows: Annotated[int, typer.Option(min=0, help="Most rows that are printed.")] = 40,
+    out: OutFile = None,
+    rows: ShownRows = 40,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="Longest time.")] = 60.0,
     memory_mb: Annotated[int, typer.Option(min=64, help="Most memory.")] = 2048,
 ) -> None:
@@ -221,10 +223,8 @@ def cone(
             "RADIUS in arcsec, or with its unit (2arcmin).",
         ),
     ],
-    out: Annotated[
-        str | None, typer.Option(help="File instead: .csv, .parquet, .vot, .fits or .reg.")
-    ] = None,
-    rows: Annotated[int, typer.Option(min=0, help="Most rows that are printed.")] = 40,
+    out: OutFile = None,
+    rows: ShownRows = 40,
 ) -> None:
     """Find a run's scored sources around a position, the nearest first."""
     from lenspipe.catalogue.cone import Cone
@@ -254,10 +254,8 @@ def crossmatch(
     ] = False,
     ra: Annotated[str | None, typer.Option(help="Its column of right ascension, degrees.")] = None,
     dec: Annotated[str | None, typer.Option(help="Its column of declination, degrees.")] = None,
-    out: Annotated[
-        str | None, typer.Option(help="File instead: .csv, .parquet, .vot, .fits or .reg.")
-    ] = None,
-    rows: Annotated[int, typer.Option(min=0, help="Most rows that are printed.")] = 40,
+    out: OutFile = None,
+    rows: ShownRows = 40,
 ) -> None:
     """Find the rows of another catalogue among a run's scored sources."""
     from lenspipe.catalogue.crossmatch import crossmatch as match
