@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -63,6 +64,21 @@ class RowGroup:
         return pa.table({name: table[name].take(at) for name, table in source.items()})
 
 
+class _Count:
+    """Rows that several threads found together."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most, self._rows, self._lock = most, 0, threading.Lock()
+
+    def add(self, rows: int) -> None:
+        with self._lock:
+            self._rows += rows
+
+    @property
+    def full(self) -> bool:
+        return self._most is not None and self._rows >= self._most
+
+
 class Published:
     """RUN/catalogue. InputError where the run has none: it is not finished, or nothing was scored.
 
@@ -86,27 +102,37 @@ class Published:
         """Columns with their units and descriptions."""
         return self._footer(self._files[0].name).schema.to_arrow_schema().remove_metadata()
 
-    def cone(self, cone: Cone, columns: Sequence[str] | None = None) -> pa.Table:
+    def cone(
+        self, cone: Cone, columns: Sequence[str] | None = None, most_rows: int | None = None
+    ) -> pa.Table:
         """Rows inside a cone, the nearest first, and `separation_arcsec` after their columns.
 
         Only row groups whose range of `healpix_29` meets the cone are read, and columns other than
         the position only where a row is inside. columns: all by default; InputError names one that
-        the catalogue lacks.
+        the catalogue lacks. most_rows: no more is read once so many are found; they are then some
+        of the cone's, not its nearest.
         """
         wanted = self._check(columns)
         ranges = cone.ranges()
         schema = pa.schema([self.schema.field(name) for name in wanted]).append(SEPARATION)
+        count = _Count(most_rows)
 
         def search(file: _File) -> list[pa.Table]:
-            groups = self._groups(file, ranges)
-            return [t for g in groups if (t := _in_cone(g, cone, ranges, wanted)) is not None]
+            found = []
+            for group in self._groups(file, ranges):
+                if count.full:
+                    break
+                if (rows := _in_cone(group, cone, ranges, wanted)) is not None:
+                    found.append(rows)
+                    count.add(rows.num_rows)
+            return found
 
         with ThreadPoolExecutor(_THREADS) as pool:
             found = [
                 table for tables in pool.map(search, self._touched(ranges)) for table in tables
             ]
         together = pa.concat_tables([schema.empty_table(), *(t.cast(schema) for t in found)])
-        return together.sort_by(SEPARATION.name).combine_chunks()
+        return together.sort_by(SEPARATION.name).slice(0, most_rows).combine_chunks()
 
     def row_groups(self, ranges: Int64[np.ndarray, "n 2"]) -> Iterator[RowGroup]:
         """Row groups that meet some rising ranges [first, stop) of `healpix_29`, in its order; one

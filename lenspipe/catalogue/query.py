@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -35,15 +35,25 @@ def query(run: RunDirectory, text: str, limits: Limits | None = None) -> pa.Tabl
     `sky_functions` are there; files, network and extensions are not. InputError where the text is
     no such query, or names what is not there; HopelessError where it goes past its limits.
     """
-    limits = limits or query_limits()
+    return ask(run, text, limits or query_limits())
+
+
+def ask(
+    run: RunDirectory,
+    text: str,
+    limits: Limits,
+    rows: int | None = None,
+    extra: Mapping[str, pa.Table] | None = None,
+) -> pa.Table:
+    """As `query`, the first `rows` rows alone. extra: tables beside the run's, by name."""
     _check(text)
-    relations = open_tables(run)
+    relations = {**open_tables(run), **(extra or {})}
     with closing(closed_database(limits.threads, limits.memory_mb)) as connection:
         sky_functions.create(connection)
         for name, relation in relations.items():
             connection.register(name, relation)
         with limited(FIELD, connection, limits):
-            found = _execute(connection, text, relations)
+            found = _execute(connection, text, relations, rows)
     return _with_meanings(found, relations)
 
 
@@ -84,9 +94,11 @@ def _execute(
     connection: duckdb.DuckDBPyConnection,
     text: str,
     relations: dict[str, Relation],
+    rows: int | None,
 ) -> pa.Table:
     try:
-        return connection.sql(text).to_arrow_table()
+        found = connection.sql(text)
+        return (found if rows is None else found.limit(rows)).to_arrow_table()
     except (duckdb.InterruptException, duckdb.OutOfMemoryException):
         raise  # its limits are told by who set them
     except duckdb.CatalogException as error:

@@ -1,0 +1,306 @@
+"""ADQL 2.1 (https://www.ivoa.net/documents/ADQL/) as DuckDB's SQL: its core, with POINT, CIRCLE,
+CONTAINS and DISTANCE.
+
+What is let through is a list of clauses, operators and functions; all else is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from sqlglot import ErrorLevel, exp, parse
+from sqlglot.dialects.dialect import Dialect
+from sqlglot.errors import SqlglotError
+from sqlglot.parser import Parser
+from sqlglot.tokens import Tokenizer, TokenType
+
+from lenspipe.catalogue.cone import Cone
+from lenspipe.catalogue.places import HEALPIX
+from lenspipe.errors import InputError
+
+FIELD = "QUERY"
+MAX_LENGTH = 100_000
+TAP_SCHEMA = "tap_schema"
+GEOMETRIES = ("POINT", "CIRCLE", "CONTAINS", "DISTANCE", "COORD1", "COORD2")
+# ADQL's names of functions that DuckDB has under the same name.
+_SAME = frozenset(
+    "ABS ACOS ASIN ATAN ATAN2 COS COT DEGREES EXP PI POWER RADIANS ROUND SIN SQRT TAN LOWER UPPER"
+    " COALESCE".split()
+)
+_RENAMED = {"CEILING": "ceil", "FLOOR": "floor", "RAND": "random", "MOD": "mod"}
+_SETS = frozenset({"COUNT", "SUM", "AVG", "MIN", "MAX"})
+# Functions of `lenspipe.catalogue.sky_functions`, beyond ADQL.
+_OWN = frozenset({"SEPARATION_DEG", "SEPARATION_ARCSEC", "IN_CONE", "HEALPIX", "HEALPIX_PARENT"})
+FUNCTIONS = sorted(_SAME | set(_RENAMED) | _SETS | _OWN | {"LOG", "LOG10", "TRUNCATE"})
+_FRAMES = frozenset({"", "ICRS", "ICRS GEOCENTER", "ICRS BARYCENTER"})
+# Ranges of pixels that a cone is looked for in, beside its exact condition; more cost more to
+# compare than they spare.
+_MOST_RANGES = 12
+
+_CLAUSES: tuple[type[exp.Expression], ...] = (
+    exp.Select, exp.From, exp.Where, exp.Group, exp.Having, exp.Order, exp.Ordered, exp.Limit,
+    exp.Offset, exp.Distinct, exp.Join, exp.Subquery, exp.Union, exp.Except, exp.Intersect,
+    exp.With, exp.CTE, exp.Table, exp.TableAlias, exp.Alias, exp.Column, exp.Identifier, exp.Star,
+    exp.Literal, exp.Null, exp.Boolean, exp.Paren, exp.Tuple,
+)  # fmt: skip
+_OPERATORS: tuple[type[exp.Expression], ...] = (
+    exp.And, exp.Or, exp.Not, exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.Between,
+    exp.In, exp.Like, exp.ILike, exp.Escape, exp.Is, exp.Exists, exp.Add, exp.Sub, exp.Mul,
+    exp.Div, exp.Neg, exp.DPipe, exp.Case, exp.If, exp.Cast, exp.DataType, exp.DataTypeParam,
+)  # fmt: skip
+_TYPES = frozenset(
+    "SMALLINT INT BIGINT FLOAT DOUBLE DECIMAL CHAR VARCHAR TEXT TIMESTAMP BOOLEAN".split()
+)
+
+
+class _Adql(Dialect):
+    """How ADQL is read: `TOP`, and every function by its name alone."""
+
+    class Tokenizer(Tokenizer):
+        """SQL's, and TOP."""
+
+        KEYWORDS = {**Tokenizer.KEYWORDS, "TOP": TokenType.TOP}  # noqa: RUF012 - the library's
+
+    class Parser(Parser):
+        """Functions stay names: what they mean is told below, not by other dialects."""
+
+        FUNCTIONS = {"COALESCE": exp.Coalesce.from_arg_list}  # noqa: RUF012 - the library's
+        NO_PAREN_FUNCTIONS = {}  # noqa: RUF012 - no CURRENT_USER and the like
+        FUNCTION_PARSERS = {"CAST": Parser.FUNCTION_PARSERS["CAST"]}  # noqa: RUF012
+
+
+def to_duckdb(text: str, healpix_tables: frozenset[str] = frozenset()) -> str:
+    """One ADQL query as one of DuckDB.
+
+    healpix_tables: those with a column `healpix_29` beside `ra` and `dec`; a constant cone on them
+    reads only what it touches. Tables of TAP_SCHEMA become `tap_schema_<name>`. InputError where
+    the text is no such query, or says what is not supported.
+    """
+    query = _parsed(text)
+    _translate_geometry(query, healpix_tables)
+    for table in query.find_all(exp.Table):
+        _translate_table(table)
+    _translate_functions(query)
+    return query.sql("duckdb", comments=False)
+
+
+def _parsed(text: str) -> exp.Expression:
+    if len(text) > MAX_LENGTH:
+        raise InputError(FIELD, f"at most {MAX_LENGTH} characters", len(text))
+    try:
+        found = parse(text, read=_Adql, error_level=ErrorLevel.RAISE)
+    except (SqlglotError, RecursionError) as error:
+        raise InputError(FIELD, "one SELECT of ADQL", _said(error)) from error
+    queries = [query for query in found if query is not None]
+    if len(queries) != 1 or not isinstance(queries[0], (exp.Select, exp.SetOperation)):
+        kinds = " and ".join(query.key.upper() for query in queries)
+        raise InputError(FIELD, "one SELECT of ADQL", kinds or "nothing")
+    for node in queries[0].walk():
+        _require_known(node)
+    return queries[0]
+
+
+def _require_known(node: exp.Expression) -> None:
+    if isinstance(node, exp.DataType):
+        if node.this.name not in _TYPES:
+            raise InputError(FIELD, f"CAST to one of {', '.join(sorted(_TYPES))}", node.sql())
+    elif isinstance(node, exp.Anonymous):
+        name = str(node.name).upper()
+        if name not in FUNCTIONS and name not in GEOMETRIES:
+            known = ", ".join([*GEOMETRIES, *FUNCTIONS])
+            raise InputError(FIELD, f"functions out of {known}", f"{node.name}(…)")
+    elif not isinstance(node, (*_CLAUSES, *_OPERATORS, exp.Coalesce)):
+        raise InputError(FIELD, "the core of ADQL", node.sql()[:80] or node.key.upper())
+    if isinstance(node, exp.Table) and not isinstance(node.this, exp.Identifier):
+        raise InputError(FIELD, "names of tables after FROM", node.sql()[:80])
+
+
+def _translate_table(table: exp.Table) -> None:
+    schema = table.db.lower()
+    if table.catalog or (schema and schema not in (TAP_SCHEMA, "run")):
+        raise InputError(FIELD, "tables of this service (see /tap/tables)", table.sql()[:80])
+    if schema == TAP_SCHEMA:
+        name = table.name.lower()
+        if not table.alias:
+            table.set("alias", exp.TableAlias(this=exp.to_identifier(name)))
+        table.set("this", exp.to_identifier(f"{TAP_SCHEMA}_{name}"))
+    table.set("db", None)
+
+
+def _translate_geometry(query: exp.Expression, healpix_tables: frozenset[str]) -> None:
+    for node in list(query.find_all(exp.EQ)):
+        sides = (node.this, node.expression)
+        called = [side for side in sides if _is_call(side, "CONTAINS")]
+        value = [side for side in sides if isinstance(side, exp.Literal) and side.name in "01"]
+        if called and value:
+            inside = _contains(called[0], healpix_tables)
+            node.replace(inside if value[0].name == "1" else exp.Not(this=exp.Paren(this=inside)))
+    for name, translate in _GEOMETRY.items():
+        for node in list(query.find_all(exp.Anonymous)):
+            if _is_call(node, name):
+                node.replace(translate(node))
+    for node in query.find_all(exp.Anonymous):
+        if node.name.upper() in GEOMETRIES:
+            expected = "POINT and CIRCLE within CONTAINS, DISTANCE, COORD1 or COORD2"
+            raise InputError(FIELD, expected, f"{node.name}(…) elsewhere")
+
+
+def _contains(node: exp.Anonymous, healpix_tables: frozenset[str]) -> exp.Expression:
+    point, circle = _arguments(node, 2)
+    ra, dec = _point(point)
+    ra0, dec0, radius = _circle(circle)
+    exact = _call("in_cone", ra, dec, ra0, dec0, radius)
+    ranges = _ranges(node, (ra, dec), (ra0, dec0, radius), healpix_tables)
+    if ranges is None:
+        return exact
+    return exp.Paren(this=exp.And(this=ranges, expression=exact))
+
+
+def _ranges(
+    node: exp.Expression,
+    point: tuple[exp.Expression, exp.Expression],
+    circle: tuple[exp.Expression, exp.Expression, exp.Expression],
+    tables: frozenset[str],
+) -> exp.Expression | None:
+    """A condition on the pixels that a constant cone touches; None where it cannot be told."""
+    numbers = [_number(value) for value in circle]
+    select = node.find_ancestor(exp.Select)
+    if select is None or any(value is None for value in numbers):
+        return None
+    sources = [select.args.get("from_"), *select.args.get("joins", [])]
+    names = [s.this.name.lower() for s in sources if s and isinstance(s.this, exp.Table)]
+    columns = all(
+        isinstance(c, exp.Column) and c.name.lower() == name
+        for c, name in zip(point, ("ra", "dec"), strict=True)
+    )
+    if len(sources) != 1 or len(names) != 1 or names[0] not in tables or not columns:
+        return None
+    try:
+        found = Cone(*(float(value) for value in numbers if value is not None)).ranges()
+    except InputError as error:
+        raise InputError(FIELD, error.expected, f"{error.field} {error.found}") from error
+    pixel = exp.column(HEALPIX)
+    several = [_between(pixel, low, stop - 1) for low, stop in _fewer(found)]
+    hull = _between(pixel, int(found[0, 0]), int(found[-1, 1]) - 1)
+    return exp.and_(hull, exp.or_(*several)) if len(several) > 1 else hull
+
+
+def _fewer(ranges: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Rising ranges joined over the smallest gaps until they are few."""
+    gaps = ranges[1:, 0] - ranges[:-1, 1]
+    keep = np.sort(np.argsort(-gaps, kind="stable")[: _MOST_RANGES - 1])
+    first = np.r_[ranges[0, 0], ranges[keep + 1, 0]]
+    stop = np.r_[ranges[keep, 1], ranges[-1, 1]]
+    yield from zip(first.tolist(), stop.tolist(), strict=True)
+
+
+def _between(column: exp.Expression, low: int, high: int) -> exp.Expression:
+    ends = (exp.Literal.number(low), exp.Literal.number(high))
+    return exp.Between(this=column.copy(), low=ends[0], high=ends[1])
+
+
+def _contains_value(node: exp.Anonymous) -> exp.Expression:
+    return exp.cast(_contains(node, frozenset()), "INTEGER")
+
+
+def _distance(node: exp.Anonymous) -> exp.Expression:
+    arguments = node.expressions
+    if len(arguments) == 4:
+        return _call("separation_deg", *arguments)
+    first, second = _arguments(node, 2)
+    return _call("separation_deg", *_point(first), *_point(second))
+
+
+def _coordinate(index: int) -> Callable[[exp.Anonymous], exp.Expression]:
+    def translate(node: exp.Anonymous) -> exp.Expression:
+        return _point(_arguments(node, 1)[0])[index].copy()
+
+    return translate
+
+
+_GEOMETRY: dict[str, Callable[[exp.Anonymous], exp.Expression]] = {
+    "CONTAINS": _contains_value,
+    "DISTANCE": _distance,
+    "COORD1": _coordinate(0),
+    "COORD2": _coordinate(1),
+}
+
+
+def _point(node: exp.Expression) -> tuple[exp.Expression, exp.Expression]:
+    if not _is_call(node, "POINT"):
+        raise InputError(FIELD, "POINT(…)", node.sql()[:80])
+    ra, dec = _without_frame(node, 2)
+    return ra, dec
+
+
+def _circle(node: exp.Expression) -> tuple[exp.Expression, exp.Expression, exp.Expression]:
+    if not _is_call(node, "CIRCLE"):
+        raise InputError(FIELD, "CIRCLE(…), the one region there is", node.sql()[:80])
+    if len(node.expressions) in (2, 3) and _is_call(node.expressions[-2], "POINT"):
+        return *_point(node.expressions[-2]), node.expressions[-1]
+    ra, dec, radius = _without_frame(node, 3)
+    return ra, dec, radius
+
+
+def _without_frame(node: exp.Expression, count: int) -> list[exp.Expression]:
+    """Coordinates of a geometry; the frame before them may only be ICRS."""
+    values: list[exp.Expression] = list(node.expressions)
+    if len(values) == count + 1 and isinstance(values[0], exp.Literal) and values[0].is_string:
+        frame = values.pop(0).name
+        if frame.strip().upper() not in _FRAMES:
+            raise InputError(FIELD, "positions in ICRS", frame)
+    if len(values) != count:
+        raise InputError(FIELD, f"{count} numbers in {node.name.upper()}", node.sql()[:80])
+    return values
+
+
+def _arguments(node: exp.Expression, count: int) -> list[exp.Expression]:
+    if len(node.expressions) != count:
+        raise InputError(FIELD, f"{count} arguments of {node.name.upper()}", node.sql()[:80])
+    return list(node.expressions)
+
+
+def _number(node: exp.Expression) -> float | None:
+    if isinstance(node, exp.Neg):
+        value = _number(node.this)
+        return None if value is None else -value
+    if isinstance(node, exp.Literal) and not node.is_string:
+        return float(node.name)
+    return None
+
+
+def _translate_functions(query: exp.Expression) -> None:
+    for node in list(query.find_all(exp.Anonymous)):
+        name = node.name.upper()
+        if name == "LOG":
+            node.set("this", "ln")
+        elif name == "TRUNCATE":
+            node.replace(_truncated(node))
+        elif name == "RAND":
+            node.replace(_call("random"))
+        elif name in _RENAMED:
+            node.set("this", _RENAMED[name])
+    for ordered in query.find_all(exp.Ordered):
+        ordered.set("nulls_first", False)  # ADQL leaves it open; the best scores are asked for
+
+
+def _truncated(node: exp.Anonymous) -> exp.Expression:
+    value, *places = node.expressions
+    if not places:
+        return _call("trunc", value)
+    scale = _call("power", exp.Literal.number(10), places[0])
+    return exp.Div(this=_call("trunc", exp.Mul(this=exp.Paren(this=value), expression=scale)),
+                   expression=scale.copy())
+
+
+def _call(name: str, *arguments: exp.Expression) -> exp.Anonymous:
+    return exp.Anonymous(this=name, expressions=[argument.copy() for argument in arguments])
+
+
+def _is_call(node: exp.Expression | None, name: str) -> bool:
+    return isinstance(node, exp.Anonymous) and node.name.upper() == name
+
+
+def _said(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

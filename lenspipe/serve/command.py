@@ -1,0 +1,105 @@
+"""`lenspipe serve`: the service on a socket of this machine."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lenspipe.catalogue.published import Published
+from lenspipe.errors import InputError
+from lenspipe.run.status import open_run
+from lenspipe.serve.access import ANYONE, Access, access_for, is_loopback
+from lenspipe.serve.query_process import QueryLimits
+
+if TYPE_CHECKING:
+    import uvicorn
+
+_BACKLOG = 128
+
+
+class Service:
+    """The service of one run on a socket that listens already.
+
+    port 0: any that is free. InputError where the run has no catalogue, the port is taken, the host
+    is none of this machine, or the tokens are none.
+    """
+
+    def __init__(
+        self,
+        run_url: str,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        token_file: Path | None = None,
+        limits: QueryLimits | None = None,
+    ) -> None:
+        run, _ = open_run(run_url)
+        Published(run)  # a run without a catalogue says so before anybody asks
+        self.access = access_for(host, token_file)
+        self._host, self._run, self._limits = host, run, limits
+        self._socket = _listening(host, port)
+        self.port = int(self._socket.getsockname()[1])
+
+    def server(self) -> uvicorn.Server:
+        """What answers; `run(sockets=[service.socket])` blocks until it is told to end."""
+        import uvicorn
+
+        from lenspipe.serve.app import create_app
+
+        app = create_app(self._run, self.access, self._limits)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            server_header=False,
+            limit_concurrency=256,
+            timeout_keep_alive=15,
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+        return uvicorn.Server(config)
+
+    def run(self) -> None:
+        """Answer until the process is told to end."""
+        self.server().run(sockets=[self._socket])
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket that listens."""
+        return self._socket
+
+    @property
+    def url(self) -> str:
+        """The address of the first page."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self.port}"
+
+    def describe(self) -> list[tuple[str, str]]:
+        """What a person who started the service must know, as lines (field, text)."""
+        lines = [
+            ("serving", self.url),
+            ("cone search", f"{self.url}/scs"),
+            ("TAP", f"{self.url}/tap"),
+        ]
+        if list(self.access.tokens) == [ANYONE]:
+            lines.append(("token", self.access.tokens[ANYONE]))
+        elif not is_loopback(self._host):
+            lines.append(("tokens", f"of {len(self.access.tokens)} persons"))
+        return lines
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise InputError("--host", "a name or address of this machine", host) from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        told = f"{host}:{port}: {error.strerror or error}"
+        raise InputError("--host, --port", "an address that is free here", told) from error
+    return listener

@@ -1,0 +1,155 @@
+"""Queries from outside, each in a process of its own: whatever one does, the service goes on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import psutil
+import pyarrow as pa
+
+from lenspipe.catalogue.query import ask
+from lenspipe.errors import HopelessError, LenspipeError, StoppedError
+from lenspipe.run.status import open_run
+from lenspipe.select.database import Limits
+
+_POLL_S = 0.02
+_GRACE_S = 1.0  # in which a query ends by its own limits, with its own words
+_MODULES = ["lenspipe.cli", "lenspipe.catalogue.query", "lenspipe.run.status", "hats"]
+
+
+class BusyError(LenspipeError):
+    """As many queries as may run are running, and none ended within the time one waits."""
+
+
+@dataclass(frozen=True)
+class QueryLimits:
+    """What queries from outside may take.
+
+    seconds, memory_mb: of one; at_once: how many run; wait_s: how long one waits for its turn;
+    rows: most that one answers with, whatever it asks for.
+    """
+
+    seconds: float = 60.0
+    memory_mb: int = 1024
+    at_once: int = 2
+    wait_s: float = 10.0
+    rows: int = 100_000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Rows of a query. overflow: there were more."""
+
+    rows: pa.Table
+    overflow: bool
+
+
+class QueryProcesses:
+    """Runs queries on one run's tables, a few at a time."""
+
+    def __init__(self, run_url: str, limits: QueryLimits) -> None:
+        self._run_url, self._limits = run_url, limits
+        self._turns = threading.BoundedSemaphore(limits.at_once)
+        # A server that has its modules and no threads is forked: milliseconds, not a second.
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(_MODULES)
+
+    def ask(self, text: str, rows: int | None = None, extra: dict[str, pa.Table] | None = None
+            ) -> Answer:
+        """The first `rows` rows of one SELECT of DuckDB's SQL.
+
+        extra: tables beside the run's. InputError where the text is no query over the tables, or
+        goes past a limit; BusyError where no turn was free; CorruptRunError where files are lost.
+        """
+        most = self._limits.rows if rows is None else min(rows, self._limits.rows)
+        with self._turn():
+            return self._asked(text, most, extra or {})
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._turns.acquire(timeout=self._limits.wait_s):
+            raise BusyError(f"{self._limits.at_once} queries are running: try again later")
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def _asked(self, text: str, rows: int, extra: dict[str, pa.Table]) -> Answer:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_answer, args=(theirs, self._run_url, text, rows, extra, self._limits)
+        )
+        process.start()
+        theirs.close()
+        try:
+            return self._await(ours, process)
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            process.join()
+            process.close()
+            ours.close()
+
+    def _await(self, ours: Connection, process: Any) -> Answer:
+        deadline = time.monotonic() + self._limits.seconds + _GRACE_S
+        while not ours.poll(_POLL_S):
+            if time.monotonic() > deadline:
+                raise HopelessError("query", f"at most {self._limits.seconds:g} s", "a longer one")
+            if _resident_mb(process.pid) > 2 * self._limits.memory_mb:
+                expected = f"at most {self._limits.memory_mb} MB"
+                raise HopelessError("query", expected, "one that takes more")
+        try:
+            found = ours.recv()
+            if isinstance(found, LenspipeError):
+                raise found
+            overflow: bool = found
+            return Answer(_read(ours.recv_bytes()), overflow)
+        except EOFError as error:
+            raise StoppedError("a query's process died: try again") from error
+
+
+def _resident_mb(pid: int) -> float:
+    try:
+        return float(psutil.Process(pid).memory_info().rss / 1024**2)
+    except psutil.Error:
+        return 0.0
+
+
+def _answer(
+    pipe: Connection,
+    run_url: str,
+    text: str,
+    rows: int,
+    extra: dict[str, pa.Table],
+    limits: QueryLimits,
+) -> None:
+    """In the process of the query: sends an error, or whether there were more rows, and the rows."""
+    own = Limits(limits.seconds, limits.memory_mb, 1, "time", "memory (MB)", scope="")
+    try:
+        table = ask(open_run(run_url)[0], text, own, rows + 1, extra)
+        content = _written(table.slice(0, rows))
+    except LenspipeError as error:
+        pipe.send(error)
+        return
+    pipe.send(table.num_rows > rows)
+    pipe.send_bytes(content)
+
+
+def _written(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _read(content: bytes) -> pa.Table:
+    with pa.ipc.open_stream(content) as reader:
+        return reader.read_all()

@@ -1,0 +1,106 @@
+"""IVOA Table Access Protocol 1.1 (https://www.ivoa.net/documents/TAP/), synchronous queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+from lenspipe.catalogue.tables import open_tables
+from lenspipe.errors import InputError
+from lenspipe.run_directory import RunDirectory
+from lenspipe.serve import parameters, votable
+from lenspipe.serve.adql import to_duckdb
+from lenspipe.serve.query_process import QueryLimits, QueryProcesses
+from lenspipe.serve.tap_schema import tap_schema, tables_document
+
+# Short names and media types of answers.
+FORMATS = {
+    "votable": votable.MEDIA_TYPE,
+    "csv": "text/csv;header=present",
+    "json": "application/json",
+}
+_ALIASES = {
+    **{media: name for name, media in FORMATS.items()},
+    "text/xml": "votable",
+    "application/x-votable+xml;serialization=tabledata": "votable",
+    "votable/td": "votable",
+    "text/csv": "csv",
+}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What goes over the wire."""
+
+    content: bytes
+    media_type: str
+
+
+class TapService:
+    """Queries on one run's tables."""
+
+    def __init__(self, run: RunDirectory, limits: QueryLimits) -> None:
+        self._run, self.limits = run, limits
+        self._processes = QueryProcesses(run.url, limits)
+
+    @cached_property
+    def schemas(self) -> dict[str, pa.Schema]:
+        """Columns of the run's tables, by name."""
+        return {name: relation.schema for name, relation in open_tables(self._run).items()}
+
+    def tables(self) -> bytes:
+        """VOSI's `/tables`."""
+        return tables_document(self.schemas)
+
+    def sync(self, given: Mapping[str, str]) -> Reply:
+        """The answer to one query: parameters LANG, QUERY, MAXREC, RESPONSEFORMAT or FORMAT, and
+        of TAP 1.0 REQUEST. InputError where one of them is none; see `QueryProcesses.ask`."""
+        request = given.get("REQUEST", "doQuery")
+        if request != "doQuery":
+            raise InputError("REQUEST", "doQuery", repr(request[:80]))
+        if given.get("UPLOAD"):
+            raise InputError("UPLOAD", "no tables of your own: this service takes none", "some")
+        language = given.get("LANG", "").upper()
+        if language not in ("ADQL", "ADQL-2.0", "ADQL-2.1"):
+            raise InputError("LANG", "ADQL", repr(given.get("LANG", "")[:80]))
+        if not given.get("QUERY", "").strip():
+            raise InputError("QUERY", "one SELECT of ADQL", "nothing")
+        kind = _format(given)
+        most = parameters.whole_number(
+            given, "MAXREC", self.limits.rows, high=self.limits.rows
+        )
+        text = to_duckdb(given["QUERY"], frozenset({"scores"}))
+        answer = self._processes.ask(text, most, tap_schema(self.schemas))
+        content = _encoded(answer.rows, kind, answer.overflow)
+        return Reply(content, FORMATS[kind])
+
+    def ask(self, text: str, rows: int | None = None) -> pa.Table:
+        """Rows of one SELECT of DuckDB's SQL, within the service's limits."""
+        return self._processes.ask(text, rows).rows
+
+
+def _format(given: Mapping[str, str]) -> str:
+    asked = (given.get("RESPONSEFORMAT") or given.get("FORMAT") or "votable").strip().lower()
+    asked = asked.replace("; ", ";")
+    found = asked if asked in FORMATS else _ALIASES.get(asked)
+    if found is None:
+        raise InputError("RESPONSEFORMAT", f"one of {', '.join(FORMATS)}", repr(asked[:80]))
+    return found
+
+
+def _encoded(rows: pa.Table, kind: str, overflow: bool) -> bytes:
+    if kind == "votable":
+        return votable.document(rows, "result", overflow=overflow)
+    if kind == "csv":
+        from pyarrow import csv
+
+        sink = pa.BufferOutputStream()
+        csv.write_csv(rows, sink)
+        content: bytes = sink.getvalue().to_pybytes()
+        return content
+    from lenspipe.serve.json_rows import encoded
+
+    return encoded(rows)

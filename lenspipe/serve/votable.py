@@ -1,0 +1,106 @@
+"""Answers of IVOA services as VOTables: rows, or what was wrong (DALI 1.1, section 4)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from lenspipe.catalogue.columns import to_astropy
+from lenspipe.errors import printable
+
+MEDIA_TYPE = "application/x-votable+xml"
+_FRAME = "ICRS"
+
+
+def document(
+    rows: pa.Table,
+    name: str,
+    *,
+    overflow: bool = False,
+    infos: Mapping[str, str] | None = None,
+    ucds: Mapping[str, str] | None = None,
+    positions: Sequence[str] = ("ra", "dec"),
+) -> bytes:
+    """Rows as one VOTable with their units, descriptions and UCDs.
+
+    overflow: there are more rows than these; told after the table, as the standard asks. infos:
+    name -> value before it. ucds: of columns, over their own.
+    """
+    from astropy.io.votable import from_table
+    from astropy.io.votable.tree import CooSys, Info
+
+    file = from_table(to_astropy(_tellable(rows), name))
+    file.version = "1.4"
+    [resource] = file.resources
+    resource.type = "results"
+    [body] = resource.tables
+    body.ID, body.name = None, name
+    resource.coordinate_systems.append(CooSys(ID=_FRAME, system=_FRAME))
+    for field in body.fields:
+        field.ID = None
+        if field.name in positions:
+            field.ref = _FRAME
+        if ucds and field.name in ucds:
+            field.ucd = ucds[field.name]
+    resource.infos.append(Info(name="QUERY_STATUS", value="OK"))
+    resource.infos.extend(Info(name=key, value=value) for key, value in (infos or {}).items())
+    if overflow:
+        body.infos.append(Info(name="QUERY_STATUS", value="OVERFLOW"))
+    sink = io.BytesIO()
+    file.to_xml(sink)
+    return sink.getvalue()
+
+
+def error_document(message: str, *, cone_search: bool = False) -> bytes:
+    """A VOTable that says what was wrong: as DALI has it, or as Simple Cone Search 1.03 has it."""
+    from astropy.io.votable.tree import Info, Resource, VOTableFile
+
+    file = VOTableFile(version="1.4")
+    resource = Resource(type="results")
+    file.resources.append(resource)
+    told = printable(message)
+    if cone_search:  # section 2.3: an INFO of name Error at the top
+        file.infos.append(Info(name="Error", ID="Error", value=told))
+    info = Info(name="QUERY_STATUS", value="ERROR")
+    info.content = told
+    resource.infos.append(info)
+    sink = io.BytesIO()
+    file.to_xml(sink)
+    return sink.getvalue()
+
+
+def _tellable(rows: pa.Table) -> pa.Table:
+    """Rows whose values a VOTable can hold: characters that XML has not as escapes, other types as
+    text."""
+    arrays, fields = [], []
+    for field, column in zip(rows.schema, rows.columns, strict=True):
+        values, kind = column, field.type
+        if pa.types.is_decimal(kind):
+            values = column.cast(pa.float64())
+        elif pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            values = _plain_number(column)
+        else:
+            told = [None if v is None else _text(v) for v in column.to_pylist()]
+            values = pa.chunked_array([pa.array(told, pa.string())])
+        arrays.append(values)
+        fields.append(field.with_type(values.type))
+    return pa.table(arrays, schema=pa.schema(fields))
+
+
+def _plain_number(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """VOTable has no unsigned integers but of one byte, and no half floats."""
+    kind = column.type
+    if pa.types.is_float16(kind):
+        return column.cast(pa.float32())
+    if kind in (pa.int8(), pa.uint16()):
+        return column.cast(pa.int32())
+    if kind == pa.uint32():
+        return column.cast(pa.int64())
+    return column.cast(pa.float64()) if kind == pa.uint64() else column
+
+
+def _text(value: object) -> str:
+    text = value if isinstance(value, str) else str(value)
+    return "".join(c if c in "\t\n\r" or ord(c) >= 32 else f"\\u{ord(c):04x}" for c in text)
