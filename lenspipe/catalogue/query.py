@@ -70,7 +70,10 @@ def _check(text: str) -> None:
             told = parser.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0]
     except duckdb.Error as error:
         raise InputError(FIELD, "one SELECT", _said(error)) from error
-    tree = json.loads(told)
+    try:
+        tree = json.loads(told)
+    except RecursionError as error:
+        raise InputError(FIELD, "a query less deeply nested", "one of many levels") from error
     if tree["error"]:  # PIVOT makes a type of its values first, which is a statement more
         raise InputError(FIELD, "one plain SELECT", tree.get("error_message", "another"))
     for name in _table_functions(tree):

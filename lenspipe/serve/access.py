@@ -144,7 +144,11 @@ class Guard:
         if not length.isdigit() or int(length) > _BODY_BYTES:
             return _said(413, f"expected at most {_BODY_BYTES} bytes")
         person = self._access.person(headers)
-        if person is None and scope["path"] not in _OPEN and not scope["path"].startswith("/static/"):
+        if (
+            person is None
+            and scope["path"] not in _OPEN
+            and not scope["path"].startswith("/static/")
+        ):
             reply = _said(401, "expected a token: Authorization: Bearer …, or /login in a browser")
             reply.headers["WWW-Authenticate"] = "Bearer"
             return reply

@@ -14,7 +14,6 @@ _PREFIXES = {
     "vr": "http://www.ivoa.net/xml/VOResource/v1.0",
     "vs": "http://www.ivoa.net/xml/VODataService/v1.1",
     "tr": "http://www.ivoa.net/xml/TAPRegExt/v1.0",
-    "cs": "http://www.ivoa.net/xml/ConeSearch/v1.0",
 }
 _FEATURES = "ivo://ivoa.net/std/TAPRegExt#features"
 _TAP = "ivo://ivoa.net/std/TAP"
@@ -34,9 +33,9 @@ def capabilities(tap_url: str, most_rows: int, formats: dict[str, str], seconds:
     tap = ET.SubElement(root, "capability", {_type(): "tr:TableAccess", "standardID": _TAP})
     _interface(tap, tap_url, "base", role="std", version="1.1")
     for model in ("tap_schema",):
-        ET.SubElement(tap, "dataModel", {"ivo-id": f"ivo://ivoa.net/std/TAP#{model}-1.1"}).text = (
-            "TAP_SCHEMA 1.1"
-        )
+        ET.SubElement(
+            tap, "dataModel", {"ivo-id": f"ivo://ivoa.net/std/TAP#{model}-1.1"}
+        ).text = "TAP_SCHEMA 1.1"
     language = ET.SubElement(tap, "language")
     ET.SubElement(language, "name").text = "ADQL"
     for version in ("2.0", "2.1"):
@@ -44,7 +43,7 @@ def capabilities(tap_url: str, most_rows: int, formats: dict[str, str], seconds:
             language, "version", {"ivo-id": f"ivo://ivoa.net/std/ADQL#v{version}"}
         ).text = version
     ET.SubElement(language, "description").text = "ADQL's core; functions: " + ", ".join(FUNCTIONS)
-    _features(language, "adqlgeo", {name: "" for name in GEOMETRIES})
+    _features(language, "adqlgeo", dict.fromkeys(GEOMETRIES, ""))
     _features(language, "udf", {name: f"{name}({_OWN_ARGUMENTS[name]}" for name in _OWN})
     for alias, media_type in formats.items():
         output = ET.SubElement(tap, "outputFormat")
@@ -56,7 +55,7 @@ def capabilities(tap_url: str, most_rows: int, formats: dict[str, str], seconds:
     ):
         limit = ET.SubElement(tap, name)
         attributes = {"unit": unit} if unit else {}
-        ET.SubElement(limit, "default" if unit is None else "default", attributes).text = value
+        ET.SubElement(limit, "default", attributes).text = value
         ET.SubElement(limit, "hard", attributes).text = value
     for standard, path in (
         ("ivo://ivoa.net/std/VOSI#capabilities", "capabilities"),
@@ -66,19 +65,6 @@ def capabilities(tap_url: str, most_rows: int, formats: dict[str, str], seconds:
         entry = ET.SubElement(root, "capability", {"standardID": standard})
         _interface(entry, f"{tap_url}/{path}", "full")
     return _as_xml(root)
-
-
-def cone_capability(parent: ET.Element, url: str, most_rows: int) -> None:
-    """The entry of a Simple Cone Search at a URL."""
-    cone = ET.SubElement(
-        parent,
-        "capability",
-        {_type(): "cs:ConeSearch", "standardID": "ivo://ivoa.net/std/ConeSearch"},
-    )
-    _interface(cone, url, "base", role="std", version="1.03", kind="vs:ParamHTTP")
-    ET.SubElement(cone, "maxSR").text = "180"
-    ET.SubElement(cone, "maxRecords").text = str(most_rows)
-    ET.SubElement(cone, "verbosity").text = "true"
 
 
 def availability() -> bytes:
@@ -124,4 +110,5 @@ def _type() -> str:
 
 
 def _as_xml(root: ET.Element) -> bytes:
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    content: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return content

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lenspipe.catalogue.published import Published
 from lenspipe.errors import InputError
 from lenspipe.run.status import open_run
-from lenspipe.serve.access import ANYONE, Access, access_for, is_loopback
+from lenspipe.serve.access import ANYONE, access_for, is_loopback
 from lenspipe.serve.query_process import QueryLimits
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from lenspipe.run.status import open_run
 from lenspipe.select.database import Limits
 
 _POLL_S = 0.02
+_BEGIN_S = 60.0  # the first of all processes begins when the server that it is forked from has
 _GRACE_S = 1.0  # in which a query ends by its own limits, with its own words
 _MODULES = ["lenspipe.cli", "lenspipe.catalogue.query", "lenspipe.run.status", "hats"]
 
@@ -61,8 +62,9 @@ class QueryProcesses:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_MODULES)
 
-    def ask(self, text: str, rows: int | None = None, extra: dict[str, pa.Table] | None = None
-            ) -> Answer:
+    def ask(
+        self, text: str, rows: int | None = None, extra: dict[str, pa.Table] | None = None
+    ) -> Answer:
         """The first `rows` rows of one SELECT of DuckDB's SQL.
 
         extra: tables beside the run's. InputError where the text is no query over the tables, or
@@ -98,7 +100,13 @@ class QueryProcesses:
             ours.close()
 
     def _await(self, ours: Connection, process: Any) -> Answer:
+        if not ours.poll(_BEGIN_S):
+            raise StoppedError("a query's process did not begin: try again")
         deadline = time.monotonic() + self._limits.seconds + _GRACE_S
+        try:
+            ours.recv()
+        except EOFError as error:
+            raise StoppedError("a query's process died: try again") from error
         while not ours.poll(_POLL_S):
             if time.monotonic() > deadline:
                 raise HopelessError("query", f"at most {self._limits.seconds:g} s", "a longer one")
@@ -130,7 +138,9 @@ def _answer(
     extra: dict[str, pa.Table],
     limits: QueryLimits,
 ) -> None:
-    """In the process of the query: sends an error, or whether there were more rows, and the rows."""
+    """In the process of the query: sends that it began, then an error, or whether there were more
+    rows, and the rows."""
+    pipe.send("begun")
     own = Limits(limits.seconds, limits.memory_mb, 1, "time", "memory (MB)", scope="")
     try:
         table = ask(open_run(run_url)[0], text, own, rows + 1, extra)

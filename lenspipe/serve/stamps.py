@@ -68,14 +68,18 @@ class Stamps:
         maps = array_of(self._group, EXPLANATION) if EXPLANATION in self._group else None
         zero_point = told.get("zero_point_mag")
         return Image(
-            np.asarray(array[row], np.float32),
-            tuple(map(str, told["bands"])),
-            float(told["pixel_scale_arcsec"]),
-            None if zero_point is None else float(zero_point),
-            *(float(np.asarray(array_of(self._group, key)[row])) for key in ("ra", "dec")),
-            str(np.asarray(array_of(self._group, "object_id")[row])),
-            None if maps is None else np.asarray(maps[row], np.float32),
+            pixels=np.asarray(array[row], np.float32),
+            bands=tuple(map(str, told["bands"])),
+            pixel_scale_arcsec=float(told["pixel_scale_arcsec"]),
+            zero_point_mag=None if zero_point is None else float(zero_point),
+            ra_deg=float(self._value("ra", row)),
+            dec_deg=float(self._value("dec", row)),
+            object_id=str(self._value("object_id", row)),
+            explanation=None if maps is None else np.asarray(maps[row], np.float32),
         )
+
+    def _value(self, name: str, row: int) -> Any:
+        return np.asarray(array_of(self._group, name)[row]).item()
 
     def weights(self, name: str | None = None) -> Float64[np.ndarray, " band"]:
         """Factors of the bands in colour pictures; see `pages.colour.band_weights`."""
@@ -169,7 +173,7 @@ def _linear(values: Grey) -> Grey:
 
 
 def _sqrt(values: Grey) -> Grey:
-    return np.sqrt(values)
+    return np.asarray(np.sqrt(values))
 
 
 def _percentiles(flux: Float64[np.ndarray, "band y x"]) -> tuple[float, float]:

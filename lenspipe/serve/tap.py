@@ -14,7 +14,7 @@ from lenspipe.run_directory import RunDirectory
 from lenspipe.serve import parameters, votable
 from lenspipe.serve.adql import to_duckdb
 from lenspipe.serve.query_process import QueryLimits, QueryProcesses
-from lenspipe.serve.tap_schema import tap_schema, tables_document
+from lenspipe.serve.tap_schema import tables_document, tap_schema
 
 # Short names and media types of answers.
 FORMATS = {
@@ -69,9 +69,7 @@ class TapService:
         if not given.get("QUERY", "").strip():
             raise InputError("QUERY", "one SELECT of ADQL", "nothing")
         kind = _format(given)
-        most = parameters.whole_number(
-            given, "MAXREC", self.limits.rows, high=self.limits.rows
-        )
+        most = parameters.whole_number(given, "MAXREC", self.limits.rows, high=self.limits.rows)
         text = to_duckdb(given["QUERY"], frozenset({"scores"}))
         answer = self._processes.ask(text, most, tap_schema(self.schemas))
         content = _encoded(answer.rows, kind, answer.overflow)

@@ -50,8 +50,11 @@ def tap_schema(tables: Mapping[str, pa.Schema]) -> dict[str, pa.Table]:
     """
     own = {f"{TAP_SCHEMA}.{name}": schema for name, schema in _SCHEMAS.items()}
     every = {**tables, **own}
-    keys = [(f"{name}_scores", name, "scores") for name in _LINKED
-            if name in tables and "scores" in tables]
+    keys = [
+        (f"{name}_scores", name, "scores")
+        for name in _LINKED
+        if name in tables and "scores" in tables
+    ]
     rows: dict[str, list[dict[str, object]]] = {
         "schemas": [
             {"schema_name": SCHEMA, "description": "what the run left"},
@@ -136,7 +139,8 @@ def _column_element(table: ET.Element, column: _Column) -> None:
 
 
 def _as_xml(root: ET.Element) -> bytes:
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    content: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return content
 
 
 def _schema_of(table: str) -> str:
@@ -164,21 +168,25 @@ def _columns(table: str, schema: pa.Schema) -> list[_Column]:
 
 def _kind(kind: pa.DataType) -> tuple[str, str | None]:
     """VOTable's type of a column, as `votable.document` writes it."""
-    if pa.types.is_boolean(kind):
-        return "boolean", None
-    if kind == pa.uint8():
-        return "unsignedByte", None
-    if kind == pa.int16():
-        return "short", None
-    if kind in (pa.int8(), pa.int32(), pa.uint16()):
-        return "int", None
-    if kind in (pa.int64(), pa.uint32()):
-        return "long", None
-    if kind in (pa.float16(), pa.float32()):
-        return "float", None
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind) or kind == pa.uint64():
+    if pa.types.is_decimal(kind):
         return "double", None
-    return "char", "*"
+    return _KINDS.get(kind, ("char", "*"))
+
+
+_KINDS: dict[pa.DataType, tuple[str, str | None]] = {
+    pa.bool_(): ("boolean", None),
+    pa.uint8(): ("unsignedByte", None),
+    pa.int16(): ("short", None),
+    pa.int8(): ("int", None),
+    pa.int32(): ("int", None),
+    pa.uint16(): ("int", None),
+    pa.int64(): ("long", None),
+    pa.uint32(): ("long", None),
+    pa.float16(): ("float", None),
+    pa.float32(): ("float", None),
+    pa.float64(): ("double", None),
+    pa.uint64(): ("double", None),
+}
 
 
 def _schema(**kinds: pa.DataType) -> pa.Schema:

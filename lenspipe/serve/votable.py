@@ -42,6 +42,8 @@ def document(
         field.ID = None
         if field.name in positions:
             field.ref = _FRAME
+        if field.datatype == "unicodeChar" and _is_ascii(rows[field.name]):
+            field.datatype = "char"  # what old clients know, and Simple Cone Search wants of ids
         if ucds and field.name in ucds:
             field.ucd = ucds[field.name]
     resource.infos.append(Info(name="QUERY_STATUS", value="OK"))
@@ -69,6 +71,10 @@ def error_document(message: str, *, cone_search: bool = False) -> bytes:
     sink = io.BytesIO()
     file.to_xml(sink)
     return sink.getvalue()
+
+
+def _is_ascii(column: pa.ChunkedArray) -> bool:
+    return all(value is None or str(value).isascii() for value in column.to_pylist())
 
 
 def _tellable(rows: pa.Table) -> pa.Table:

@@ -114,7 +114,7 @@ def test_the_pixel_of_no_position_is_null() -> None:
     connection = duckdb.connect()
     sky_functions.create(connection)
     places = "(1, 91, 3), (NULL, 0, 3), (0, 0, 30), (1, 1, 3)"
-    text = f"SELECT healpix(a, b, c) FROM (VALUES {places}) t(a, b, c)"  # noqa: S608
+    text = f"SELECT healpix(a, b, c) FROM (VALUES {places}) t(a, b, c)"
     found = [row[0] for row in connection.execute(text).fetchall()]
     assert found[:3] == [None, None, None]
     assert found[3] is not None
@@ -234,7 +234,7 @@ def test_several_threads_may_ask(run: RunDirectory) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     def ask(k: int) -> int:
-        text = f"SELECT count(*) FROM scores WHERE object_id % 4 = {k % 4}"  # noqa: S608
+        text = f"SELECT count(*) FROM scores WHERE object_id % 4 = {k % 4}"
         found: pa.Table = query(run, text)
         return int(found[0][0].as_py())
 
