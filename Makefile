@@ -1,5 +1,5 @@
 # make demo: a simulated sky through the whole survey. make test: every test but the slow ones and
-# those of jobs under faults (test-slow, test-chaos).
+# those of jobs under faults and of the service (test-slow, test-chaos, test-service).
 # Both do their own set-up in .venv; a second call finds it done.
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
@@ -7,7 +7,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 DATA := ../shared/data
 
-.PHONY: setup setup-dev demo test test-chaos test-slow test-openvino fuzz lint bench models clean
+.PHONY: setup setup-dev demo test test-chaos test-service test-slow test-openvino fuzz lint bench models clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 # What tests and training need besides.
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(PIP) --editable '.[cpu,s3,training,dev]'
+	$(PIP) --editable '.[cpu,s3,serve,training,dev]'
 	touch $@
 
 demo: setup
@@ -34,11 +34,15 @@ lint: setup-dev
 	$(VENV)/bin/mypy
 
 test: setup-dev lint
-	$(VENV)/bin/python -m pytest -m "not slow and not chaos"
+	$(VENV)/bin/python -m pytest -m "not slow and not chaos and not service"
 
 # Jobs under faults: kills, full disks, failing object stores. CI runs these too.
 test-chaos: setup-dev
 	$(VENV)/bin/python -m pytest -m "chaos and not slow"
+
+# The service of a run, as clients and browsers see it. CI runs these too.
+test-service: setup-dev
+	$(VENV)/bin/python -m pytest -m "service and not slow"
 
 test-slow: setup-dev
 	$(VENV)/bin/python -m pytest -m slow

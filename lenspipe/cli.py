@@ -290,6 +290,32 @@ def export(
     typer.echo(f"{written:,} rows in {file}")
 
 
+@app.command()
+def serve(
+    run: RunFolder,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8080,
+    tokens: Annotated[
+        Path | None, typer.Option(help="YAML file `name: token` of those who may ask.")
+    ] = None,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="Most seconds of one query.")] = 60.0,
+    memory_mb: Annotated[int, typer.Option(min=64, help="Most memory of one query.")] = 1024,
+    queries: Annotated[int, typer.Option(min=1, help="Most that run at once.")] = 2,
+    rows: Annotated[int, typer.Option(min=1, help="Most rows of one answer.")] = 100_000,
+) -> None:
+    """Serve a run: Simple Cone Search, TAP, JSON, stamps, metrics."""
+    try:
+        from lenspipe.serve.command import Service
+    except ModuleNotFoundError as error:
+        raise InputError("lenspipe serve", "pip install 'lenspipe[serve]'", error) from error
+    from lenspipe.serve.query_process import QueryLimits
+
+    limits = QueryLimits(timeout_s, memory_mb, queries, rows=rows)
+    service = Service(run, host, port, tokens, limits)
+    _print_fields(service.describe())
+    service.run()
+
+
 @models_app.callback(invoke_without_command=True)
 def _models(context: typer.Context) -> None:
     if context.invoked_subcommand is None:

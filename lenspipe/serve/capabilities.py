@@ -70,7 +70,7 @@ def capabilities(tap_url: str, most_rows: int, formats: dict[str, str], seconds:
 def availability() -> bytes:
     """That the service is there: it answers."""
     root = _root(_AVAILABILITY, "availability")
-    ET.SubElement(root, "available").text = "true"
+    ET.SubElement(root, f"{{{_AVAILABILITY}}}available").text = "true"
     return _as_xml(root)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     import uvicorn
 
 _BACKLOG = 128
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Service:
@@ -46,6 +51,23 @@ class Service:
 
         from lenspipe.serve.app import create_app
 
+        class Server(uvicorn.Server):
+            """uvicorn's, for which a signal that it has obeyed is done with: by default it raises
+            it again."""
+
+            @contextmanager
+            def capture_signals(self) -> Iterator[None]:
+                """Signals end the server while this lasts."""
+                if threading.current_thread() is not threading.main_thread():
+                    yield
+                    return
+                before = {s: signal.signal(s, self.handle_exit) for s in _SIGNALS}
+                try:
+                    yield
+                finally:
+                    for number, handler in before.items():
+                        signal.signal(number, handler)
+
         app = create_app(self._run, self.access, self._limits)
         config = uvicorn.Config(
             app,
@@ -55,7 +77,7 @@ class Service:
             timeout_keep_alive=15,
             h11_max_incomplete_event_size=64 * 1024,
         )
-        return uvicorn.Server(config)
+        return Server(config)
 
     def run(self) -> None:
         """Answer until the process is told to end."""

@@ -25,7 +25,8 @@ _DESCRIPTIONS = {
     f"{TAP_SCHEMA}.keys": "foreign keys",
     f"{TAP_SCHEMA}.key_columns": "columns of foreign keys",
 }
-_LINKED = ("candidates", "failures", "grades")  # whose object_id is one of table `scores`
+_LINKED = ("candidates", "grades")  # whose object_id is one of table `scores`
+_RESERVED = frozenset({"size"})  # of ADQL: to be written in quotes
 _VODML = "http://www.ivoa.net/xml/VODataService/v1.1"
 _TABLES = "http://www.ivoa.net/xml/VOSITables/v1.0"
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
@@ -50,11 +51,7 @@ def tap_schema(tables: Mapping[str, pa.Schema]) -> dict[str, pa.Table]:
     """
     own = {f"{TAP_SCHEMA}.{name}": schema for name, schema in _SCHEMAS.items()}
     every = {**tables, **own}
-    keys = [
-        (f"{name}_scores", name, "scores")
-        for name in _LINKED
-        if name in tables and "scores" in tables
-    ]
+    links = _links(tables)
     rows: dict[str, list[dict[str, object]]] = {
         "schemas": [
             {"schema_name": SCHEMA, "description": "what the run left"},
@@ -65,7 +62,7 @@ def tap_schema(tables: Mapping[str, pa.Schema]) -> dict[str, pa.Table]:
                 "schema_name": _schema_of(name),
                 "table_name": name,
                 "table_type": "table",
-                "description": _DESCRIPTIONS.get(name, ""),
+                "description": _DESCRIPTIONS.get(name),
                 "table_index": index,
             }
             for index, name in enumerate(every)
@@ -73,28 +70,32 @@ def tap_schema(tables: Mapping[str, pa.Schema]) -> dict[str, pa.Table]:
         "columns": [
             {
                 "table_name": column.table,
-                "column_name": column.name,
+                "column_name": f'"{column.name}"' if column.name in _RESERVED else column.name,
                 "datatype": column.kind,
                 "arraysize": column.size,
                 "size": None,
-                "unit": column.unit,
+                "unit": column.unit or None,
                 "ucd": column.ucd,
-                "description": column.description,
+                "description": column.description or None,
                 "indexed": int(column.indexed),
                 "principal": int(column.name in ("object_id", "ra", "dec", "score")),
-                "std": 0,
+                "std": int(_schema_of(name) == TAP_SCHEMA),
                 "column_index": index,
             }
             for name, schema in every.items()
             for index, column in enumerate(_columns(name, schema))
         ],
         "keys": [
-            {"key_id": key, "from_table": source, "target_table": target}
-            for key, source, target in keys
+            {"key_id": link.key, "from_table": link.table, "target_table": link.target}
+            for link in links
         ],
         "key_columns": [
-            {"key_id": key, "from_column": "object_id", "target_column": "object_id"}
-            for key, _, _ in keys
+            {
+                "key_id": link.key,
+                "from_column": link.column,
+                "target_column": link.target_column,
+            }
+            for link in links
         ],
     }
     return {
@@ -119,12 +120,59 @@ def tables_document(tables: Mapping[str, pa.Schema]) -> bytes:
             ET.SubElement(table, "description").text = _DESCRIPTIONS.get(name, "")
             for column in _columns(name, fields):
                 _column_element(table, column)
+            for link in _links(tables):
+                if link.table == name:
+                    _key_element(table, link)
     return _as_xml(root)
+
+
+@dataclass(frozen=True)
+class _Link:
+    """A column whose values are of another table's column."""
+
+    table: str
+    column: str
+    target: str
+    target_column: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.table}.{self.column}"
+
+
+_OWN_LINKS = tuple(
+    _Link(f"{TAP_SCHEMA}.{table}", column, f"{TAP_SCHEMA}.{target}", target_column)
+    for table, column, target, target_column in (
+        ("tables", "schema_name", "schemas", "schema_name"),
+        ("columns", "table_name", "tables", "table_name"),
+        ("keys", "from_table", "tables", "table_name"),
+        ("keys", "target_table", "tables", "table_name"),
+        ("key_columns", "key_id", "keys", "key_id"),
+    )
+)
+
+
+def _links(tables: Mapping[str, pa.Schema]) -> list[_Link]:
+    own = [
+        _Link(name, "object_id", "scores", "object_id")
+        for name in _LINKED
+        if name in tables and "scores" in tables
+    ]
+    return [*own, *_OWN_LINKS]
+
+
+def _key_element(table: ET.Element, link: _Link) -> None:
+    key = ET.SubElement(table, "foreignKey")
+    ET.SubElement(key, "targetTable").text = link.target
+    columns = ET.SubElement(key, "fkColumn")
+    ET.SubElement(columns, "fromColumn").text = link.column
+    ET.SubElement(columns, "targetColumn").text = link.target_column
 
 
 def _column_element(table: ET.Element, column: _Column) -> None:
     element = ET.SubElement(table, "column")
-    ET.SubElement(element, "name").text = column.name
+    reserved = column.name in _RESERVED
+    ET.SubElement(element, "name").text = f'"{column.name}"' if reserved else column.name
     if column.description:
         ET.SubElement(element, "description").text = column.description
     if column.unit:

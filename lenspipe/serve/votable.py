@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -29,7 +30,7 @@ def document(
     name -> value before it. ucds: of columns, over their own.
     """
     from astropy.io.votable import from_table
-    from astropy.io.votable.tree import CooSys, Info
+    from astropy.io.votable.tree import CooSys
 
     file = from_table(to_astropy(_tellable(rows), name))
     file.version = "1.4"
@@ -42,30 +43,47 @@ def document(
         field.ID = None
         if field.name in positions:
             field.ref = _FRAME
-        if field.datatype == "unicodeChar" and _is_ascii(rows[field.name]):
-            field.datatype = "char"  # what old clients know, and Simple Cone Search wants of ids
+        if field.datatype == "bit":
+            field.datatype = "boolean"
+        if field.datatype == "unicodeChar":
+            field.arraysize = "*"  # not the longest that happens to be there
+            if _is_ascii(rows[field.name]):
+                field.datatype = "char"  # what clients know, and Simple Cone Search wants of ids
         if ucds and field.name in ucds:
             field.ucd = ucds[field.name]
-    resource.infos.append(Info(name="QUERY_STATUS", value="OK"))
-    resource.infos.extend(Info(name=key, value=value) for key, value in (infos or {}).items())
-    if overflow:
-        body.infos.append(Info(name="QUERY_STATUS", value="OVERFLOW"))
+    resource.infos.append(_info(name="QUERY_STATUS", value="OK"))
+    resource.infos.extend(_info(name=key, value=value) for key, value in (infos or {}).items())
     sink = io.BytesIO()
     file.to_xml(sink)
-    return sink.getvalue()
+    return _with_overflow(sink.getvalue()) if overflow else sink.getvalue()
+
+
+def _with_overflow(content: bytes) -> bytes:
+    """Said after the table (DALI 1.1, 4.4.1), where astropy writes nothing."""
+    before, end, after = content.rpartition(b"</TABLE>")
+    return before + end + b'\n  <INFO name="QUERY_STATUS" value="OVERFLOW"/>' + after
+
+
+def _info(name: str, value: str) -> Any:
+    """Without the id that astropy makes of the name: that would be there twice."""
+    from astropy.io.votable.tree import Info
+
+    made = Info(name=name, value=value)
+    made.ID = None
+    return made
 
 
 def error_document(message: str, *, cone_search: bool = False) -> bytes:
     """A VOTable that says what was wrong: as DALI has it, or as Simple Cone Search 1.03 has it."""
-    from astropy.io.votable.tree import Info, Resource, VOTableFile
+    from astropy.io.votable.tree import Resource, VOTableFile
 
     file = VOTableFile(version="1.4")
     resource = Resource(type="results")
     file.resources.append(resource)
     told = printable(message)
     if cone_search:  # section 2.3: an INFO of name Error at the top
-        file.infos.append(Info(name="Error", ID="Error", value=told))
-    info = Info(name="QUERY_STATUS", value="ERROR")
+        file.infos.append(_info(name="Error", value=told))
+    info = _info(name="QUERY_STATUS", value="ERROR")
     info.content = told
     resource.infos.append(info)
     sink = io.BytesIO()

@@ -17,9 +17,11 @@ from lenspipe.serve.command import Service
 from tests.catalogue.small_run import cap, commit_scores, failure_table, score_table
 from tests.serve.running import serving
 
+HERE = Path(__file__).parent
 CANDIDATES = 40
 WITHOUT_PIXELS = 7  # rank of the candidate whose stamp could not be read
 SIZE = 24
+_SERVED = {"service", "guarded", "run"}
 
 
 def published_run(folder: Path) -> RunDirectory:
@@ -61,6 +63,13 @@ def _stamps(ids: np.ndarray) -> StampBatch:
     maps = np.broadcast_to(core, (keep.sum(), SIZE, SIZE))
     images = {"image": (pixels + noise).astype(np.float32)}
     return ids[keep], images, maps.astype(np.float32)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What talks to a service that runs has a command of its own: `make test-service`."""
+    for item in items:
+        if item.path.is_relative_to(HERE) and _SERVED & set(getattr(item, "fixturenames", ())):
+            item.add_marker("service")
 
 
 @pytest.fixture(scope="session")

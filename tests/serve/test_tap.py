@@ -94,11 +94,12 @@ def test_tap_schema_can_be_asked(tap: Any) -> None:
 
 def test_more_rows_than_asked_for_are_said_to_be(service: Service) -> None:
     reply = sync(service, "SELECT object_id FROM scores", MAXREC="7")
-    table = parse(io.BytesIO(reply.content), verify="exception").get_first_table()
-    assert len(table.array) == 7
-    assert [i.value for i in table.infos if i.name == "QUERY_STATUS"] == ["OVERFLOW"]
+    file = parse(io.BytesIO(reply.content), verify="exception")
+    assert len(file.get_first_table().array) == 7
+    assert [i.value for i in file.resources[0].infos] == ["OK", "OVERFLOW"]
+    assert reply.content.index(b"</TABLE>") < reply.content.index(b"OVERFLOW")
     exact = sync(service, "SELECT TOP 7 object_id FROM scores", MAXREC="7")
-    assert not parse(io.BytesIO(exact.content)).get_first_table().infos
+    assert [i.value for i in parse(io.BytesIO(exact.content)).resources[0].infos] == ["OK"]
 
 
 def test_other_formats(service: Service) -> None:
