@@ -55,6 +55,11 @@ CREATE TRIGGER never BEFORE UPDATE OR DELETE OR TRUNCATE ON lenspipe_grade_schem
 CREATE TRIGGER never BEFORE UPDATE OR DELETE OR TRUNCATE ON lenspipe_grade_hidden
     EXECUTE FUNCTION lenspipe_grade_never()
 """
+# Not by `to_regclass`, which may answer from what the connection knew before it waited for a lock.
+_THERE = (
+    "SELECT 1 FROM pg_catalog.pg_class WHERE relname = 'lenspipe_grade_events' "
+    "AND pg_catalog.pg_table_is_visible(oid)"
+)
 # A commit waits for the disk, whatever the server does by default.
 _DURABLE = (
     "SELECT set_config('synchronous_commit', 'on', false) "
@@ -70,7 +75,7 @@ class PostgresDatabase:
         self._psycopg = _driver()
         self._lock = threading.Lock()
         self._connection: Any = None
-        there = self.read("SELECT to_regclass('lenspipe_grade_events') IS NOT NULL")[0][0]
+        there = bool(self.read(_THERE))
         if not there and not writable:
             raise InputError(f"grades {redact(url)}", "a database with grades", "none")
         if not there:
@@ -143,5 +148,5 @@ def _driver() -> Any:
 
 def _create(execute: Callable[..., Rows]) -> None:
     # Another process may have made them while this one waited for the lock.
-    if not execute("SELECT to_regclass('lenspipe_grade_events') IS NOT NULL")[0][0]:
+    if not execute(_THERE):
         execute(_TABLES)
