@@ -58,7 +58,10 @@ def scheme(
         if wanted is not None:
             grades.set_scheme(wanted)
         found = grades.scheme()
-    lines = [(g.name, f"key {g.key}, value {g.value:g}, {g.label}") for g in found.grades]
+    lines = [
+        (g.name, f"key {g.key}, value {g.value:g}{', ' if g.label else ''}{g.label}")
+        for g in found.grades
+    ]
     _print([*lines, ("lens from", f"{found.threshold:g}")])
 
 

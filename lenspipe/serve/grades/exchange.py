@@ -1,4 +1,4 @@
-"""Grades from files, CSV or Parquet: lists that people made elsewhere, and events of another store."""
+"""Grades from files, CSV or Parquet: lists made elsewhere, and events of another store."""
 
 from __future__ import annotations
 
