@@ -48,7 +48,7 @@ def test_the_order_is_this_one_on_every_machine() -> None:
     assert shuffled([1, 2, 3, "1", "two", -4], 8, "ana") != EXPECTED
 
 
-EXPECTED: list[ObjectId] = []
+EXPECTED: list[ObjectId] = [-4, "1", "two", 1, 2, 3]
 
 
 def test_new_objects_leave_the_old_ones_in_their_order() -> None:
