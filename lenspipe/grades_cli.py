@@ -77,7 +77,7 @@ def hidden(
     from lenspipe.serve.grades.exchange import hidden_of, read_rows
 
     directory = _run(run)
-    objects = hidden_of(read_rows(file))
+    objects = hidden_of(read_rows(file), _integers(directory))
     with _opened(directory, store) as grades:
         added = grades.add_hidden(objects)
     typer.echo(f"{added:,} new hidden objects of {len(objects):,}")
@@ -127,16 +127,13 @@ def import_(
     store: StorePlace = None,
 ) -> None:
     """Add grades that were given elsewhere; the same file counts once."""
-    import pyarrow as pa
-
-    from lenspipe.catalogue.graded import id_type_of, probabilities
+    from lenspipe.catalogue.graded import probabilities
     from lenspipe.serve.grades.exchange import import_rows, read_rows
 
     directory = _run(run)
-    rows, kind = read_rows(file), id_type_of(directory)
-    integers = None if kind is None else bool(pa.types.is_integer(kind))
+    rows = read_rows(file)
     with _opened(directory, store) as grades:
-        done = import_rows(grades, rows, grader, integers)
+        done = import_rows(grades, rows, grader, _integers(directory))
         known = {*probabilities(directory), *(each.object_id for each in grades.hidden())}
     typer.echo(
         f"{done.stored:,} new events, {done.repeated:,} known before; "
@@ -172,6 +169,16 @@ def _run(run: str) -> RunDirectory:
     from lenspipe.run.status import open_run
 
     return open_run(run)[0]
+
+
+def _integers(run: RunDirectory) -> bool | None:
+    """Whether the survey's ids are integers; None where the run has no sources yet."""
+    import pyarrow as pa
+
+    from lenspipe.catalogue.graded import id_type_of
+
+    kind = id_type_of(run)
+    return None if kind is None else bool(pa.types.is_integer(kind))
 
 
 def _opened(run: RunDirectory, store: str | None, writable: bool = True) -> GradeStore:

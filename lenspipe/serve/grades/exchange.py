@@ -77,7 +77,11 @@ def import_rows(
 
 
 def hidden_of(rows: pa.Table, integers: bool | None = None) -> list[Hidden]:
-    """Hidden training objects from a table with `object_id`, `is_lens` and perhaps `kind`."""
+    """Hidden training objects from a table with `object_id`, `is_lens` and perhaps `kind`.
+
+    integers: whether the survey's ids are integers: ids that are none then stay text, as those of
+    simulations beside known lenses of the survey. None: if all in the table are.
+    """
     for name in ("object_id", "is_lens"):
         if name not in rows.column_names:
             raise InputError(FIELD, f"a column `{name}`", ", ".join(rows.column_names) or "none")
@@ -89,8 +93,10 @@ def hidden_of(rows: pa.Table, integers: bool | None = None) -> list[Hidden]:
         text = str(row["is_lens"]).strip().lower()
         if text not in (*_TRUE, *_FALSE):
             raise InputError(f"{where}: is_lens", "true or false", repr(row["is_lens"]))
-        each = _id(row["object_id"], integers, where)
-        found.append(Hidden(each, text in _TRUE, str(row.get("kind") or "")))
+        number_too = integers and _all_integers([row["object_id"]])
+        with _at(where):
+            each = _id(row["object_id"], number_too, where)
+            found.append(Hidden(each, text in _TRUE, _text(row.get("kind"))))
     return found
 
 
@@ -107,7 +113,7 @@ def _grades(
         raise InputError("--grader", "whose grades these are, or a column `grader`", "neither")
     for number, row in enumerate(rows, 1):
         where = f"{FIELD}: row {number}"
-        who = grader if grader is not None else str(row["grader"] or "")
+        who = grader if grader is not None else _text(row["grader"])
         time = _time(row.get("time_utc"), where)
         for kind in ("grade", "comment"):
             said = row.get(kind)
@@ -138,8 +144,8 @@ def _events(
         seconds = row.get("seconds_looked")
         with _at(where):
             yield NewEvent(
-                key=str(row["key"]),
-                grader=str(row["grader"]),
+                key=_text(row["key"]),
+                grader=_text(row["grader"]),
                 kind=row["kind"],
                 object_id=_id_of_event(row, integers, where),
                 grade=row.get("grade"),
@@ -159,7 +165,11 @@ def _id_of_event(row: dict[str, Any], integers: bool, where: str) -> ObjectId | 
 
 
 def _id(value: object, integers: bool, where: str) -> ObjectId:
-    return parse_object_id("" if value is None else str(value), integers, f"{where}: object_id")
+    return parse_object_id(_text(value), integers, f"{where}: object_id")
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 def _number(value: object, where: str) -> float:
@@ -200,7 +210,8 @@ class _at:  # noqa: N801  # reads as a word after `with`
 
 
 def _read_csv(file: Path) -> pa.Table:
-    with csv.open_csv(file) as reader:
+    parse = csv.ParseOptions(newlines_in_values=True)
+    with csv.open_csv(file, parse_options=parse) as reader:
         names = reader.schema.names
     options = csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()),
@@ -208,7 +219,7 @@ def _read_csv(file: Path) -> pa.Table:
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,  # "" is an empty comment, which removes one
     )
-    return csv.read_csv(file, convert_options=options)
+    return csv.read_csv(file, parse_options=parse, convert_options=options)
 
 
 def _all_integers(values: Sequence[object]) -> bool:

@@ -100,6 +100,9 @@ def test_hidden_objects_from_a_file(tmp_path: Path) -> None:
         Hidden("sim-1", True, "simulated_lens"),
         Hidden("sim-2", False),
     ]
+    path.write_text("object_id,is_lens\n7,true\nsim-2,no\n")
+    assert [each.object_id for each in hidden_of(read_rows(path), integers=True)] == [7, "sim-2"]
+    assert [each.object_id for each in hidden_of(read_rows(path), integers=False)] == ["7", "sim-2"]
     path.write_text("object_id,is_lens\n1,perhaps\n")
     with pytest.raises(InputError, match=r"^FILE: row 1: is_lens: expected true or false"):
         hidden_of(read_rows(path))
