@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lenspipe import __version__
+from lenspipe import __version__, grades_cli
 from lenspipe.config import load_survey
 from lenspipe.errors import InputError, LenspipeError, one_line
 from lenspipe.processes import stopping
@@ -39,6 +39,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The shipped models and any other.")
 app.add_typer(models_app, name="models")
+app.add_typer(grades_cli.app, name="grades")
 
 
 def _sound(field: str) -> Callable[[str], str]:
@@ -194,7 +195,7 @@ def report(run: RunFolder) -> None:
 def query(
     run: RunFolder,
     sql: Annotated[
-        str, typer.Argument(metavar="SELECT", help="Over scores, candidates, failures.")
+        str, typer.Argument(metavar="SELECT", help="Over scores, candidates, failures, grades.")
     ],
     out: OutFile = None,
     rows: ShownRows = 40,
@@ -279,7 +280,9 @@ def export(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Ends in .csv, .parquet, .vot, .fits or .reg.")
     ],
-    table: Annotated[str, typer.Option(help="candidates, scores or failures.")] = "candidates",
+    table: Annotated[
+        str, typer.Option(help="candidates, scores, failures, grades or grade_events.")
+    ] = "candidates",
     acronym: Annotated[str, typer.Option(help="Before the candidates' names.")] = "",
 ) -> None:
     """Write a run's candidates, or another of its tables, to a file."""

@@ -39,6 +39,7 @@ PLAN_RECORD = "plan/plan.json"
 PLAN_FILE_ROWS = 1 << 20  # every file of the plan but the last holds so many rows
 CATALOGUE = "catalogue"
 CANDIDATES = "candidates.zarr"
+GRADES = "grades.sqlite"  # what people said; no run writes or erases it
 # The file of each without which a reader finds nothing there.
 PROPERTIES, ZARR_ROOT = "hats.properties", "zarr.json"
 REPORT = "report/index.html"

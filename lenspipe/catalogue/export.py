@@ -10,6 +10,7 @@ import pyarrow as pa
 from jaxtyping import Float64
 
 from lenspipe.catalogue.formats import require_known, write_rows
+from lenspipe.catalogue.graded import open_grades
 from lenspipe.catalogue.tables import Relation, open_table
 from lenspipe.run_directory import RunDirectory
 
@@ -37,24 +38,28 @@ def export(run: RunDirectory, out: str, table: str = "candidates", acronym: str 
     require_known(out, FIELD)
     relation = open_table(run, table, "--table")
     if table == "candidates":
-        relation = publishable(relation, acronym)
+        relation = publishable(relation, acronym, open_grades(run))
     counted = _Counted(relation)
     write_rows(counted.reader, out, table, FIELD)
     return counted.rows
 
 
-def publishable(candidates: pa.Table, acronym: str = "") -> pa.Table:
+def publishable(
+    candidates: pa.Table, acronym: str = "", grades: pa.Table | None = None
+) -> pa.Table:
     """Candidates as lens catalogues publish them: name, position, score, probability, grade, votes,
-    references first, then the run's own columns. Without grades and references those are null."""
+    references first, then the run's own columns. grades: the run's table of that name; without it,
+    and without references, those are null."""
     n = candidates.num_rows
+    graded, votes = _grades_of(candidates["object_id"], grades)
     names = iau_names(candidates["ra"].to_numpy(), candidates["dec"].to_numpy(), acronym)
     own = {field.name: (field, candidates[field.name]) for field in candidates.schema}
     added = {
         field.name: (field, pa.chunked_array([values], field.type))
         for field, values in (
             (_NAME, pa.array(names, pa.string())),
-            (_GRADE, pa.nulls(n, pa.string())),
-            (_VOTES, pa.nulls(n, pa.int32())),
+            (_GRADE, graded),
+            (_VOTES, votes),
             (_REFERENCES, pa.nulls(n, pa.string())),
         )
     }
@@ -63,6 +68,19 @@ def publishable(candidates: pa.Table, acronym: str = "") -> pa.Table:
     ordered = [*first, *(name for name in own if name not in first)]
     schema = pa.schema([columns[name][0] for name in ordered])
     return pa.table([columns[name][1] for name in ordered], schema=schema)
+
+
+def _grades_of(ids: pa.ChunkedArray, grades: pa.Table | None) -> tuple[pa.Array, pa.Array]:
+    """Grade and votes of each id; an id that nobody graded has 0 votes."""
+    if grades is None:
+        return pa.nulls(len(ids), pa.string()), pa.nulls(len(ids), pa.int32())
+    columns = (grades[name].to_pylist() for name in ("object_id", "grade", "votes"))
+    known = {each: (grade, votes) for each, grade, votes in zip(*columns, strict=True)}
+    found = [known.get(each, (None, 0)) for each in ids.to_pylist()]
+    return (
+        pa.array([grade for grade, _ in found], pa.string()),
+        pa.array([votes for _, votes in found], pa.int32()),
+    )
 
 
 def iau_names(

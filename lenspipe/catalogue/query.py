@@ -29,7 +29,7 @@ def query_limits(seconds: float = 60.0, memory_mb: int = 2048) -> Limits:
 
 
 def query(run: RunDirectory, text: str, limits: Limits | None = None) -> pa.Table:
-    """Rows of one SELECT over the tables `scores`, `candidates` and `failures`.
+    """Rows of one SELECT over the tables of `lenspipe.catalogue.tables`.
 
     Columns that come straight out of a table keep their unit and description. The functions of
     `sky_functions` are there; files, network and extensions are not. InputError where the text is
@@ -47,7 +47,7 @@ def ask(
 ) -> pa.Table:
     """As `query`, the first `rows` rows alone. extra: tables beside the run's, by name."""
     _check(text)
-    relations = {**open_tables(run), **(extra or {})}
+    relations = {**open_tables(run, text), **(extra or {})}
     with closing(closed_database(limits.threads, limits.memory_mb)) as connection:
         sky_functions.create(connection)
         for name, relation in relations.items():

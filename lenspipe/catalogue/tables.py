@@ -12,6 +12,7 @@ import zarr
 
 from lenspipe.catalogue import scores
 from lenspipe.catalogue.candidates import array_of, open_candidates
+from lenspipe.catalogue.graded import open_grade_events, open_grades
 from lenspipe.catalogue.hats import scored_files
 from lenspipe.contracts import id_field
 from lenspipe.errors import CorruptRunError, InputError
@@ -35,9 +36,11 @@ def open_table(run: RunDirectory, name: str, field: str = "table") -> Relation:
     return found
 
 
-def open_tables(run: RunDirectory) -> dict[str, Relation]:
-    """All tables that the run has."""
-    found = {name: opener(run) for name, opener in TABLES.items()}
+def open_tables(run: RunDirectory, text: str | None = None) -> dict[str, Relation]:
+    """All tables that the run has. text: of a query; tables that are made when they are opened are
+    left out where it does not name them."""
+    wanted = (n for n in TABLES if text is None or n not in _MADE or n in text.lower())
+    found = {name: TABLES[name](run) for name in wanted}
     return {name: relation for name, relation in found.items() if relation is not None}
 
 
@@ -98,4 +101,7 @@ TABLES: dict[str, Callable[[RunDirectory], Relation | None]] = {
     "scores": _open_scores,
     "candidates": _open_candidates,
     "failures": _open_failures,
+    "grades": open_grades,
+    "grade_events": open_grade_events,
 }
+_MADE = frozenset({"grades", "grade_events"})

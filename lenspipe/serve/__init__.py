@@ -1,1 +1,1 @@
-"""The service of a run: IVOA protocols, a JSON interface and pages, over what the run left."""
+"""A run over HTTP: IVOA protocols, a JSON interface and pages, and the grades that are given there."""
