@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 from jaxtyping import Float64, Int64
 
 from benchmarks.random_catalogue import random_run
-from lenspipe.catalogue.cone import separation_deg
 from lenspipe.catalogue.crossmatch import crossmatch
 from lenspipe.catalogue.outside import open_outside
 from lenspipe.catalogue.published import Published
 from lenspipe.run_directory import RunDirectory
+from lenspipe.sky import separation_deg
 
 _NEAR_ARCSEC = 3.0  # scatter of those rows that are near a source, in each direction
 _SLAB_ROWS = 1 << 16

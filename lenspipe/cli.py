@@ -194,7 +194,11 @@ def report(run: RunFolder) -> None:
 def query(
     run: RunFolder,
     sql: Annotated[
-        str, typer.Argument(metavar="SELECT", help="Over scores, candidates, failures.")
+        str,
+        typer.Argument(
+            metavar="SELECT",
+            help="Over scores, candidates, failures, known_lenses and the survey's sources.",
+        ),
     ],
     out: OutFile = None,
     rows: ShownRows = 40,
@@ -245,7 +249,8 @@ def crossmatch(
     catalogue: Annotated[
         str,
         typer.Argument(
-            metavar="CATALOGUE", help="VOTable, FITS, CSV, TSV, Parquet, or a folder such as HATS."
+            metavar="CATALOGUE",
+            help="VOTable, FITS, CSV, TSV, Parquet, a folder such as HATS, or lenscat.",
         ),
     ],
     radius: Annotated[str, typer.Option(help="In arcsec, or with its unit.")] = "2",
@@ -279,7 +284,10 @@ def export(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Ends in .csv, .parquet, .vot, .fits or .reg.")
     ],
-    table: Annotated[str, typer.Option(help="candidates, scores or failures.")] = "candidates",
+    table: Annotated[
+        str,
+        typer.Option(help="candidates, scores, failures, known_lenses or the survey's sources."),
+    ] = "candidates",
     acronym: Annotated[str, typer.Option(help="Before the candidates' names.")] = "",
 ) -> None:
     """Write a run's candidates, or another of its tables, to a file."""

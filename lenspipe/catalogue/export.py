@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64
 
 from lenspipe.catalogue.formats import require_known, write_rows
-from lenspipe.catalogue.tables import Relation, open_table
+from lenspipe.catalogue.tables import Relation, known_at, open_table
 from lenspipe.run_directory import RunDirectory
 
 FIELD = "FILE"
@@ -25,7 +25,7 @@ _GRADE = _field(
     "grade", pa.string(), "consensus grade of those who looked; none: not yet looked at"
 )
 _VOTES = _field("votes", pa.int32(), "how many persons graded it")
-_REFERENCES = _field("references", pa.string(), "known lenses at this position")
+_REFERENCES = _field("references", pa.string(), "who published the known lens at this position")
 
 
 def export(run: RunDirectory, out: str, table: str = "candidates", acronym: str = "") -> int:
@@ -37,16 +37,26 @@ def export(run: RunDirectory, out: str, table: str = "candidates", acronym: str 
     require_known(out, FIELD)
     relation = open_table(run, table, "--table")
     if table == "candidates":
-        relation = publishable(relation, acronym)
+        references = known_at(run, relation), known_at(run, relation, "reference")
+        relation = publishable(relation, acronym, _cited(*references))
     counted = _Counted(relation)
     write_rows(counted.reader, out, table, FIELD)
     return counted.rows
 
 
-def publishable(candidates: pa.Table, acronym: str = "") -> pa.Table:
+def _cited(names: list[str | None], references: list[str | None]) -> list[str | None]:
+    """Who published the known lenses at a position; their names where the list does not say."""
+    return [reference or name for name, reference in zip(names, references, strict=True)]
+
+
+def publishable(
+    candidates: pa.Table, acronym: str = "", references: Sequence[str | None] | None = None
+) -> pa.Table:
     """Candidates as lens catalogues publish them: name, position, score, probability, grade, votes,
-    references first, then the run's own columns. Without grades and references those are null."""
+    references first, then the run's own columns. Grades and votes are null; so are references,
+    one text a row, where none are given."""
     n = candidates.num_rows
+    cited = [None] * n if references is None else list(references)
     names = iau_names(candidates["ra"].to_numpy(), candidates["dec"].to_numpy(), acronym)
     own = {field.name: (field, candidates[field.name]) for field in candidates.schema}
     added = {
@@ -55,7 +65,7 @@ def publishable(candidates: pa.Table, acronym: str = "") -> pa.Table:
             (_NAME, pa.array(names, pa.string())),
             (_GRADE, pa.nulls(n, pa.string())),
             (_VOTES, pa.nulls(n, pa.int32())),
-            (_REFERENCES, pa.nulls(n, pa.string())),
+            (_REFERENCES, pa.array(cited, pa.string())),
         )
     }
     first = ("name", "ra", "dec", "score", "probability", "grade", "votes", "references")

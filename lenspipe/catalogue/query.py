@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from lenspipe.catalogue import sky_functions
+from lenspipe.catalogue.survey_sources import SOURCES, open_sources
 from lenspipe.catalogue.tables import TABLES, Relation, open_tables
 from lenspipe.errors import CorruptRunError, InputError
 from lenspipe.run_directory import RunDirectory
@@ -29,26 +30,32 @@ def query_limits(seconds: float = 60.0, memory_mb: int = 2048) -> Limits:
 
 
 def query(run: RunDirectory, text: str, limits: Limits | None = None) -> pa.Table:
-    """Rows of one SELECT over the tables `scores`, `candidates` and `failures`.
+    """Rows of one SELECT over the tables of the run (`tables.TABLES`) and the survey's `sources`.
 
     Columns that come straight out of a table keep their unit and description. The functions of
     `sky_functions` are there; files, network and extensions are not. InputError where the text is
     no such query, or names what is not there; HopelessError where it goes past its limits.
     """
     limits = limits or query_limits()
-    _check(text)
+    tree = _check(text)
     relations = open_tables(run)
+    unreachable = None
+    if SOURCES in _tables(tree):
+        try:
+            relations[SOURCES] = open_sources(run, f"{FIELD}: table {SOURCES}")
+        except InputError as error:  # a name of the query's own may hide it
+            unreachable = error
     with closing(closed_database(limits.threads, limits.memory_mb)) as connection:
         sky_functions.create(connection)
         for name, relation in relations.items():
             connection.register(name, relation)
         with limited(FIELD, connection, limits):
-            found = _execute(connection, text, relations)
+            found = _execute(connection, text, relations, unreachable)
     return _with_meanings(found, relations)
 
 
-def _check(text: str) -> None:
-    """InputError where a text is not one SELECT, or calls a function that makes tables of anything
+def _check(text: str) -> Any:
+    """How DuckDB parses a text. InputError where it is not one SELECT, or calls a function that makes tables of anything
     else than numbers: those read files, and memory by its address."""
     if len(text) > MAX_LENGTH:
         raise InputError(FIELD, f"at most {MAX_LENGTH} characters", len(text))
@@ -67,29 +74,44 @@ def _check(text: str) -> None:
         if name not in TABLE_FUNCTIONS:
             expected = f"tables, or {', '.join(sorted(TABLE_FUNCTIONS))}, after FROM"
             raise InputError(FIELD, expected, f"{name}(…)")
+    return tree
 
 
-def _table_functions(node: Any) -> Iterator[str]:
+def _tables(tree: Any) -> set[str]:
+    """Names of the tables that a parsed query reads, in small letters."""
+    found = _nodes(tree, "BASE_TABLE")
+    return {str(node.get("table_name", "")).lower() for node in found}
+
+
+def _table_functions(tree: Any) -> Iterator[str]:
+    for node in _nodes(tree, "TABLE_FUNCTION"):
+        yield str(node.get("function", {}).get("function_name", "")).lower()
+
+
+def _nodes(node: Any, kind: str) -> Iterator[dict[str, Any]]:
     if isinstance(node, dict):
-        if node.get("type") == "TABLE_FUNCTION":
-            yield str(node.get("function", {}).get("function_name", "")).lower()
+        if node.get("type") == kind:
+            yield node
         for value in node.values():
-            yield from _table_functions(value)
+            yield from _nodes(value, kind)
     elif isinstance(node, list):
         for value in node:
-            yield from _table_functions(value)
+            yield from _nodes(value, kind)
 
 
 def _execute(
     connection: duckdb.DuckDBPyConnection,
     text: str,
     relations: dict[str, Relation],
+    unreachable: InputError | None,
 ) -> pa.Table:
     try:
         return connection.sql(text).to_arrow_table()
     except (duckdb.InterruptException, duckdb.OutOfMemoryException):
         raise  # its limits are told by who set them
     except duckdb.CatalogException as error:
+        if unreachable is not None and SOURCES in str(error).lower():
+            raise unreachable from error
         missing = [name for name in TABLES if name not in relations and name in str(error)]
         there = f"tables {', '.join(relations) or 'none'}" + (
             f" (the run has no {missing[0]})" if missing else ""

@@ -13,6 +13,8 @@ import zarr
 from lenspipe.catalogue import scores
 from lenspipe.catalogue.candidates import array_of, open_candidates
 from lenspipe.catalogue.hats import scored_files
+from lenspipe.catalogue.known import names_at, read_known
+from lenspipe.catalogue.survey_sources import SOURCES, open_sources
 from lenspipe.contracts import id_field
 from lenspipe.errors import CorruptRunError, InputError
 from lenspipe.run_directory import RunDirectory, Stage
@@ -23,12 +25,20 @@ Relation: TypeAlias = "pads.Dataset | pa.Table"
 _RANK = pa.field(
     "rank", pa.int64(), metadata={"unit": "", "description": "place by score; the best has 1"}
 )
+_KNOWN_LENS = pa.field(
+    "known_lens",
+    pa.string(),
+    metadata={"unit": "", "description": "known lenses at this position, the nearest first"},
+)
 
 
 def open_table(run: RunDirectory, name: str, field: str = "table") -> Relation:
-    """A table of the run; InputError where there is no such table or the run has none yet."""
+    """A table of the run, or the survey's own `sources`; InputError where there is no such table or
+    the run has none yet."""
+    if name == SOURCES:
+        return open_sources(run, f"{field} {SOURCES}")
     if name not in TABLES:
-        raise InputError(field, f"one of {', '.join(TABLES)}", repr(name))
+        raise InputError(field, f"one of {', '.join([*TABLES, SOURCES])}", repr(name))
     found = TABLES[name](run)
     if found is None:
         raise InputError(field, f"a run with {name}", f"{run.url} without any")
@@ -36,7 +46,7 @@ def open_table(run: RunDirectory, name: str, field: str = "table") -> Relation:
 
 
 def open_tables(run: RunDirectory) -> dict[str, Relation]:
-    """All tables that the run has."""
+    """All tables that the run has; the survey's `sources`, which cost a listing, are not opened."""
     found = {name: opener(run) for name, opener in TABLES.items()}
     return {name: relation for name, relation in found.items() if relation is not None}
 
@@ -62,7 +72,22 @@ def _open_candidates(run: RunDirectory) -> Relation | None:
     n = len(columns[0][1])
     fields = [_RANK, *(field for field, _ in columns)]
     arrays = [pa.array(np.arange(1, n + 1)), *(values for _, values in columns)]
-    return pa.table(arrays, schema=pa.schema(fields))
+    table = pa.table(arrays, schema=pa.schema(fields))
+    return table.append_column(_KNOWN_LENS, pa.array(known_at(run, table), pa.string()))
+
+
+def known_at(run: RunDirectory, table: pa.Table, column: str = "name") -> list[str | None]:
+    """For each row with `ra` and `dec` the run's known lenses there; see `known.names_at`."""
+    known = read_known(run)
+    if known is None:
+        return [None] * table.num_rows
+    place = (table[name].to_numpy() for name in ("ra", "dec"))
+    return names_at(known.table, known.radius_arcsec, *place, column)
+
+
+def _open_known(run: RunDirectory) -> Relation | None:
+    known = read_known(run)
+    return None if known is None else known.table
 
 
 _CANDIDATE_COLUMNS = ("object_id", "ra", "dec", "score", "probability", "flags", "has_stamp")
@@ -98,4 +123,5 @@ TABLES: dict[str, Callable[[RunDirectory], Relation | None]] = {
     "scores": _open_scores,
     "candidates": _open_candidates,
     "failures": _open_failures,
+    "known_lenses": _open_known,
 }
