@@ -214,10 +214,8 @@ def read_known(run: RunDirectory) -> Known | None:
         if not known.table.schema.equals(expected):
             raise ValueError(f"columns {', '.join(table.schema.names)}")
     except Exception as error:  # Arrow, JSON and what is missing in it: bytes are at hand by now
-        told_error = f"{type(error).__name__}: {error}"
-        raise CorruptRunError(
-            f"{KNOWN}: damaged: {told_error}: lenspipe run makes it anew"
-        ) from error
+        what = f"{KNOWN}: damaged: {type(error).__name__}: {error}"
+        raise CorruptRunError(f"{what}: lenspipe run makes it anew") from error
     return known
 
 

@@ -25,9 +25,8 @@ from lenspipe.sky import pairs_within
 from lenspipe.storage.external_sort import stream
 
 FINEST_ORDER = 10  # cells of 3.4 arcmin
-ROWS_PER_CELL = (
-    16  # on the mean of the cells that hold any: with fewer, cells inside would be empty
-)
+# On the mean of the cells that hold any: with fewer, cells inside the survey would be empty.
+ROWS_PER_CELL = 16
 
 
 class Left(Protocol):

@@ -1,4 +1,4 @@
-"""What the report tells of known lenses: how many were found again, and where the others were lost."""
+"""What the report tells of known lenses: how many were found, and where the others were lost."""
 
 from __future__ import annotations
 
