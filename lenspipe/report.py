@@ -210,7 +210,7 @@ def _stamps(
 ) -> list[Stamp]:
     images = None if pixels is None else np.asarray(pixels[:n])
     weights = None if images is None else band_weights(images)
-    notes = [None] * n if known is None else _notes(columns, n, known)
+    notes = _notes(columns, n, known)
     stamps = []
     for row in range(n):
         picture = None
@@ -223,17 +223,19 @@ def _stamps(
                 score=float(columns["score"][row]),
                 probability=float(columns["probability"][row]),
                 picture=picture,
-                note=notes[row] or "",
+                note=notes[row],
             )
         )
     return stamps
 
 
-def _notes(columns: Mapping[str, np.ndarray], n: int, known: Known) -> list[str | None]:
+def _notes(columns: Mapping[str, np.ndarray], n: int, known: Known | None) -> list[str]:
     """What is said below each of the first stamps."""
+    if known is None:
+        return [""] * n
     place = (columns[name][:n] for name in ("ra", "dec"))
     names = names_at(known.table, known.radius_arcsec, *place)
-    return [None if name is None else f"known: {name}" for name in names]
+    return ["" if name is None else f"known: {name}" for name in names]
 
 
 def _pictures(

@@ -165,7 +165,7 @@ def test_known_lenses_are_followed_once_and_again_where_anything_changed(
 
 
 def test_a_candidate_that_is_known_is_marked_in_the_mosaic(run: RunDirectory) -> None:
-    settings = replace(SETTINGS, known=known_list(run), rule=Rule(top=120))
+    settings = replace(SETTINGS, known=known_list(run), rule=Rule(top=120), mosaic=120)
     publish(run, settings, Stamps())
     page = run.store.read("report/index.html")
     assert page.count(b"known: J1") == 1
