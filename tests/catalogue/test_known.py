@@ -79,7 +79,7 @@ def the_catalogue(
 ) -> list[Removed | None]:
     """A catalogue in which every second position has a source that was cut."""
     assert radius_arcsec == 2.0
-    cut = Removed(5, 0.5, "cut", "red")
+    cut = Removed(7777, 0.5, "cut", "red")
     return [cut if k % 2 == 0 else None for k in range(len(ra))]
 
 
@@ -152,6 +152,7 @@ def test_a_run_without_rows_and_a_list_without_lenses(run: RunDirectory, tmp_pat
     assert known_section(none).of_scored.trials == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 12 * 4**10 - 1), min_size=1, max_size=60), st.integers(1, 40))
 def test_the_footprint_holds_every_source_in_cells_that_are_full_enough(
     cells: list[int], rows: int
@@ -163,7 +164,7 @@ def test_the_footprint_holds_every_source_in_cells_that_are_full_enough(
     assert order == 0 or len(found) * ROWS_PER_CELL <= counts.sum()
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=30))
 def test_ranks_are_counted_from_the_best(scores: list[int]) -> None:
     class OneFile:
