@@ -55,8 +55,8 @@ def query(run: RunDirectory, text: str, limits: Limits | None = None) -> pa.Tabl
 
 
 def _check(text: str) -> Any:
-    """How DuckDB parses a text. InputError where it is not one SELECT, or calls a function that makes
-    tables of anything else than numbers: those read files, and memory by its address."""
+    """A text as DuckDB parses it. InputError where it is not one SELECT, or calls a function that
+    makes tables of anything else than numbers: those read files, and memory by its address."""
     if len(text) > MAX_LENGTH:
         raise InputError(FIELD, f"at most {MAX_LENGTH} characters", len(text))
     try:

@@ -119,7 +119,9 @@ def test_of_several_sources_the_best_scored_counts(run: RunDirectory) -> None:
     wide = listed([("wide", rows[-1]["ra"], rows[-1]["dec"])], radius_arcsec=3600.0)
     table = follow(run, wide, RULE, "").table
     near = [
-        row for row in rows if np.hypot(row["ra"] - rows[-1]["ra"], row["dec"] - rows[-1]["dec"]) < 0.9
+        row
+        for row in rows
+        if np.hypot(row["ra"] - rows[-1]["ra"], row["dec"] - rows[-1]["dec"]) < 0.9
     ]
     assert table["object_id"].to_pylist() == [near[0]["object_id"]]
 
@@ -197,7 +199,7 @@ def test_it_is_read_as_it_was_written(kept: RunDirectory) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda d: d[:50], lambda d: b"", lambda d: d[:40] + bytes(200) + d[240:]]
+    "damage", [lambda d: d[:50], lambda _: b"", lambda d: d[:40] + bytes(200) + d[240:]]
 )
 def test_a_damaged_file_is_told(
     kept: RunDirectory, damage: Callable[[bytes], bytes], tmp_path: Path
@@ -226,7 +228,8 @@ def test_the_table_can_be_asked(kept: RunDirectory) -> None:
     found = query(kept, "SELECT fate, count(*) n FROM known_lenses GROUP BY 1 ORDER BY 1")
     assert found["fate"].to_pylist() == sorted(FATES.keys() - {"rejected", "not_selected"})
     joined = query(
-        kept, "SELECT k.name, s.score FROM known_lenses k JOIN scores s USING (object_id) ORDER BY 2"
+        kept,
+        "SELECT k.name, s.score FROM known_lenses k JOIN scores s USING (object_id) ORDER BY 2",
     )
     assert joined["name"].to_pylist() == ["last", "best"]
 
@@ -322,9 +325,7 @@ def test_columns_of_a_list_can_be_named(tmp_path: Path) -> None:
         read_list(options(tmp_path / "none.csv"), ".")
 
 
-def test_the_package_is_found_by_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_package_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lenspipe.catalogue.outside.find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"^known_lenses.path: expected the package lenscat"):
         read_list(options("lenscat"), str(tmp_path))

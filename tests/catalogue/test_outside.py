@@ -141,13 +141,13 @@ def failing(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
-class GoneAway(OSError):
+class GoneAwayError(OSError):
     """As libraries of stores have them: no number of the system, and a name of their own."""
 
     __module__ = "aiohttp.client_exceptions"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An answer of a web server."""
 
     __module__ = "aiohttp.client_exceptions"
@@ -164,11 +164,11 @@ class Refused(Exception):
         (OSError(errno.ESTALE, "Stale file handle"), StoppedError),
         (ConnectionResetError(errno.ECONNRESET, "reset"), StoppedError),
         (TimeoutError(), StoppedError),
-        (GoneAway("cannot connect"), StoppedError),
-        (Refused(503), StoppedError),
+        (GoneAwayError("cannot connect"), StoppedError),
+        (RefusedError(503), StoppedError),
         (OutageError("the store does not answer"), OutageError),
         (CredentialsError("no credentials"), InputError),
-        (Refused(403), InputError),
+        (RefusedError(403), InputError),
         (FileNotFoundError(errno.ENOENT, "none"), InputError),
         (PermissionError(errno.EACCES, "forbidden"), InputError),
         (OSError(errno.ENAMETOOLONG, "too long"), InputError),

@@ -20,7 +20,9 @@ def write_catalogue(folder: Path) -> None:
         place = folder / f"field={field}"
         place.mkdir(parents=True)
         ids = [10 * field + k for k in range(3)]
-        table = pa.table({"objID": ids, "raMean": [150.0, 151.0, 152.0], "iKronMag": [20.0, -999.0, 21.5]})
+        table = pa.table(
+            {"objID": ids, "raMean": [150.0, 151.0, 152.0], "iKronMag": [20.0, -999.0, 21.5]}
+        )
         pq.write_table(table, place / "a.parquet")
 
 
@@ -43,13 +45,18 @@ def test_rows_are_those_of_the_survey_with_its_own_columns(run: RunDirectory) ->
     assert found["objID"].to_pylist() == [70, 71, 72, 80, 81, 82]
     assert found["field"].to_pylist() == [7, 7, 7, 8, 8, 8]
     joined = query(
-        run, "SELECT count(*) FROM scores s JOIN Sources c ON s.object_id = c.objID WHERE c.field = 7"
+        run,
+        "SELECT count(*) FROM scores s JOIN Sources c ON s.object_id = c.objID WHERE c.field = 7",
     )
     assert joined[0][0].as_py() == 3
 
 
 def test_several_paths_are_one_table(run: RunDirectory, tmp_path: Path) -> None:
-    tell(run, ["catalogue/field=7", str(tmp_path / "survey/catalogue/field=8/a.parquet")], str(tmp_path / "survey"))
+    tell(
+        run,
+        ["catalogue/field=7", str(tmp_path / "survey/catalogue/field=8/a.parquet")],
+        str(tmp_path / "survey"),
+    )
     assert query(run, "SELECT sum(objID) FROM sources")[0][0].as_py() == 456
 
 

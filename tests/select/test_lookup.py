@@ -40,7 +40,10 @@ def lookup_of(folder: Path, network: bool = False, **columns: object) -> Lookup:
     sources = Sources(path=str(folder))
     view = open_view(sources, ".")
     plan = SelectPlan(
-        key="", view=view, cuts=compile_cuts(CUTS, view.schema), network=Path("a.onnx") if network else None
+        key="",
+        view=view,
+        cuts=compile_cuts(CUTS, view.schema),
+        network=Path("a.onnx") if network else None,
     )
     return Lookup(list_parts(sources, "."), plan)
 
@@ -67,7 +70,9 @@ def test_what_passed_the_cuts_was_rejected_or_failed(
 def test_the_nearest_source_counts(tmp_path: Path) -> None:
     ra = np.full(ROWS, 10.0)
     dec = 1.0 + np.arange(ROWS)[::-1] / 3600
-    [found] = lookup_of(tmp_path, ra=ra, dec=dec)(np.array([10.0]), np.array([1.0 - 0.4 / 3600]), 3.0)
+    [found] = lookup_of(tmp_path, ra=ra, dec=dec)(
+        np.array([10.0]), np.array([1.0 - 0.4 / 3600]), 3.0
+    )
     assert found is not None
     assert found.object_id == 139
 
@@ -124,9 +129,7 @@ def test_a_source_near_a_position_is_in_a_box_that_meets_it(
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(CAPS, max_size=8), st.lists(CAPS, max_size=8), st.floats(0.001, 90.0)
-)
+@given(st.lists(CAPS, max_size=8), st.lists(CAPS, max_size=8), st.floats(0.001, 90.0))
 def test_pairs_are_all_those_within_the_radius(
     first: list[tuple[float, float]], second: list[tuple[float, float]], radius_deg: float
 ) -> None:
