@@ -9,6 +9,7 @@ from typing import Any
 
 from lenspipe import cutouts
 from lenspipe.catalogue.candidates import Rule
+from lenspipe.catalogue.known import KnownList, read_list
 from lenspipe.config import Survey, resolve
 from lenspipe.contracts import ProviderName
 from lenspipe.cutouts.base import BandInfo, Inspector
@@ -38,6 +39,7 @@ class CheckedSurvey:
     select_plan: SelectPlan
     ensemble: EnsembleDescription
     bands: dict[str, BandInfo]
+    known: KnownList | None = None
 
     @property
     def rows(self) -> int:
@@ -62,7 +64,7 @@ class CheckedSurvey:
         """What a result depends on: the survey file, the models' hashes, the catalogue's files,
         and of the pixels' files how many, their bytes, and a digest of names, sizes and times."""
         network = self.select_plan.network
-        found = {
+        found: dict[str, Any] = {
             "survey": self.survey.identity(),
             "models": {
                 "ensemble": self.ensemble.model_hash,
@@ -83,6 +85,9 @@ class CheckedSurvey:
                 for name, band in self.bands.items()
             },
         }
+        if self.known is not None:
+            rows = self.known.table.num_rows
+            found["known_lenses"] = {"rows": rows, "sha256": self.known.sha256}
         # Signed URLs: the signature must not be written, and signed anew they name the same files.
         told: dict[str, Any] = json.loads(json.dumps(redact_values(found, VERBATIM)))
         return told
@@ -103,6 +108,7 @@ class CheckedSurvey:
             partition_rows=self.survey.publish.partition_rows,
             mosaic=self.survey.publish.mosaic,
             explain=self.survey.publish.explain,
+            known=self.known,
         )
 
     def _rule(self) -> Rule:
@@ -161,7 +167,9 @@ def check_survey(survey: Survey) -> CheckedSurvey:
     reader.check(ensemble.inputs)
     plan = plan_select(survey)
     parts = list_parts(survey.sources, survey.base, plan.stored_columns)
-    return CheckedSurvey(survey, parts, plan, ensemble, bands)
+    wanted = survey.known_lenses
+    known = None if wanted is None else read_list(wanted, survey.base)
+    return CheckedSurvey(survey, parts, plan, ensemble, bands, known)
 
 
 def _check_apart(survey: Survey) -> None:
@@ -201,6 +209,7 @@ def describe(checked: CheckedSurvey, slots: Slots | None = None) -> list[tuple[s
         ("photometry", str(checked.select_plan.network or "none")),
         ("ensemble", f"{checked.ensemble.name} ({', '.join(checked.ensemble.member_names)})"),
         *((f"band {name}", _band(info, survey)) for name, info in checked.bands.items()),
+        *([] if checked.known is None else [("known lenses", f"{checked.known.table.num_rows:,}")]),
         *(("warning", line) for line in _warnings(survey)),
         ("workers", _workers(slots)),
         ("cost", _cost(checked, size)),

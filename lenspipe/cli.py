@@ -195,7 +195,11 @@ def report(run: RunFolder) -> None:
 def query(
     run: RunFolder,
     sql: Annotated[
-        str, typer.Argument(metavar="SELECT", help="Over scores, candidates, failures, grades.")
+        str,
+        typer.Argument(
+            metavar="SELECT",
+            help="Over scores, candidates, failures, grades, known_lenses and the survey's sources.",
+        ),
     ],
     out: OutFile = None,
     rows: ShownRows = 40,
@@ -246,7 +250,8 @@ def crossmatch(
     catalogue: Annotated[
         str,
         typer.Argument(
-            metavar="CATALOGUE", help="VOTable, FITS, CSV, TSV, Parquet, or a folder such as HATS."
+            metavar="CATALOGUE",
+            help="VOTable, FITS, CSV, TSV, Parquet, a folder such as HATS, or lenscat.",
         ),
     ],
     radius: Annotated[str, typer.Option(help="In arcsec, or with its unit.")] = "2",
@@ -281,7 +286,10 @@ def export(
         str, typer.Argument(metavar="FILE", help="Ends in .csv, .parquet, .vot, .fits or .reg.")
     ],
     table: Annotated[
-        str, typer.Option(help="candidates, scores, failures, grades or grade_events.")
+        str,
+        typer.Option(
+            help="candidates, scores, failures, grades, grade_events, known_lenses or sources."
+        ),
     ] = "candidates",
     acronym: Annotated[str, typer.Option(help="Before the candidates' names.")] = "",
 ) -> None:

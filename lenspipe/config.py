@@ -125,6 +125,18 @@ class Publish(Block):
     explain: WholeNumber = Field(default=100, ge=0)
 
 
+class KnownLenses(Block):
+    """A list of lenses that are known, which the run says what it made of. path: a file or folder
+    as `lenspipe crossmatch` takes it, or `lenscat`. radius_arcsec: how near a source must be to be
+    a lens's. ra, dec, name: columns, where their names are unusual."""
+
+    path: Text
+    radius_arcsec: PositiveNumber = Field(default=2.0, le=60.0)
+    ra: Text | None = None
+    dec: Text | None = None
+    name: Text | None = None
+
+
 class Survey(Block):
     """A whole survey file. `base`: the folder that relative paths start from.
 
@@ -140,6 +152,7 @@ class Survey(Block):
     ensemble: Text
     prevalence: Number | None = Field(default=None, gt=0.0, lt=1.0)
     candidates: Candidates
+    known_lenses: KnownLenses | None = None
     output: Text = "run/"
     runtime: Runtime = Runtime()
     publish: Publish = Publish()

@@ -19,6 +19,7 @@ from lenspipe.run.identity import check_same_pixels
 from lenspipe.run.opening import Job, check_and_open, tell_provider, write_state
 from lenspipe.run_directory import CATALOGUE, REPORT, RUN, THRESHOLD, RunDirectory
 from lenspipe.runtime import PoolOptions, connect
+from lenspipe.select.lookup import Lookup
 from lenspipe.select.plan import SelectPlan
 from lenspipe.select.threshold import ThresholdChoice, choose_threshold
 from lenspipe.stages import scoring, selecting
@@ -145,7 +146,9 @@ def finish(job: Job) -> PublishInfo:
     job.events.note("publishing: catalogue, candidates, report")
     if job.anew:
         job.ledger.patiently(run.forget_products)
-    info = job.ledger.patiently(lambda: publish(run, checked.publish_settings(), stamps, settle))
+    asked = Lookup(checked.parts, checked.select_plan)
+    settings = checked.publish_settings()
+    info = job.ledger.patiently(lambda: publish(run, settings, stamps, settle, asked))
     counts = {name: getattr(info.funnel, name) for name in _TOLD}
     job.events.run_finished(str((run.read_json(RUN) or {})["state"]), counts)
     share = failed_share(info.funnel)

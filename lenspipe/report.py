@@ -15,9 +15,11 @@ import zarr
 from lenspipe.catalogue.candidates import IMAGES, Rule, array_of, open_candidates
 from lenspipe.catalogue.funnel import Funnel, funnel
 from lenspipe.catalogue.hats import scored_files
+from lenspipe.catalogue.known import Known, names_at, read_known
 from lenspipe.errors import CorruptRunError, one_line
 from lenspipe.pages.colour import asinh_rgb, band_weights
 from lenspipe.pages.figures import Histogram, Picture, Sky, score_picture, sky_picture, stamp_png
+from lenspipe.pages.known import known_section
 from lenspipe.pages.page import Stamp, page_environment
 from lenspipe.pages.sky_map import Rows, choose_order, count_cells, extent
 from lenspipe.run_directory import (
@@ -92,8 +94,9 @@ def write_report(run: RunDirectory, mosaic: int = 100) -> str:
     candidates or funnel are damaged.
     """
     identity = run.read_json(RUN) or {}
+    known = read_known(run)
     with _reading(run, CANDIDATES):
-        candidates = _candidates(open_candidates(run), mosaic)
+        candidates = _candidates(open_candidates(run), mosaic, known)
     counted = _funnel(run)
     histogram, sky = _pictures(run, candidates)
     page = (
@@ -105,6 +108,7 @@ def write_report(run: RunDirectory, mosaic: int = 100) -> str:
             funnel=counted,
             steps=list(_steps(counted)),
             candidates=candidates,
+            known=None if known is None else known_section(known),
             histogram=histogram,
             sky=sky,
             failures=_failures(run, counted),
@@ -167,7 +171,7 @@ def _share(left: int, whole: int) -> float:
     return float(np.log1p(left) / np.log1p(whole)) if whole else 0.0
 
 
-def _candidates(group: zarr.Group | None, mosaic: int) -> CandidateSet | None:
+def _candidates(group: zarr.Group | None, mosaic: int, known: Known | None) -> CandidateSet | None:
     if group is None:
         return None
     columns = {
@@ -179,7 +183,7 @@ def _candidates(group: zarr.Group | None, mosaic: int) -> CandidateSet | None:
     return CandidateSet(
         rule=None if rule is None else Rule.model_validate(rule),
         total=int(str(group.attrs["candidates"])),
-        stamps=_stamps(columns, pixels, min(mosaic, len(columns["ra"]))),
+        stamps=_stamps(columns, pixels, min(mosaic, len(columns["ra"])), known),
         bands=[] if pixels is None else _bands(pixels),
         ra=columns["ra"],
         dec=columns["dec"],
@@ -199,10 +203,14 @@ def _colour_array(group: zarr.Group) -> zarr.Array[Any] | None:
 
 
 def _stamps(
-    columns: Mapping[str, np.ndarray], pixels: zarr.Array[Any] | None, n: int
+    columns: Mapping[str, np.ndarray],
+    pixels: zarr.Array[Any] | None,
+    n: int,
+    known: Known | None,
 ) -> list[Stamp]:
     images = None if pixels is None else np.asarray(pixels[:n])
     weights = None if images is None else band_weights(images)
+    notes = _notes(columns, n, known)
     stamps = []
     for row in range(n):
         picture = None
@@ -215,9 +223,19 @@ def _stamps(
                 score=float(columns["score"][row]),
                 probability=float(columns["probability"][row]),
                 picture=picture,
+                note=notes[row],
             )
         )
     return stamps
+
+
+def _notes(columns: Mapping[str, np.ndarray], n: int, known: Known | None) -> list[str]:
+    """What is said below each of the first stamps."""
+    if known is None:
+        return [""] * n
+    place = (columns[name][:n] for name in ("ra", "dec"))
+    names = names_at(known.table, known.radius_arcsec, *place)
+    return ["" if name is None else f"known: {name}" for name in names]
 
 
 def _pictures(

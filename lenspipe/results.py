@@ -50,8 +50,8 @@ class Results:
         return _table(self._published.cone(cone, columns), "cone")
 
     def sql(self, query: str, timeout_s: float = 60.0, memory_mb: int = 2048) -> Table:
-        """Rows of one SELECT over `scores`, `candidates`, `failures`, `grades` and `grade_events`;
-        see `lenspipe.catalogue.query`."""
+        """Rows of one SELECT over the run's tables and the survey's sources; see
+        `lenspipe.catalogue.query`."""
         from lenspipe.catalogue import query as asked
 
         limits = asked.query_limits(timeout_s, memory_mb)

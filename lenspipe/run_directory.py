@@ -43,6 +43,7 @@ GRADES = "grades.sqlite"  # what people said; no run writes or erases it
 # The file of each without which a reader finds nothing there.
 PROPERTIES, ZARR_ROOT = "hats.properties", "zarr.json"
 REPORT = "report/index.html"
+KNOWN = "known_lenses.parquet"
 
 STAGES: tuple[Stage, ...] = ("select", "score")
 
@@ -183,7 +184,7 @@ class RunDirectory:
         for name in {*ours, *unlisted}:
             self.store.delete(name)
         self.store.delete_unfinished(WRITTEN_FOLDERS)
-        for name in (FUNNEL, METRICS, THRESHOLD, RUN):
+        for name in (FUNNEL, METRICS, THRESHOLD, KNOWN, RUN):
             self.store.delete(name)
         self._logs = {stage: CommitLog(self.store, stage) for stage in STAGES}
 
@@ -271,8 +272,9 @@ class RunDirectory:
         return record.model_copy(update={"parts": {**record.parts, "failures": made}})
 
     def forget_products(self) -> None:
-        """Let catalogue and candidates be made anew, whatever became of their files."""
-        for name in (f"{CATALOGUE}/{PROPERTIES}", f"{CANDIDATES}/{ZARR_ROOT}"):
+        """Let catalogue, candidates and the known lenses be made anew, whatever became of their
+        files."""
+        for name in (f"{CATALOGUE}/{PROPERTIES}", f"{CANDIDATES}/{ZARR_ROOT}", KNOWN):
             self.store.delete(name)
 
     def refuse_lost(self) -> None:

@@ -24,6 +24,9 @@ from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from lenspipe import blenders, cli, cutouts
+from lenspipe.catalogue.known import FATES, known_schema
+from lenspipe.catalogue.survey_sources import SOURCES
+from lenspipe.catalogue.tables import TABLES
 from lenspipe.config import Survey, parse_survey
 from lenspipe.contracts import (
     Flag,
@@ -43,6 +46,7 @@ from lenspipe.run_directory import (
     CANDIDATES,
     CATALOGUE,
     FUNNEL,
+    KNOWN,
     LOCK,
     METRICS,
     PART_FOLDERS,
@@ -220,18 +224,25 @@ def schema_rows(schema: pa.Schema) -> list[list[str]]:
         ("### Selected", selected_schema(pa.int64())),
         ("### Scores", score_schema(pa.int64(), ("MEMBER",))),
         ("### Failures", failure_schema(pa.int64())),
+        ("### Known lenses", known_schema(pa.int64())),
     ],
-    ids=["selected", "scores", "failures"],
+    ids=["selected", "scores", "failures", "known_lenses"],
 )
 def test_columns_are_those_of_the_contracts(heading: str, schema: pa.Schema) -> None:
     assert cells(section("run-directory.md", heading)) == schema_rows(schema)
+
+
+def test_tables_of_queries_and_fates_of_known_lenses_are_told() -> None:
+    assert {*TABLES, SOURCES} <= set(keys(section("catalogue.md", "## SQL")))
+    told = cells(section("catalogue.md", "## Known lenses"))
+    assert {row[0].strip("`"): row[1] for row in told} == FATES
 
 
 def test_commit_records_and_files_are_told() -> None:
     told = keys(section("run-directory.md", "## Commit records"))
     assert told == list(ShardRecord.model_fields)
     files = section("run-directory.md", "## Files")
-    for name in (RUN, FUNNEL, LOCK, METRICS, PLAN_RECORD, CATALOGUE, CANDIDATES, REPORT):
+    for name in (RUN, FUNNEL, LOCK, METRICS, PLAN_RECORD, CATALOGUE, CANDIDATES, KNOWN, REPORT):
         assert f"`{name}" in files
     for folder in PART_FOLDERS:
         assert f"`{folder}/part-*.parquet`" in files

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from lenspipe.catalogue.partitions import MAX_ORDER, SKY
 from lenspipe.errors import InputError
+from lenspipe.sky import separation_deg
 
 # Cells of this fraction of the radius: some fifty of them cover a cone, and little around it.
 _CELLS_A_RADIUS = 4.0
@@ -65,19 +66,6 @@ class Cone:
         shift = 2 * (MAX_ORDER - orders.astype(np.int64))
         first = pixels.astype(np.int64) << shift
         return merged(np.stack([first, first + (np.int64(1) << shift)], axis=1))
-
-
-def separation_deg(
-    ra1_deg: float | Float64[np.ndarray, " n"],
-    dec1_deg: float | Float64[np.ndarray, " n"],
-    ra2_deg: Float64[np.ndarray, " n"],
-    dec2_deg: Float64[np.ndarray, " n"],
-) -> Float64[np.ndarray, " n"]:
-    """Angular distance of positions by Vincenty's formula, exact at all distances."""
-    from astropy.coordinates import angular_separation
-
-    radians = (np.radians(x) for x in (ra1_deg, dec1_deg, ra2_deg, dec2_deg))
-    return np.asarray(np.degrees(angular_separation(*radians)), np.float64)
 
 
 def merged(ranges: Int64[np.ndarray, "n 2"]) -> Int64[np.ndarray, "m 2"]:

@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 
-from lenspipe.catalogue.cone import merged, separation_deg
+from lenspipe.catalogue.cone import merged
 from lenspipe.catalogue.outside import SLAB_ROWS, Outside
 from lenspipe.catalogue.partitions import MAX_ORDER
 from lenspipe.catalogue.places import HEALPIX
 from lenspipe.catalogue.published import SEPARATION, Published
 from lenspipe.errors import InputError
 from lenspipe.healpix import healpix_29
+from lenspipe.sky import separation_deg
 
 LARGEST_ARCSEC = 3600.0
 PREFIX = "other_"

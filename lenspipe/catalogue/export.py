@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ from jaxtyping import Float64
 
 from lenspipe.catalogue.formats import require_known, write_rows
 from lenspipe.catalogue.graded import open_grades
-from lenspipe.catalogue.tables import Relation, open_table
+from lenspipe.catalogue.tables import Relation, known_at, open_table
 from lenspipe.run_directory import RunDirectory
 
 FIELD = "FILE"
@@ -26,7 +26,7 @@ _GRADE = _field(
     "grade", pa.string(), "consensus grade of those who looked; none: not yet looked at"
 )
 _VOTES = _field("votes", pa.int32(), "how many persons graded it")
-_REFERENCES = _field("references", pa.string(), "known lenses at this position")
+_REFERENCES = _field("references", pa.string(), "who published the known lens at this position")
 
 
 def export(run: RunDirectory, out: str, table: str = "candidates", acronym: str = "") -> int:
@@ -38,20 +38,30 @@ def export(run: RunDirectory, out: str, table: str = "candidates", acronym: str 
     require_known(out, FIELD)
     relation = open_table(run, table, "--table")
     if table == "candidates":
-        relation = publishable(relation, acronym, open_grades(run))
+        references = known_at(run, relation), known_at(run, relation, "reference")
+        relation = publishable(relation, acronym, open_grades(run), _cited(*references))
     counted = _Counted(relation)
     write_rows(counted.reader, out, table, FIELD)
     return counted.rows
 
 
+def _cited(names: list[str | None], references: list[str | None]) -> list[str | None]:
+    """Who published the known lenses at a position; their names where the list does not say."""
+    return [reference or name for name, reference in zip(names, references, strict=True)]
+
+
 def publishable(
-    candidates: pa.Table, acronym: str = "", grades: pa.Table | None = None
+    candidates: pa.Table,
+    acronym: str = "",
+    grades: pa.Table | None = None,
+    references: Sequence[str | None] | None = None,
 ) -> pa.Table:
     """Candidates as lens catalogues publish them: name, position, score, probability, grade, votes,
-    references first, then the run's own columns. grades: the run's table of that name; without it,
-    and without references, those are null."""
+    references first, then the run's own columns. grades: the run's table of that name; references:
+    one text a row. Without them, those columns are null."""
     n = candidates.num_rows
     graded, votes = _grades_of(candidates["object_id"], grades)
+    cited = [None] * n if references is None else list(references)
     names = iau_names(candidates["ra"].to_numpy(), candidates["dec"].to_numpy(), acronym)
     own = {field.name: (field, candidates[field.name]) for field in candidates.schema}
     added = {
@@ -60,7 +70,7 @@ def publishable(
             (_NAME, pa.array(names, pa.string())),
             (_GRADE, graded),
             (_VOTES, votes),
-            (_REFERENCES, pa.nulls(n, pa.string())),
+            (_REFERENCES, pa.array(cited, pa.string())),
         )
     }
     first = ("name", "ra", "dec", "score", "probability", "grade", "votes", "references")

@@ -4,8 +4,11 @@ Parquet and HATS."""
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,10 +18,13 @@ import pyarrow.dataset as pads
 from jaxtyping import Float64
 
 from lenspipe.config import is_url, resolve
-from lenspipe.errors import InputError
-from lenspipe.storage.store import Store
+from lenspipe.errors import InputError, LenspipeError, StoppedError
+from lenspipe.storage.refusals import describe_refusal, is_refusal
+from lenspipe.storage.remote import CredentialsError, OutageError
+from lenspipe.storage.store import Store, is_damage, is_storage_fault
 
-FIELD = "CATALOGUE"
+# Name that stands for the list in the PyPI package of that name.
+LENSCAT = "lenscat"
 SLAB_ROWS = 2_000_000
 # Names of positions in degrees, without capitals and what is in brackets, in the order in which
 # they are looked for.
@@ -32,6 +38,15 @@ _PARQUET = (".parquet", ".parq", ".pq")
 
 
 @dataclass(frozen=True)
+class Fields:
+    """Where the user says what is opened, for errors."""
+
+    path: str = "CATALOGUE"
+    ra: str = "--ra"
+    dec: str = "--dec"
+
+
+@dataclass(frozen=True)
 class Outside:
     """A catalogue that was opened. ra, dec: names of its columns of degrees."""
 
@@ -39,12 +54,14 @@ class Outside:
     ra: str
     dec: str
     _batches: Any
+    _path: str
+    _fields: Fields
 
     def slabs(self, rows: int = SLAB_ROWS) -> Iterator[pa.Table]:
-        """Its rows, so many at a time."""
+        """Its rows, so many at a time; InputError and StoppedError as in `open_outside`."""
         held: list[pa.RecordBatch] = []
         n = 0
-        for batch in self._batches():
+        for batch in self._read():
             held.append(batch)
             n += batch.num_rows
             if n >= rows:
@@ -57,41 +74,94 @@ class Outside:
         self, table: pa.Table
     ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
         """(ra, dec) in degrees of some rows; NaN where there is none."""
-        ra, dec = (_degrees(table[name], name) for name in (self.ra, self.dec))
+        ra, dec = (_degrees(table[name], name, self._fields) for name in (self.ra, self.dec))
         return np.mod(ra, 360.0), np.where(np.abs(dec) <= 90.0, dec, np.nan)
 
+    def _read(self) -> Iterator[pa.RecordBatch]:
+        batches = iter(self._batches())
+        while True:
+            with _told(self._path, self._fields):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
-def open_outside(path: str, ra: str | None = None, dec: str | None = None) -> Outside:
-    """Open a catalogue by its suffix; a folder is Parquet, HATS or not. ra, dec: names of columns
-    in degrees, found by themselves where they have a usual name.
 
-    InputError where it cannot be read or has no positions.
+def open_outside(
+    path: str,
+    ra: str | None = None,
+    dec: str | None = None,
+    base: str = ".",
+    fields: Fields | None = None,
+) -> Outside:
+    """Open a catalogue by its suffix; a folder is Parquet, HATS or not; `lenscat`, where nothing
+    there has that name, is the list in the package. ra, dec: names of columns in degrees, found by
+    themselves where they have a usual name. base: the folder that a relative path starts from.
+
+    InputError where it cannot be read or has no positions; StoppedError or OutageError where it
+    is the storage that fails.
     """
-    schema, batches = _open(resolve(path, ".", FIELD))
+    fields = fields or Fields()
+    place = _place(path, base, fields)
+    with _told(place, fields):
+        schema, batches = _open(place, fields)
     names = schema.names
-    return Outside(
-        schema, _column(ra, _RA, names, "--ra"), _column(dec, _DEC, names, "--dec"), batches
-    )
+    ra, dec = _column(ra, _RA, names, fields.ra), _column(dec, _DEC, names, fields.dec)
+    return Outside(schema, ra, dec, batches, place, fields)
 
 
-def _open(path: str) -> tuple[pa.Schema, Any]:
-    low = path.lower()
-    kind = PurePosixPath(low).suffix
+def _place(path: str, base: str, fields: Fields) -> str:
+    place = resolve(path, base, fields.path)
+    if path != LENSCAT or is_url(place) or os.path.lexists(place):
+        return place
+    package = find_spec(LENSCAT)
+    if package is None or not package.submodule_search_locations:
+        expected = f"the package {LENSCAT} (pip install {LENSCAT}), or a path"
+        raise InputError(fields.path, expected, f"neither it nor {place}")
+    return str(Path(next(iter(package.submodule_search_locations)), "data", "catalog.csv"))
+
+
+@contextmanager
+def _told(path: str, fields: Fields) -> Iterator[None]:
+    """One line for what cannot be read, whoever is at fault."""
     try:
-        if kind in _VOTABLE or low.endswith(_FITS):
-            table = _by_astropy(path, "votable" if kind in _VOTABLE else "fits")
-            return table.schema, table.to_batches
-        if kind in _TEXT:
-            return _text(path, _TEXT[kind])
-        return _parquet(path, folder=kind not in _PARQUET)
-    except InputError:
+        yield
+    except LenspipeError:
         raise
     except Exception as error:  # each format's library has exceptions of its own
+        if isinstance(error, OutageError) and not isinstance(error, CredentialsError):
+            raise
+        if _is_outage(error):
+            told = f"{fields.path} {path}: {describe_refusal(error)}"
+            raise StoppedError(f"{told}; once it is back, the same command works") from error
         raise InputError(
-            FIELD,
+            fields.path,
             "a VOTable, FITS, CSV, TSV or Parquet file, or a folder of Parquet",
             f"{path}: {type(error).__name__}: {error}",
         ) from error
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether a store or a disk fails, rather than the file being gone, forbidden or damaged."""
+    named = FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError
+    status = getattr(error, "status", None)  # of a web server's refusal
+    if isinstance(error, named | OutageError) or is_damage(error):
+        return False
+    if isinstance(status, int) and 400 <= status < 500:
+        return False
+    # A bare OSError may as well be about the name (too long, a loop of links).
+    return is_refusal(error) if type(error) is OSError else is_storage_fault(error)
+
+
+def _open(path: str, fields: Fields) -> tuple[pa.Schema, Any]:
+    low = path.lower()
+    kind = PurePosixPath(low).suffix
+    if kind in _VOTABLE or low.endswith(_FITS):
+        table = _by_astropy(path, "votable" if kind in _VOTABLE else "fits")
+        return table.schema, table.to_batches
+    if kind in _TEXT:
+        return _text(path, _TEXT[kind], fields.path)
+    return _parquet(path, kind not in _PARQUET, fields.path)
 
 
 def _by_astropy(path: str, form: str) -> pa.Table:
@@ -117,7 +187,7 @@ def _arrow(column: Any) -> pa.Array:
     return pa.array(values, mask=mask)
 
 
-def _text(path: str, delimiter: str) -> tuple[pa.Schema, Any]:
+def _text(path: str, delimiter: str, field: str) -> tuple[pa.Schema, Any]:
     """Text is text in every row but for numbers in every row: a type is not guessed from the
     first block."""
     folder, _, name = path.rpartition("/")
@@ -125,14 +195,14 @@ def _text(path: str, delimiter: str) -> tuple[pa.Schema, Any]:
         lines = (line.decode("utf-8-sig") for line in file)
         rows = list(csv.reader(lines, delimiter=delimiter))
     if not rows:
-        raise InputError(FIELD, "a line of names", f"{path}, which is empty")
+        raise InputError(field, "a line of names", f"{path}, which is empty")
     heading, *body = rows
     if len(set(heading)) != len(heading):
-        raise InputError(FIELD, "names that differ", f"{path}: {', '.join(heading)}")
+        raise InputError(field, "names that differ", f"{path}: {', '.join(heading)}")
     for number, row in enumerate(body, 2):
         if len(row) != len(heading):
             found = f"{len(row)} in row {number} of {path}"
-            raise InputError(FIELD, f"{len(heading)} values in each row", found)
+            raise InputError(field, f"{len(heading)} values in each row", found)
     columns = zip(*body, strict=True) if body else ((),) * len(heading)
     table = pa.table({k: _typed(list(v)) for k, v in zip(heading, columns, strict=True)})
     return table.schema, table.to_batches
@@ -148,13 +218,13 @@ def _typed(texts: list[str]) -> pa.Array:
     return pa.array(known, pa.string())
 
 
-def _parquet(path: str, folder: bool) -> tuple[pa.Schema, Any]:
+def _parquet(path: str, folder: bool, field: str) -> tuple[pa.Schema, Any]:
     store = Store(path if folder else path.rpartition("/")[0] or "/")
     if folder:
         names = [n for n in store.names() if n.lower().endswith(_PARQUET)]
         if not names:
             raise InputError(
-                FIELD,
+                field,
                 "a catalogue",
                 f"no Parquet file in {path}"
                 if store.exists("") or is_url(path) or Path(path).exists()
@@ -179,7 +249,7 @@ def _column(asked: str | None, usual: tuple[str, ...], names: list[str], field: 
     return found
 
 
-def _degrees(column: pa.ChunkedArray, name: str) -> Float64[np.ndarray, " n"]:
+def _degrees(column: pa.ChunkedArray, name: str, fields: Fields) -> Float64[np.ndarray, " n"]:
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        raise InputError(FIELD, f"degrees in column {name}", f"{column.type}")
+        raise InputError(fields.path, f"degrees in column {name}", f"{column.type}")
     return np.asarray(column.cast(pa.float64()).fill_null(np.nan).to_numpy(), np.float64)

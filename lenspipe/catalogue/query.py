@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from lenspipe.catalogue import sky_functions
+from lenspipe.catalogue.survey_sources import SOURCES, open_sources
 from lenspipe.catalogue.tables import TABLES, Relation, open_tables
 from lenspipe.errors import CorruptRunError, InputError
 from lenspipe.run_directory import RunDirectory
@@ -29,7 +30,7 @@ def query_limits(seconds: float = 60.0, memory_mb: int = 2048) -> Limits:
 
 
 def query(run: RunDirectory, text: str, limits: Limits | None = None) -> pa.Table:
-    """Rows of one SELECT over the tables of `lenspipe.catalogue.tables`.
+    """Rows of one SELECT over the tables of the run (`tables.TABLES`) and the survey's `sources`.
 
     Columns that come straight out of a table keep their unit and description. The functions of
     `sky_functions` are there; files, network and extensions are not. InputError where the text is
@@ -44,22 +45,31 @@ def ask(
     limits: Limits,
     rows: int | None = None,
     extra: Mapping[str, pa.Table] | None = None,
+    without: Collection[str] = (),
 ) -> pa.Table:
-    """As `query`, the first `rows` rows alone. extra: tables beside the run's, by name."""
-    _check(text)
+    """As `query`, the first `rows` rows alone. extra: tables beside the run's, by name. without:
+    tables of the run that may not be asked."""
+    tree = _check(text)
     relations = {**open_tables(run, text), **(extra or {})}
+    relations = {name: table for name, table in relations.items() if name not in without}
+    unreachable = None
+    if SOURCES in _tables(tree):
+        try:
+            relations[SOURCES] = open_sources(run, f"{FIELD}: table {SOURCES}")
+        except InputError as error:  # a name of the query's own may hide it
+            unreachable = error
     with closing(closed_database(limits.threads, limits.memory_mb)) as connection:
         sky_functions.create(connection)
         for name, relation in relations.items():
             connection.register(name, relation)
         with limited(FIELD, connection, limits):
-            found = _execute(connection, text, relations, rows)
+            found = _execute(connection, text, relations, rows, unreachable)
     return _with_meanings(found, relations)
 
 
-def _check(text: str) -> None:
-    """InputError where a text is not one SELECT, or calls a function that makes tables of anything
-    else than numbers: those read files, and memory by its address."""
+def _check(text: str) -> Any:
+    """A text as DuckDB parses it. InputError where it is not one SELECT, or calls a function that
+    makes tables of anything else than numbers: those read files, and memory by its address."""
     if len(text) > MAX_LENGTH:
         raise InputError(FIELD, f"at most {MAX_LENGTH} characters", len(text))
     try:
@@ -80,17 +90,29 @@ def _check(text: str) -> None:
         if name not in TABLE_FUNCTIONS:
             expected = f"tables, or {', '.join(sorted(TABLE_FUNCTIONS))}, after FROM"
             raise InputError(FIELD, expected, f"{name}(…)")
+    return tree
 
 
-def _table_functions(node: Any) -> Iterator[str]:
+def _tables(tree: Any) -> set[str]:
+    """Names of the tables that a parsed query reads, in small letters."""
+    found = _nodes(tree, "BASE_TABLE")
+    return {str(node.get("table_name", "")).lower() for node in found}
+
+
+def _table_functions(tree: Any) -> Iterator[str]:
+    for node in _nodes(tree, "TABLE_FUNCTION"):
+        yield str(node.get("function", {}).get("function_name", "")).lower()
+
+
+def _nodes(node: Any, kind: str) -> Iterator[dict[str, Any]]:
     if isinstance(node, dict):
-        if node.get("type") == "TABLE_FUNCTION":
-            yield str(node.get("function", {}).get("function_name", "")).lower()
+        if node.get("type") == kind:
+            yield node
         for value in node.values():
-            yield from _table_functions(value)
+            yield from _nodes(value, kind)
     elif isinstance(node, list):
         for value in node:
-            yield from _table_functions(value)
+            yield from _nodes(value, kind)
 
 
 def _execute(
@@ -98,6 +120,7 @@ def _execute(
     text: str,
     relations: dict[str, Relation],
     rows: int | None,
+    unreachable: InputError | None,
 ) -> pa.Table:
     try:
         found = connection.sql(text)
@@ -105,6 +128,8 @@ def _execute(
     except (duckdb.InterruptException, duckdb.OutOfMemoryException):
         raise  # its limits are told by who set them
     except duckdb.CatalogException as error:
+        if unreachable is not None and SOURCES in str(error).lower():
+            raise unreachable from error
         missing = [name for name in TABLES if name not in relations and name in str(error)]
         there = f"tables {', '.join(relations) or 'none'}" + (
             f" (the run has no {missing[0]})" if missing else ""

@@ -14,6 +14,8 @@ from lenspipe.catalogue import scores
 from lenspipe.catalogue.candidates import array_of, open_candidates
 from lenspipe.catalogue.graded import open_grade_events, open_grades
 from lenspipe.catalogue.hats import scored_files
+from lenspipe.catalogue.known import names_at, read_known
+from lenspipe.catalogue.survey_sources import SOURCES, open_sources
 from lenspipe.contracts import id_field
 from lenspipe.errors import CorruptRunError, InputError
 from lenspipe.run_directory import RunDirectory, Stage
@@ -24,12 +26,20 @@ Relation: TypeAlias = "pads.Dataset | pa.Table"
 _RANK = pa.field(
     "rank", pa.int64(), metadata={"unit": "", "description": "place by score; the best has 1"}
 )
+_KNOWN_LENS = pa.field(
+    "known_lens",
+    pa.string(),
+    metadata={"unit": "", "description": "known lenses at this position, the nearest first"},
+)
 
 
 def open_table(run: RunDirectory, name: str, field: str = "table") -> Relation:
-    """A table of the run; InputError where there is no such table or the run has none yet."""
+    """A table of the run, or the survey's own `sources`; InputError where there is no such table or
+    the run has none yet."""
+    if name == SOURCES:
+        return open_sources(run, f"{field} {SOURCES}")
     if name not in TABLES:
-        raise InputError(field, f"one of {', '.join(TABLES)}", repr(name))
+        raise InputError(field, f"one of {', '.join([*TABLES, SOURCES])}", repr(name))
     found = TABLES[name](run)
     if found is None:
         raise InputError(field, f"a run with {name}", f"{run.url} without any")
@@ -37,8 +47,11 @@ def open_table(run: RunDirectory, name: str, field: str = "table") -> Relation:
 
 
 def open_tables(run: RunDirectory, text: str | None = None) -> dict[str, Relation]:
-    """All tables that the run has. text: of a query; tables that are made when they are opened are
-    left out where it does not name them."""
+    """All tables that the run has; the survey's `sources`, which cost a listing, are not opened.
+
+    text: of a query; tables that are made when they are opened are left out where it does not name
+    them.
+    """
     wanted = (n for n in TABLES if text is None or n not in _MADE or n in text.lower())
     found = {name: TABLES[name](run) for name in wanted}
     return {name: relation for name, relation in found.items() if relation is not None}
@@ -65,7 +78,22 @@ def _open_candidates(run: RunDirectory) -> Relation | None:
     n = len(columns[0][1])
     fields = [_RANK, *(field for field, _ in columns)]
     arrays = [pa.array(np.arange(1, n + 1)), *(values for _, values in columns)]
-    return pa.table(arrays, schema=pa.schema(fields))
+    table = pa.table(arrays, schema=pa.schema(fields))
+    return table.append_column(_KNOWN_LENS, pa.array(known_at(run, table), pa.string()))
+
+
+def known_at(run: RunDirectory, table: pa.Table, column: str = "name") -> list[str | None]:
+    """For each row with `ra` and `dec` the run's known lenses there; see `known.names_at`."""
+    known = read_known(run)
+    if known is None:
+        return [None] * table.num_rows
+    place = (table[name].to_numpy() for name in ("ra", "dec"))
+    return names_at(known.table, known.radius_arcsec, *place, column)
+
+
+def _open_known(run: RunDirectory) -> Relation | None:
+    known = read_known(run)
+    return None if known is None else known.table
 
 
 _CANDIDATE_COLUMNS = ("object_id", "ra", "dec", "score", "probability", "flags", "has_stamp")
@@ -103,5 +131,6 @@ TABLES: dict[str, Callable[[RunDirectory], Relation | None]] = {
     "failures": _open_failures,
     "grades": open_grades,
     "grade_events": open_grade_events,
+    "known_lenses": _open_known,
 }
 _MADE = frozenset({"grades", "grade_events"})

@@ -17,7 +17,7 @@ from lenspipe.run_directory import RUN, RunDirectory
 from lenspipe.select.files import CatalogueFile
 
 # What a resume is compared by; times and state in run.json are only told.
-IDENTITY_KEYS = ("layout", "survey", "models", "inputs", "pixels", "versions")
+IDENTITY_KEYS = ("layout", "survey", "models", "inputs", "pixels", "known_lenses", "versions")
 # The form of the run directory: one more with every change that an older lenspipe would misread,
 # or that makes this one misread an older run.
 LAYOUT = 3

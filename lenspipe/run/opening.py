@@ -141,6 +141,8 @@ def write_state(run: RunDirectory, checked: CheckedSurvey, state: str) -> None:
             "updated": now,
             "layout": LAYOUT,
             **checked.identity(),
+            # Where relative paths start from: the catalogue is asked again by `lenspipe query`.
+            "base": checked.survey.base,
             "ensemble": {
                 "name": checked.ensemble.name,
                 "members": list(checked.ensemble.member_names),

@@ -73,6 +73,10 @@ RULES: tuple[ResumeRule, ...] = (
     ),
     ResumeRule("survey.candidates", "`candidates`, any key", "accepted", "published anew"),
     ResumeRule("survey.publish", "`publish`, any key", "accepted", "published anew"),
+    ResumeRule("survey.known_lenses", "`known_lenses`, any key", "accepted", "looked for anew"),
+    ResumeRule(
+        "known_lenses", "the rows of the list of known lenses", "accepted", "looked for anew"
+    ),
     ResumeRule(
         "runtime",
         "`runtime`, any key: provider, workers, shard size",

@@ -16,12 +16,18 @@ from lenspipe.errors import CorruptRunError
 from lenspipe.intervals import Interval, Intervals, pending
 from lenspipe.run.commit_log import FOLDER as LOG
 from lenspipe.run.shard_record import Part, ShardRecord, Stage
-from lenspipe.run.verify_products import check_candidates, check_catalogue, check_funnel
+from lenspipe.run.verify_products import (
+    check_candidates,
+    check_catalogue,
+    check_funnel,
+    check_known,
+)
 from lenspipe.run.verify_rows import check_ids
 from lenspipe.run_directory import (
     CANDIDATES,
     CATALOGUE,
     FUNNEL,
+    KNOWN,
     PART_FOLDERS,
     PLAN_RECORD,
     RUN,
@@ -43,6 +49,7 @@ class _Inputs(BaseModel):
 class _Survey(BaseModel):
     model_config = ConfigDict(frozen=True)
     cuts: dict[str, str] = Field(default_factory=dict)
+    known_lenses: dict[str, object] | None = None
 
 
 class _Run(BaseModel):
@@ -80,6 +87,8 @@ def verify(run: RunDirectory) -> list[str]:
     if finished:
         found += _faults(CATALOGUE, lambda: check_catalogue(run, scores))
         found += _faults(CANDIDATES, lambda: check_candidates(run, scores))
+        listed = told.survey.known_lenses is not None
+        found += _faults(KNOWN, lambda: check_known(run, scores, listed))
     return list(dict.fromkeys(found))  # two checks may meet the same broken file
 
 

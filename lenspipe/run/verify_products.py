@@ -1,4 +1,5 @@
-"""Whether what a run published is what its commits give: funnel, catalogue, candidates."""
+"""Whether what a run published is what its commits give: funnel, catalogue, candidates, known
+lenses."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zarr
 from jaxtyping import Bool
@@ -22,9 +25,18 @@ from lenspipe.catalogue.candidates import (
 )
 from lenspipe.catalogue.funnel import funnel
 from lenspipe.catalogue.hats import read_properties
+from lenspipe.catalogue.known import Known, read_known
 from lenspipe.errors import CorruptRunError
 from lenspipe.run.verify_rows import same_rows
-from lenspipe.run_directory import CANDIDATES, CATALOGUE, FUNNEL, PROPERTIES, RunDirectory
+from lenspipe.run_directory import (
+    CANDIDATES,
+    CATALOGUE,
+    FUNNEL,
+    KNOWN,
+    PROPERTIES,
+    RunDirectory,
+)
+from lenspipe.storage.external_sort import stream
 
 _DATASET = f"{CATALOGUE}/dataset"
 _PARTITIONS = f"{CATALOGUE}/partition_info.csv"
@@ -123,6 +135,31 @@ def _with_pixels(array: zarr.Array[Any], n: int) -> Bool[np.ndarray, " n"]:
         rows = slice(start, start + len(pixels))
         found[rows] = np.isfinite(pixels).reshape(len(pixels), -1).any(axis=1)
     return found
+
+
+def check_known(run: RunDirectory, score_parts: Sequence[str], expected: bool) -> Iterator[str]:
+    """known_lenses.parquet is there where the survey has such lenses, and what it says of scored
+    sources is what the scores say."""
+    known = read_known(run)
+    if (known is not None) != expected:
+        told = "not there" if expected else "there, but the survey file names no known lenses"
+        yield f"{KNOWN}: {told}"
+    if known is not None:
+        yield from _check_scored(run, score_parts, known)
+
+
+def _check_scored(run: RunDirectory, score_parts: Sequence[str], known: Known) -> Iterator[str]:
+    told = known.table.filter(pc.is_valid(known.table["score"]))
+    wanted = {row["object_id"]: row for row in told.to_pylist()}
+    columns = ("object_id", "score", "probability")
+    ids = pa.array(list(wanted), known.table.schema.field("object_id").type)
+    there = {}
+    for table in stream(run, score_parts, columns) if wanted else ():
+        for row in table.filter(pc.is_in(table["object_id"], ids)).to_pylist():
+            there[row["object_id"]] = row
+    for row in told.to_pylist():
+        if {name: row[name] for name in columns} != there.get(row["object_id"]):
+            yield f"{KNOWN}: {row['name']}: not the score of {row['object_id']!r}"
 
 
 def _read_funnel(run: RunDirectory) -> dict[str, Any]:

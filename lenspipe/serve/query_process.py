@@ -19,6 +19,8 @@ from lenspipe.errors import HopelessError, LenspipeError, StoppedError
 from lenspipe.run.status import open_run
 from lenspipe.select.database import Limits
 
+# What each person said is not for the others, who are to judge for themselves.
+PRIVATE = frozenset({"grades", "grade_events"})
 _POLL_S = 0.02
 _BEGIN_S = 60.0  # the first of all processes begins when the server that it is forked from has
 _GRACE_S = 1.0  # in which a query ends by its own limits, with its own words
@@ -143,7 +145,7 @@ def _answer(
     pipe.send("begun")
     own = Limits(limits.seconds, limits.memory_mb, 1, "time", "memory (MB)", scope="")
     try:
-        table = ask(open_run(run_url)[0], text, own, rows + 1, extra)
+        table = ask(open_run(run_url)[0], text, own, rows + 1, extra, PRIVATE)
         content = _written(table.slice(0, rows))
     except LenspipeError as error:
         pipe.send(error)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from contextlib import suppress
 from functools import cached_property
 
 import pyarrow as pa
 
+from lenspipe.catalogue.survey_sources import SOURCES, open_sources
 from lenspipe.catalogue.tables import open_tables
 from lenspipe.errors import InputError
 from lenspipe.run_directory import RunDirectory
 from lenspipe.serve import parameters, votable
 from lenspipe.serve.adql import to_duckdb
-from lenspipe.serve.query_process import QueryLimits, QueryProcesses
+from lenspipe.serve.query_process import PRIVATE, QueryLimits, QueryProcesses
 from lenspipe.serve.tap_schema import tables_document, tap_schema
 
 # Short names and media types of answers.
@@ -49,7 +51,10 @@ class TapService:
     @cached_property
     def schemas(self) -> dict[str, pa.Schema]:
         """Columns of the run's tables, by name."""
-        return {name: relation.schema for name, relation in open_tables(self._run).items()}
+        relations = open_tables(self._run)
+        with suppress(InputError):  # the survey's catalogue need not be there any more
+            relations[SOURCES] = open_sources(self._run, SOURCES)
+        return {name: r.schema for name, r in relations.items() if name not in PRIVATE}
 
     def tables(self) -> bytes:
         """VOSI's `/tables`."""

@@ -17,7 +17,6 @@ _DESCRIPTIONS = {
     "candidates": "the candidates whose stamps are kept, by rank",
     "failures": "sources without a score, and why",
     "sources": "rows of the survey's own catalogue",
-    "grades": "what those who looked say of candidates",
     "known_lenses": "known lenses in the footprint, and what became of them",
     f"{TAP_SCHEMA}.schemas": "schemas of this service",
     f"{TAP_SCHEMA}.tables": "tables of this service",
@@ -25,7 +24,7 @@ _DESCRIPTIONS = {
     f"{TAP_SCHEMA}.keys": "foreign keys",
     f"{TAP_SCHEMA}.key_columns": "columns of foreign keys",
 }
-_LINKED = ("candidates", "grades")  # whose object_id is one of table `scores`
+_LINKED = ("candidates",)  # whose object_id is one of table `scores`
 _RESERVED = frozenset({"size"})  # of ADQL: to be written in quotes
 _VODML = "http://www.ivoa.net/xml/VODataService/v1.1"
 _TABLES = "http://www.ivoa.net/xml/VOSITables/v1.0"

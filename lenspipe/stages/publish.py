@@ -20,10 +20,13 @@ from lenspipe.catalogue.candidates import (
 from lenspipe.catalogue.funnel import Funnel, funnel
 from lenspipe.catalogue.whole_folder import remove
 from lenspipe.contracts import InputSpec
-from lenspipe.run_directory import CANDIDATES, FUNNEL, ZARR_ROOT, RunDirectory
+from lenspipe.errors import CorruptRunError
+from lenspipe.run_directory import CANDIDATES, FUNNEL, KNOWN, STAGES, ZARR_ROOT, RunDirectory
 
 if TYPE_CHECKING:
     from lenspipe.catalogue.hats import CatalogueInfo
+    from lenspipe.catalogue.known import KnownList
+    from lenspipe.catalogue.known_fates import Ask
 
 # Ranked candidates (`object_id`, `ra`, `dec`, `score`, …) -> their pixels, in any order.
 Stamps = Callable[[pa.Table], Iterable[StampBatch]]
@@ -34,7 +37,7 @@ class PublishSettings:
     """name: of the survey. rule: which sources are candidates. inputs: the ensemble's image
     tensors, whose stamps are kept. cuts: names in the order of the survey file. partition_rows:
     most rows of one partition of the catalogue. mosaic: candidates shown in the report. explain:
-    the best candidates that `stamps` brings maps of."""
+    the best candidates that `stamps` brings maps of. known: lenses that the run is held against."""
 
     name: str
     rule: Rule
@@ -43,6 +46,7 @@ class PublishSettings:
     partition_rows: int = 1_000_000
     mosaic: int = 100
     explain: int = 100
+    known: KnownList | None = None
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,15 @@ def publish(
     settings: PublishSettings,
     stamps: Stamps,
     counted: Callable[[Funnel], None] = lambda _funnel: None,
+    ask: Ask | None = None,
 ) -> PublishInfo:
-    """Catalogue, candidates.zarr, funnel.json, report, in this order, from what is committed.
+    """Catalogue, candidates.zarr, known_lenses.parquet, funnel.json, report, in this order, from
+    what is committed.
 
-    A killed publish is repeated from the product it was at; catalogue and candidates that already
+    A killed publish is repeated from the product it was at; those before the funnel that already
     belong to these scores and settings are left alone, so that `stamps` is asked only where
-    pixels are needed. counted: called once the funnel is known, before the report is written.
+    pixels are needed. counted: called once the funnel is known, before the report is written. ask:
+    what became of the catalogue's sources at known lenses that were not selected.
     """
     # What draws and what writes HATS is slow to import, and most processes do neither.
     from lenspipe.catalogue.hats import write_catalogue
@@ -74,6 +81,7 @@ def publish(
     parts = run.part_names("scores", run.commits("score"))
     catalogue = write_catalogue(run, parts, settings.name, settings.partition_rows)
     candidates = _publish_candidates(run, parts, settings, stamps)
+    _publish_known(run, parts, settings, ask)
     found = funnel(run, candidates, settings.cuts)
     run.write_json(FUNNEL, found.model_dump(mode="json"))
     counted(found)
@@ -104,3 +112,24 @@ def _publish_candidates(
     batches = stamps(chosen.table) if chosen.table.num_rows else ()
     write_candidates(run, chosen, settings.inputs, batches, attributes)
     return chosen.total
+
+
+def _publish_known(
+    run: RunDirectory, parts: list[str], settings: PublishSettings, ask: Ask | None
+) -> None:
+    if settings.known is None:
+        run.store.delete(KNOWN)
+        return
+    from lenspipe.catalogue.known import read_known, write_known
+    from lenspipe.catalogue.known_fates import follow
+
+    failed = [n for stage in STAGES for n in run.part_names("failures", run.commits(stage))]
+    listed = settings.known
+    radius, rule = listed.radius_arcsec, settings.rule
+    identity = scores.fingerprint([*parts, *failed], rule, listed.sha256, radius, ask is None)
+    try:
+        kept = read_known(run)
+    except CorruptRunError:
+        kept = None
+    if kept is None or kept.identity != identity:
+        write_known(run, follow(run, listed, rule, identity, ask))

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lenspipe.catalogue.cone import Cone, inside, merged, overlap, separation_deg
+from lenspipe.catalogue.cone import Cone, inside, merged, overlap
 from lenspipe.errors import InputError
 from lenspipe.healpix import healpix_29
+from lenspipe.sky import separation_deg
 
 NUMBERS = st.integers(0, 60)
 RANGES = st.lists(st.tuples(NUMBERS, st.integers(1, 9)), max_size=12)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from lenspipe.catalogue.tables import open_table
 from lenspipe.errors import InputError
 from lenspipe.run_directory import RunDirectory
 from tests.catalogue.small_run import cap, commit_scores, failure_table, score_table
+from tests.tools import require_tool
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def test_candidates_have_the_columns_of_published_catalogues_first(run: RunDirec
     table = publishable(candidates)
     assert table.column_names == [
         "name", "ra", "dec", "score", "probability", "grade", "votes", "references",
-        "rank", "object_id", "flags", "has_stamp",
+        "rank", "object_id", "flags", "has_stamp", "known_lens",
     ]  # fmt: skip
     assert table["object_id"].equals(candidates["object_id"])
     assert table["grade"].null_count == table.num_rows == 12
@@ -94,3 +96,13 @@ def test_wrong_tables_and_files_are_told(run: RunDirectory, tmp_path: Path) -> N
     for table in ("scores", "candidates", "failures"):
         with pytest.raises(InputError, match=rf"^--table: expected a run with {table}"):
             export(empty, str(tmp_path / "a.csv"), table)
+
+
+@pytest.mark.tool
+@pytest.mark.parametrize("table", ["candidates", "failures"])
+def test_votlint_finds_nothing(run: RunDirectory, tmp_path: Path, table: str) -> None:
+    stilts = require_tool("stilts")
+    export(run, str(tmp_path / "a.vot"), table)
+    command = [stilts, "votlint", "ucd=true", "unit=true", str(tmp_path / "a.vot")]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=150)
+    assert (found.returncode, found.stdout) == (0, ""), found.stdout + found.stderr

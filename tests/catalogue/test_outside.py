@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +14,8 @@ from astropy.table import MaskedColumn, Table
 
 from lenspipe.catalogue import formats
 from lenspipe.catalogue.outside import open_outside
-from lenspipe.errors import InputError
+from lenspipe.errors import InputError, StoppedError
+from lenspipe.storage.remote import CredentialsError, OutageError
 
 ROWS = pa.table(
     {"name": ["a", "b", None], "RA": [10.0, -20.5, None], "Dec": [1.0, 2.0, 3.0], "n": [1, None, 3]}
@@ -127,3 +132,70 @@ def test_masked_and_wide_columns_of_fits(tmp_path: Path) -> None:
     assert outside.schema.names == ["ra", "dec"]
     [rows] = outside.slabs()
     np.testing.assert_array_equal(outside.position(rows)[1], [3.0, np.nan])
+
+
+def failing(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> Any:
+        raise error
+
+    return fail
+
+
+class GoneAwayError(OSError):
+    """As libraries of stores have them: no number of the system, and a name of their own."""
+
+    __module__ = "aiohttp.client_exceptions"
+
+
+class RefusedError(Exception):
+    """An answer of a web server."""
+
+    __module__ = "aiohttp.client_exceptions"
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"{status}")
+        self.status = status
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.EIO, "Input/output error"), StoppedError),
+        (OSError(errno.ESTALE, "Stale file handle"), StoppedError),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), StoppedError),
+        (TimeoutError(), StoppedError),
+        (GoneAwayError("cannot connect"), StoppedError),
+        (RefusedError(503), StoppedError),
+        (OutageError("the store does not answer"), OutageError),
+        (CredentialsError("no credentials"), InputError),
+        (RefusedError(403), InputError),
+        (FileNotFoundError(errno.ENOENT, "none"), InputError),
+        (PermissionError(errno.EACCES, "forbidden"), InputError),
+        (OSError(errno.ENAMETOOLONG, "too long"), InputError),
+        (OSError("truncated"), InputError),
+        (ValueError("no number"), InputError),
+    ],
+    ids=repr,
+)
+def test_storage_that_fails_is_no_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, kind: type[Exception]
+) -> None:
+    monkeypatch.setattr("lenspipe.storage.store.Store.open", failing(error))
+    with pytest.raises(kind) as raised:
+        open_outside(str(tmp_path / "a.csv"))
+    assert type(raised.value) is kind
+    if kind is StoppedError:
+        assert f"CATALOGUE {tmp_path / 'a.csv'}: " in str(raised.value)
+
+
+def test_storage_that_fails_between_two_slabs_is_told_too(tmp_path: Path) -> None:
+    pq.write_table(ROWS, tmp_path / "a.parquet")
+    outside = open_outside(str(tmp_path / "a.parquet"))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from ROWS.to_batches()
+        raise OSError(errno.EIO, "Input/output error")
+
+    broken = replace(outside, _batches=batches)
+    with pytest.raises(StoppedError, match=r"^CATALOGUE .*a\.parquet: .*the same command works"):
+        list(broken.slabs(1))

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from lenspipe.catalogue import sky_functions
 from lenspipe.catalogue.candidates import Rule, choose, write_candidates
-from lenspipe.catalogue.cone import separation_deg
 from lenspipe.catalogue.hats import write_catalogue
 from lenspipe.catalogue.query import query, query_limits
 from lenspipe.errors import CorruptRunError, HopelessError, InputError
 from lenspipe.healpix import healpix_29
 from lenspipe.run_directory import RunDirectory
+from lenspipe.sky import separation_deg
 from tests.catalogue.small_run import cap, commit_scores, failure_table, score_table
 
 

@@ -4,6 +4,7 @@ import errno
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +12,11 @@ import pytest
 
 from lenspipe.catalogue.candidates import Rule, StampBatch, open_candidates
 from lenspipe.catalogue.hats import read_properties
+from lenspipe.catalogue.known import LISTED, Known, KnownList
+from lenspipe.catalogue.known_fates import follow
 from lenspipe.contracts import InputSpec
 from lenspipe.run.verify_products import check_candidates, check_catalogue, check_funnel
-from lenspipe.run_directory import RunDirectory
+from lenspipe.run_directory import KNOWN, RunDirectory
 from lenspipe.stages.publish import PublishSettings, publish
 from tests.catalogue.small_run import cap, commit_scores, commit_select, score_table
 
@@ -115,6 +118,58 @@ def test_more_maps_are_made_where_more_are_asked_for(run: RunDirectory) -> None:
     publish(run, SETTINGS, stamps)
     publish(run, replace(SETTINGS, explain=3), stamps)
     assert stamps.asked == 2
+
+
+def known_list(run: RunDirectory, radius_arcsec: float = 2.0) -> KnownList:
+    """The place of a scored source."""
+    scored = run.read_folder("scores", ("score",))
+    assert scored is not None
+    place = scored.slice(7, 1).to_pylist()[0]
+    row = {"name": "J1", "ra": place["ra"], "dec": place["dec"]}
+    row |= {"type": "galaxy", "grade": "A", "reference": "doi"}
+    table = pa.Table.from_pylist([row], schema=pa.schema(LISTED))
+    return KnownList(table, radius_arcsec, "0123")
+
+
+def test_known_lenses_are_followed_once_and_again_where_anything_changed(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def counted(*arguments: Any) -> Known:
+        asked.append(arguments)
+        return follow(*arguments)
+
+    monkeypatch.setattr("lenspipe.catalogue.known_fates.follow", counted)
+    known = known_list(run)
+    settings = replace(SETTINGS, known=known)
+    for wanted, times in (
+        (settings, 1),
+        (settings, 1),
+        (replace(settings, rule=Rule(top=7)), 2),
+        (replace(settings, known=replace(known, radius_arcsec=3.0)), 3),
+        (replace(settings, known=replace(known, sha256="other")), 4),
+    ):
+        publish(run, wanted, Stamps())
+        assert len(asked) == times
+    page = run.store.read("report/index.html")
+    assert b"recall of all in the footprint" in page
+    run.store.write(KNOWN, b"PAR1")
+    publish(run, settings, Stamps())
+    run.forget_products()
+    publish(run, settings, Stamps())
+    assert len(asked) == 6
+    publish(run, SETTINGS, Stamps())
+    assert not run.store.exists(KNOWN)
+    assert b"Known lenses" not in run.store.read("report/index.html")
+
+
+def test_a_candidate_that_is_known_is_marked_in_the_mosaic(run: RunDirectory) -> None:
+    settings = replace(SETTINGS, known=known_list(run), rule=Rule(top=120), mosaic=120)
+    publish(run, settings, Stamps())
+    page = run.store.read("report/index.html")
+    assert page.count(b"known: J1") == 1
+    assert b"1 of 1 = 1.000" in page
 
 
 def lose(data: bytes) -> None:
