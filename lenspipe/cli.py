@@ -198,7 +198,7 @@ def query(
         str,
         typer.Argument(
             metavar="SELECT",
-            help="Over scores, candidates, failures, grades, known_lenses and the survey's sources.",
+            help="Over scores, candidates, failures, grades, known_lenses, sources.",
         ),
     ],
     out: OutFile = None,
@@ -313,16 +313,29 @@ def serve(
     memory_mb: Annotated[int, typer.Option(min=64, help="Most memory of one query.")] = 1024,
     queries: Annotated[int, typer.Option(min=1, help="Most that run at once.")] = 2,
     rows: Annotated[int, typer.Option(min=1, help="Most rows of one answer.")] = 100_000,
+    grades: Annotated[
+        str | None,
+        typer.Option(help="SQLite file or postgresql:// URL; default: RUN/grades.sqlite."),
+    ] = None,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Without scores, each person in an order of their own.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of those orders.")] = 0,
+    hidden_rate: Annotated[
+        float, typer.Option(min=0.0, max=0.5, help="Training objects among what is shown.")
+    ] = 0.05,
 ) -> None:
-    """Serve a run: Simple Cone Search, TAP, JSON, stamps, metrics."""
+    """Serve a run: pages to look and grade, Simple Cone Search, TAP, JSON, metrics."""
     try:
         from lenspipe.serve.command import Service
     except ModuleNotFoundError as error:
         raise InputError("lenspipe serve", "pip install 'lenspipe[serve]'", error) from error
     from lenspipe.serve.query_process import QueryLimits
+    from lenspipe.serve.shown import Manner
 
     limits = QueryLimits(timeout_s, memory_mb, queries, rows=rows)
-    service = Service(run, host, port, tokens, limits)
+    manner = Manner(blind, seed, hidden_rate)
+    service = Service(run, host, port, tokens, limits, grades, manner)
     _print_fields(service.describe())
     service.run()
 

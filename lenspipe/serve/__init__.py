@@ -1,1 +1,1 @@
-"""A run over HTTP: IVOA protocols, a JSON interface and pages, and the grades that are given there."""
+"""A run over HTTP: protocols of the IVOA, JSON and pages; and the grades given there."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lenspipe.errors import InputError
@@ -135,7 +135,7 @@ class Guard:
             return
         await self._app(scope, _limited(receive), _with_headers(send))
 
-    def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         if not self._access.knows(headers):
             return _said(421, "a request for another host")
         if not _from_here(scope, headers):
@@ -149,6 +149,8 @@ class Guard:
             and scope["path"] not in _OPEN
             and not scope["path"].startswith("/static/")
         ):
+            if "text/html" in headers.get("accept", "") and scope["method"] == "GET":
+                return RedirectResponse("/login", 303)
             reply = _said(401, "expected a token: Authorization: Bearer …, or /login in a browser")
             reply.headers["WWW-Authenticate"] = "Bearer"
             return reply

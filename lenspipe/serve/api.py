@@ -22,6 +22,7 @@ from lenspipe.serve.stamps import Stamps
 
 MOST_CANDIDATES = 500  # of one answer
 MOST_ROWS = 10_000  # of one cone
+_SAME_DEG = 0.5 / 3600.0  # in which a candidate's own row of the catalogue lies
 _CACHED = "private, max-age=3600"  # a finished run does not change
 Rank = Annotated[int, Path(ge=1, le=2**31, description="place by score; the best has 1")]
 Text = Annotated[str | None, Query(max_length=80)]
@@ -75,6 +76,17 @@ class Catalogue:
         names = iau_names(table["ra"].to_numpy(), table["dec"].to_numpy())
         return table.append_column("name", pa.array(names, pa.string()))
 
+    def candidate(self, rank: int) -> dict[str, Any]:
+        """All columns that the catalogue has of a candidate, as JSON has them. rank: from 1;
+        InputError where there is none."""
+        table = self.candidates
+        if not 1 <= rank <= table.num_rows:
+            raise InputError("rank", f"1 to {table.num_rows}", rank)
+        [row] = rows_of(table.slice(rank - 1, 1))
+        near = rows_of(self.published.cone(Cone(row["ra"], row["dec"], _SAME_DEG)))
+        own = [found for found in near if found["object_id"] == row["object_id"]]
+        return {**(own[0] if own else {}), **row}
+
 
 def router(catalogue: Catalogue) -> APIRouter:
     """The routes below /api."""
@@ -110,14 +122,7 @@ def router(catalogue: Catalogue) -> APIRouter:
     @routes.get("/candidates/{rank}")
     def candidate(rank: Rank) -> dict[str, Any]:
         """One candidate with all columns that the catalogue has of it."""
-        table = catalogue.candidates
-        if rank > table.num_rows:
-            raise InputError("rank", f"1 to {table.num_rows}", rank)
-        [row] = rows_of(table.slice(rank - 1, 1))
-        cone = Cone(row["ra"], row["dec"], 0.5 / 3600.0)
-        near = rows_of(catalogue.published.cone(cone))
-        own = [found for found in near if found["object_id"] == row["object_id"]]
-        return {**(own[0] if own else {}), **row}
+        return catalogue.candidate(rank)
 
     @routes.get(
         "/candidates/{rank}/stamp.png",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Awaitable, Callable
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -15,9 +17,20 @@ from starlette.types import ASGIApp
 from lenspipe import __version__
 from lenspipe.errors import CorruptRunError, InputError, LenspipeError, one_line
 from lenspipe.run_directory import METRICS, RUN, RunDirectory
-from lenspipe.serve import api, capabilities, cone_search, parameters, votable
+from lenspipe.serve import (
+    api,
+    capabilities,
+    cone_search,
+    inspection,
+    pages,
+    parameters,
+    votable,
+)
 from lenspipe.serve.access import Access, Guard
+from lenspipe.serve.grades.book import GradeBook
+from lenspipe.serve.grades.store import GradeStore
 from lenspipe.serve.query_process import BusyError, QueryLimits
+from lenspipe.serve.shown import Manner, Shown
 from lenspipe.serve.tap import FORMATS, TapService
 
 _SECONDS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -25,13 +38,19 @@ _RETRY_S = "5"
 
 
 def create_app(
-    run: RunDirectory, access: Access | None = None, limits: QueryLimits | None = None
+    run: RunDirectory,
+    access: Access | None = None,
+    limits: QueryLimits | None = None,
+    grades: GradeStore | None = None,
+    manner: Manner | None = None,
 ) -> ASGIApp:
-    """The service of one run: /scs, /tap, /api, /metrics, /healthz. Nothing of the run is written.
+    """The service of one run: pages, /scs, /tap, /api, /metrics, /healthz.
 
-    access: anyone by default, as on loopback. limits: of queries from outside.
+    access: anyone by default, as on loopback. limits: of queries from outside. grades: where
+    grades are kept; without it there is no grading. manner: how candidates are shown to those who
+    grade. Nothing else of the run is written.
     """
-    limits = limits or QueryLimits()
+    limits, access = limits or QueryLimits(), access or Access()
     app = FastAPI(
         title="lenspipe",
         version=__version__,
@@ -45,7 +64,22 @@ def create_app(
     _add_cone_search(app, catalogue, limits)
     _add_tap(app, TapService(run, limits))
     _add_health(app, run)
-    return Guard(app, access or Access())
+    if grades is not None:
+        app.include_router(_inspection(catalogue, grades, manner or Manner()))
+        app.include_router(pages.router(access))
+        app.mount("/static", pages.static_files())
+    return Guard(app, access)
+
+
+def _inspection(catalogue: api.Catalogue, grades: GradeStore, manner: Manner) -> APIRouter:
+    shown = Shown(catalogue.candidates, grades.hidden(), manner, _secret(catalogue.run, manner))
+    return inspection.router(catalogue, shown, GradeBook(grades))
+
+
+def _secret(run: RunDirectory, manner: Manner) -> bytes:
+    """What objects' names in pages are made with: the same whenever this run is served."""
+    identity = json.dumps([run.read_json(RUN), manner.seed], sort_keys=True)
+    return hashlib.sha256(identity.encode()).digest()
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -10,11 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lenspipe.catalogue.candidates import open_candidates
 from lenspipe.catalogue.published import Published
 from lenspipe.errors import InputError
 from lenspipe.run.status import open_run
+from lenspipe.run_directory import GRADES, RunDirectory
 from lenspipe.serve.access import ANYONE, access_for, is_loopback
+from lenspipe.serve.grades.store import GradeStore, open_store
 from lenspipe.serve.query_process import QueryLimits
+from lenspipe.serve.shown import Manner
 
 if TYPE_CHECKING:
     import uvicorn
@@ -37,9 +41,15 @@ class Service:
         port: int = 8080,
         token_file: Path | None = None,
         limits: QueryLimits | None = None,
+        grades: str | None = None,
+        manner: Manner | None = None,
     ) -> None:
+        """grades: a SQLite file or postgresql:// URL; RUN/grades.sqlite by default, where the run
+        is on a local disk."""
         run, _ = open_run(run_url)
         Published(run)  # a run without a catalogue says so before anybody asks
+        self.grades = _store(run, grades)
+        self._manner = manner
         self.access = access_for(host, token_file)
         self._host, self._run, self._limits = host, run, limits
         self._socket = _listening(host, port)
@@ -68,7 +78,7 @@ class Service:
                     for number, handler in before.items():
                         signal.signal(number, handler)
 
-        app = create_app(self._run, self.access, self._limits)
+        app = create_app(self._run, self.access, self._limits, self.grades, self._manner)
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -97,7 +107,7 @@ class Service:
     def describe(self) -> list[tuple[str, str]]:
         """What a person who started the service must know, as lines (field, text)."""
         lines = [
-            ("serving", self.url),
+            ("serving", self.url if self.grades else f"{self.url} (no grading: see --grades)"),
             ("cone search", f"{self.url}/scs"),
             ("TAP", f"{self.url}/tap"),
         ]
@@ -106,6 +116,14 @@ class Service:
         elif not is_loopback(self._host):
             lines.append(("tokens", f"of {len(self.access.tokens)} persons"))
         return lines
+
+
+def _store(run: RunDirectory, grades: str | None) -> GradeStore | None:
+    if open_candidates(run) is None:
+        return None
+    if grades is not None:
+        return open_store(grades)
+    return open_store(run.store.local_path(GRADES)) if run.store.is_local else None
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from matplotlib.image import imsave
 from lenspipe.catalogue.candidates import EXPLANATION, IMAGES, array_of, open_candidates
 from lenspipe.errors import CorruptRunError, InputError
 from lenspipe.pages.colour import asinh_rgb, band_weights
+from lenspipe.pages.lens_light import subtract_lens_light
 from lenspipe.run_directory import RunDirectory
 
 _TYPICAL = 200  # stamps that colours are balanced on
@@ -98,6 +99,11 @@ def _group_of(group: zarr.Group, name: str) -> zarr.Group:
     if not isinstance(member, zarr.Group):
         raise CorruptRunError(f"candidates.zarr/{name}: lost: lenspipe run makes it anew")
     return member
+
+
+def without_lens_light(image: Image) -> Image:
+    """The image less the smooth light of the galaxy in the middle; see `pages.lens_light`."""
+    return replace(image, pixels=subtract_lens_light(image.pixels))
 
 
 def picture(

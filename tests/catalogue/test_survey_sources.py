@@ -124,5 +124,5 @@ def test_no_name_in_a_query_reaches_a_file(
     monkeypatch.chdir(tmp_path)
     tell(run, "gone/", "/nowhere")
     with pytest.raises(InputError, match=r"^query: ") as raised:
-        query(run, f"SELECT * FROM {name.format(file=file)}")  # noqa: S608  # hostile on purpose
+        query(run, f"SELECT * FROM {name.format(file=file)}")  # hostile on purpose
     assert "planted" not in str(raised.value)

@@ -24,19 +24,19 @@ SIZE = 24
 _SERVED = {"service", "guarded", "run"}
 
 
-def published_run(folder: Path) -> RunDirectory:
-    """1,200 sources around (150, 2), at RA 0 and at a pole; 40 candidates with g, r, i."""
+def published_run(folder: Path, candidates: int = CANDIDATES, crowd: int = 900) -> RunDirectory:
+    """A crowd around (150, 2), 200 sources at RA 0 and 100 at a pole; candidates with g, r, i."""
     run = RunDirectory(str(folder))
     tables = [
-        score_table(*cap(900, 150.0, 2.0, 1.0)),
-        score_table(*cap(200, 0.0, -2.0, 0.5), 900),
-        score_table(*cap(100, 10.0, 89.9, 0.1), 1100),
+        score_table(*cap(crowd, 150.0, 2.0, 1.0)),
+        score_table(*cap(200, 0.0, -2.0, 0.5), crowd),
+        score_table(*cap(100, 10.0, 89.9, 0.1), crowd + 200),
     ]
-    parts = commit_scores(run, tables, [failure_table([9001], ["not_found"])])
+    parts = commit_scores(run, tables, [failure_table([900_001], ["not_found"])])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hats, "ROW_GROUP_ROWS", 60)
-        write_catalogue(run, parts, "toy", 300)
-    chosen = choose(run, parts, Rule(top=CANDIDATES))
+        write_catalogue(run, parts, "toy", max(300, crowd // 4))
+    chosen = choose(run, parts, Rule(top=candidates))
     assert chosen is not None
     ids = chosen.table["object_id"].to_numpy()
     spec = InputSpec("image", ("g", "r", "i"), SIZE, 0.25, zero_point_mag=25.0)
@@ -47,7 +47,7 @@ def published_run(folder: Path) -> RunDirectory:
             "state": "done",
             "updated": "2026-01-01T00:00:00",
             "survey": {"name": "toy", "publish": {"mosaic": 10}},
-            "inputs": {"rows": 1201},
+            "inputs": {"rows": crowd + 301},
         },
     )
     return run

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lenspipe.serve.command import Service
 from lenspipe.serve.query_process import QueryLimits
+from lenspipe.serve.shown import Manner
 
 
 @contextmanager
@@ -18,8 +19,11 @@ def serving(
     host: str = "127.0.0.1",
     token_file: Path | None = None,
     limits: QueryLimits | None = None,
+    grades: str | None = None,
+    manner: Manner | None = None,
+    port: int = 0,
 ) -> Iterator[Service]:
-    service = Service(run_url, host, 0, token_file, limits)
+    service = Service(run_url, host, port, token_file, limits, grades, manner)
     server = service.server()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [service.socket]})
     thread.start()

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lenspipe.catalogue import sky_functions
-from lenspipe.catalogue.cone import Cone, separation_deg
+from lenspipe.catalogue.cone import Cone
 from lenspipe.errors import InputError
 from lenspipe.healpix import healpix_29
 from lenspipe.serve.adql import to_duckdb
+from lenspipe.sky import separation_deg
 
 SOURCES = 4000
 

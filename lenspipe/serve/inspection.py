@@ -1,0 +1,243 @@
+"""What the inspection pages ask: the order, the objects, and to keep what a grader did."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from lenspipe.errors import InputError
+from lenspipe.serve import api, stamps
+from lenspipe.serve.access import ANYONE
+from lenspipe.serve.grades.book import GradeBook
+from lenspipe.serve.grades.event import Kind, NewEvent, View
+from lenspipe.serve.grades.state import GraderState, progress
+from lenspipe.serve.shown import Shown
+
+MOST_OBJECTS = 500
+MOST_EVENTS = 200
+_CACHED = "private, max-age=3600"
+Name = Annotated[str, Path(pattern="^[0-9a-f]{24}$")]
+Grader = Annotated[str | None, Query(max_length=100)]
+
+
+class Told(BaseModel):
+    """A part of an answer or of a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class GradeTold(Told):
+    """One grade of the scheme."""
+
+    name: str
+    key: str
+    label: str
+
+
+class ProgressTold(Told):
+    """How far the grader is; see `grades.state.Progress`."""
+
+    objects: int
+    graded: int
+    flagged: int
+    seen: int
+    next_ungraded: int
+    next_unseen: int
+    stopped_at: int | None
+
+
+class InspectionTold(Told):
+    """How one grades here, and how far the grader is."""
+
+    grader: str
+    named_by_token: bool
+    blind: bool
+    grades: list[GradeTold]
+    bands: list[str]
+    has_explanation: bool
+    progress: ProgressTold
+    undoable: bool
+
+
+class ObjectTold(Told):
+    """One object in the grader's order. about: what a grader who is not blind may know."""
+
+    place: int
+    object: str
+    grade: str | None
+    flagged: bool
+    comment: str
+    has_picture: bool
+    about: dict[str, Any] | None
+
+
+class ObjectsTold(Told):
+    """Some objects of an order, or of those that are flagged in it."""
+
+    total: int
+    objects: list[ObjectTold]
+
+
+class EventAsked(Told):
+    """One thing that a grader did; see `grades.event.NewEvent`."""
+
+    key: str = Field(min_length=1, max_length=100)
+    kind: Kind
+    object: str | None = Field(default=None, max_length=24)
+    grade: str | None = Field(default=None, max_length=100)
+    comment: str | None = Field(default=None, max_length=10_000)
+    view: View | None = None
+    seconds_looked: float | None = Field(default=None, ge=0, le=86_400)
+
+
+class EventsAsked(Told):
+    """Things that a grader did, in their order."""
+
+    events: list[EventAsked] = Field(min_length=1, max_length=MOST_EVENTS)
+
+
+class EventsKept(Told):
+    """Keys of the events that are on disk, and how far the grader is."""
+
+    kept: list[str]
+    progress: ProgressTold
+    undoable: bool
+    undone: ObjectTold | None = None
+
+
+def router(catalogue: api.Catalogue, shown: Shown, book: GradeBook) -> APIRouter:
+    """The routes below /api/inspection."""
+    routes = APIRouter(prefix="/api/inspection")
+
+    @routes.get("")
+    def inspection(request: Request, grader: Grader = None) -> InspectionTold:
+        """How one grades here, and how far this grader is."""
+        name, by_token = _grader(request, grader)
+        state = book.state(name)
+        image = catalogue.stamps.image(1) if catalogue.candidates.num_rows else None
+        return InspectionTold(
+            grader=name,
+            named_by_token=by_token,
+            blind=shown.manner.blind,
+            grades=[GradeTold(name=g.name, key=g.key, label=g.label) for g in book.scheme.grades],
+            bands=[] if image is None else list(image.bands),
+            has_explanation=image is not None and image.explanation is not None,
+            progress=_progress(shown, state),
+            undoable=state.undoable is not None,
+        )
+
+    @routes.get("/objects")
+    def objects(
+        request: Request,
+        grader: Grader = None,
+        start: Annotated[int, Query(ge=0, le=2**31)] = 0,
+        count: Annotated[int, Query(ge=1, le=MOST_OBJECTS)] = 100,
+        flagged: bool = False,
+    ) -> ObjectsTold:
+        """Objects from a place of the grader's order on; or of the flagged ones alone, where
+        `start` counts those."""
+        name, _ = _grader(request, grader)
+        state, order = book.state(name), shown.order(name)
+        places = [k for k, each in enumerate(order) if not flagged or each in state.flagged]
+        told = [_object(catalogue, shown, state, k) for k in places[start : start + count]]
+        return ObjectsTold(total=len(places), objects=told)
+
+    @routes.get(
+        "/objects/{name}/picture.png",
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}}},
+    )
+    def picture(
+        name: Name,
+        stretch: Literal["asinh", "sqrt", "linear", "zscale"] = "asinh",
+        band: Annotated[str | None, Query(max_length=80)] = None,
+        scale: api.Scale = 1,
+        without_lens_light: bool = False,
+    ) -> Response:
+        """The object's picture; without the smooth light of the galaxy in the middle if asked."""
+        image = catalogue.stamps.image(shown.rank_of(shown.object_of(name)))
+        if without_lens_light:
+            image = stamps.without_lens_light(image)
+        weights = catalogue.stamps.weights()
+        return _png(stamps.picture(image, weights, stretch, band, scale))
+
+    @routes.get(
+        "/objects/{name}/explanation.png",
+        response_class=Response,
+        responses={200: {"content": {"image/png": {}}}},
+    )
+    def explanation(name: Name, scale: api.Scale = 1) -> Response:
+        """What spoke for a lens, to be laid over the picture; not for those who grade blind."""
+        if shown.manner.blind:
+            raise InputError("explanation", "a service that is not blind", "a blind one")
+        image = catalogue.stamps.image(shown.rank_of(shown.object_of(name)))
+        return _png(stamps.overlay(image, scale))
+
+    @routes.post("/events")
+    def keep(request: Request, asked: EventsAsked, grader: Grader = None) -> EventsKept:
+        """Keep what a grader did: it is on disk when this answers. The same keys again are the same
+        events."""
+        name, _ = _grader(request, grader)
+        before = book.state(name).undoable
+        kept = book.record_all([_event(shown, name, each) for each in asked.events])
+        state = book.state(name)
+        undone = None
+        if asked.events[-1].kind == "undo" and before is not None and before.object_id is not None:
+            place = shown.order(name).index(before.object_id)
+            undone = _object(catalogue, shown, state, place)
+        return EventsKept(
+            kept=[each.event.key for each in kept],
+            progress=_progress(shown, state),
+            undoable=state.undoable is not None,
+            undone=undone,
+        )
+
+    return routes
+
+
+def _grader(request: Request, given: str | None) -> tuple[str, bool]:
+    """Who grades: whose token it is, or on a service without tokens whoever says so."""
+    person = str(request.scope.get("state", {}).get("person") or ANYONE)
+    if person != ANYONE:
+        if given not in (None, person):
+            raise InputError("grader", f"{person}, whose token it is", repr(given))
+        return person, True
+    return given or ANYONE, False
+
+
+def _event(shown: Shown, grader: str, asked: EventAsked) -> NewEvent:
+    object_id = None if asked.object is None else shown.object_of(asked.object)
+    return NewEvent(
+        key=asked.key,
+        grader=grader,
+        kind=asked.kind,
+        object_id=object_id,
+        grade=asked.grade,
+        comment=asked.comment,
+        view=asked.view,
+        seconds_looked=asked.seconds_looked,
+    )
+
+
+def _object(catalogue: api.Catalogue, shown: Shown, state: GraderState, place: int) -> ObjectTold:
+    object_id = shown.order(state.grader)[place]
+    row = shown.rank_of(object_id) - 1
+    return ObjectTold(
+        place=place,
+        object=shown.name_of(object_id),
+        grade=state.grades.get(object_id),
+        flagged=object_id in state.flagged,
+        comment=state.comments.get(object_id, ""),
+        has_picture=bool(catalogue.candidates["has_stamp"][row].as_py()),
+        about=None if shown.manner.blind else catalogue.candidate(row + 1),
+    )
+
+
+def _progress(shown: Shown, state: GraderState) -> ProgressTold:
+    return ProgressTold(**vars(progress(state, shown.order(state.grader))))
+
+
+def _png(content: bytes) -> Response:
+    return Response(content, media_type="image/png", headers={"Cache-Control": _CACHED})

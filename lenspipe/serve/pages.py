@@ -1,0 +1,54 @@
+"""The inspection pages, and the page at which a browser gets its token's cookie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse, RedirectResponse, Response
+from starlette.datastructures import Headers
+from starlette.staticfiles import StaticFiles
+
+from lenspipe.serve.access import COOKIE, Access
+
+FOLDER = Path(__file__).parent / "static"
+_DAYS = 30
+_SEE_OTHER = 303
+
+
+def static_files() -> StaticFiles:
+    """Scripts, styles and pictures of the pages."""
+    return StaticFiles(directory=FOLDER)
+
+
+def router(access: Access) -> APIRouter:
+    """`/` and `/login`."""
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/")
+    def index() -> Response:
+        return FileResponse(FOLDER / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @routes.get("/login")
+    def login() -> Response:
+        return FileResponse(FOLDER / "login.html", headers={"Cache-Control": "no-store"})
+
+    @routes.post("/login")
+    async def logged_in(request: Request) -> Response:
+        form = await request.form(max_files=0, max_fields=4)
+        token = form.get("token")
+        shown = Headers({"authorization": f"Bearer {token}"})
+        if not isinstance(token, str) or not token.isascii() or access.person(shown) is None:
+            return RedirectResponse("/login", _SEE_OTHER)
+        reply = RedirectResponse("/", _SEE_OTHER)
+        reply.set_cookie(
+            COOKIE,
+            token,
+            max_age=_DAYS * 86_400,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+        return reply
+
+    return routes

@@ -1,0 +1,81 @@
+"""What graders are shown: objects by names that tell nothing, in each grader's order."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import pyarrow as pa
+
+from lenspipe.errors import InputError
+from lenspipe.serve.grades.event import ObjectId
+from lenspipe.serve.grades.order import order_for
+from lenspipe.serve.grades.store import Hidden
+
+_ORDERS = 64  # of graders that are kept
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How objects are shown. blind: no scores, and each grader in an order of their own by the
+    seed. hidden_rate: fraction of what is shown that are training objects."""
+
+    blind: bool = False
+    seed: int = 0
+    hidden_rate: float = 0.05
+
+
+class Shown:
+    """The candidates as graders see them.
+
+    Their names in pages are keyed hashes, the same after a restart: a page that is open goes on,
+    and none tells whether an object is a candidate, where it ranks or what it is.
+    """
+
+    def __init__(
+        self, candidates: pa.Table, hidden: Sequence[Hidden], manner: Manner, secret: bytes
+    ) -> None:
+        self.manner = manner
+        self._secret = secret
+        self._hidden = {each.object_id: each for each in hidden}
+        ids: list[ObjectId] = candidates["object_id"].to_pylist()
+        scores: list[float] = candidates["score"].to_pylist()
+        self._rank = {object_id: rank for rank, object_id in enumerate(ids, 1)}
+        self._scores = dict(zip(ids, scores, strict=True))
+        self.order = lru_cache(_ORDERS)(self._order)
+
+    def _order(self, grader: str) -> list[ObjectId]:
+        # Hidden objects that are no candidates have no pixels here.
+        known = [each for each in self._hidden if each in self._rank]
+        return order_for(
+            grader,
+            self.manner.seed,
+            self._scores,
+            blind=self.manner.blind,
+            hidden=known,
+            hidden_rate=self.manner.hidden_rate,
+        )
+
+    def name_of(self, object_id: ObjectId) -> str:
+        """The object's name in pages."""
+        written = f"{'i' if isinstance(object_id, int) else 't'}{object_id}"
+        return hmac.new(self._secret, written.encode(), hashlib.sha256).hexdigest()[:24]
+
+    def object_of(self, name: str) -> ObjectId:
+        """The object of that name; InputError where there is none."""
+        found: ObjectId | None = self._by_name.get(name)
+        if found is None:
+            raise InputError("object", "an object that is shown", repr(name[:80]))
+        return found
+
+    def rank_of(self, object_id: ObjectId) -> int:
+        """Its place among the candidates, from 1."""
+        return self._rank[object_id]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Any]:
+        return {self.name_of(object_id): object_id for object_id in self._rank}

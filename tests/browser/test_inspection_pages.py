@@ -1,0 +1,256 @@
+"""The pages in a real browser, by keys, mouse and finger."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver.chrome.webdriver import WebDriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from lenspipe.run_directory import RunDirectory
+from lenspipe.serve.grades.state import states_of
+from lenspipe.serve.grades.store import open_store
+from lenspipe.serve.shown import Manner
+from tests.browser.conftest import Open
+from tests.serve.running import serving
+
+pytestmark = pytest.mark.timeout(240)
+Keep = Callable[[WebDriver, str], None]
+
+
+def until(driver: WebDriver, done: Callable[[], object], seconds: float = 30.0) -> None:
+    WebDriverWait(driver, seconds, poll_frequency=0.05).until(lambda _: done())
+
+
+def text(driver: WebDriver, name: str) -> str:
+    """Of an element, in one step: the page may draw it anew meanwhile."""
+    read = "return document.getElementById(arguments[0])?.textContent ?? ''"
+    return str(driver.execute_script(read, name)).strip()
+
+
+def begin(driver: WebDriver, name: str = "ana") -> None:
+    until(driver, lambda: driver.find_element(By.ID, "name").is_displayed())
+    driver.find_element(By.ID, "name").send_keys(name, Keys.ENTER)
+    until(driver, lambda: driver.find_elements(By.CSS_SELECTOR, ".tile img"))
+
+
+def press(driver: WebDriver, *keys: str) -> None:
+    for key in keys:
+        driver.switch_to.active_element.send_keys(key)
+
+
+def kept(driver: WebDriver) -> None:
+    until(driver, lambda: text(driver, "saving") == "all kept")
+
+
+def loaded(driver: WebDriver) -> bool:
+    return bool(
+        driver.execute_script(
+            "return [...document.querySelectorAll('#view img')]"
+            ".every((i) => i.complete && i.naturalWidth > 0)"
+        )
+    )
+
+
+def complaints(driver: WebDriver) -> list[str]:
+    return [str(line["message"]) for line in _log(driver, "browser")]
+
+
+def _log(driver: Any, kind: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = driver.get_log(kind)
+    return found
+
+
+def hosts(driver: WebDriver) -> set[str]:
+    """All that the browser asked anything of."""
+    found = set()
+    for line in _log(driver, "performance"):
+        told = json.loads(line["message"])["message"]
+        if told["method"] == "Network.requestWillBeSent":
+            url = str(told["params"]["request"]["url"])
+            if url.startswith("http"):
+                found.add(url.split("/")[2])
+    return found
+
+
+def test_a_look_by_keys_alone(
+    run: RunDirectory, tmp_path: Path, open_page: Open, keep: Keep
+) -> None:
+    grades = tmp_path / "grades.sqlite"
+    with serving(run.url, grades=str(grades)) as service:
+        driver = open_page(service.url)
+        begin(driver)
+        until(driver, lambda: loaded(driver))
+        assert len(driver.find_elements(By.CLASS_NAME, "tile")) == 40
+        press(driver, "f", Keys.ARROW_RIGHT, Keys.ARROW_DOWN, " ")
+        kept(driver)
+        assert "2 flagged" in text(driver, "progress")
+        keep(driver, "mosaic")
+        # The flagged ones go to the view that shows one by one.
+        press(driver, "o")
+        until(driver, lambda: text(driver, "where") == "1 of 2")
+        until(driver, lambda: loaded(driver))
+        keep(driver, "single")
+        press(driver, "b")
+        until(driver, lambda: text(driver, "where") == "2 of 2")
+        press(driver, Keys.ENTER)
+        press(driver, "an arc", Keys.ENTER)
+        driver.find_element(By.TAG_NAME, "body").send_keys("x")
+        kept(driver)
+        until(driver, lambda: "2 graded" in text(driver, "progress"))
+        driver.find_element(By.TAG_NAME, "body").send_keys("u")
+        until(driver, lambda: "1 graded" in text(driver, "progress"))
+        driver.find_element(By.TAG_NAME, "body").send_keys("?")
+        until(driver, lambda: driver.find_element(By.ID, "help").is_displayed())
+        keep(driver, "keys")
+        assert "grade A" in text(driver, "keys")
+        assert hosts(driver) == {service.url.removeprefix("http://")}
+        assert complaints(driver) == []
+    with open_store(grades, writable=False) as store:
+        state = states_of(store.events())["ana"]
+    assert sorted(state.grades.values()) == ["B"]
+    assert list(state.comments.values()) == ["an arc"]
+    assert len(state.flagged) == 2
+
+
+def test_ten_thousand_candidates_turn_page_by_page_in_a_moment(
+    large_run: RunDirectory, tmp_path: Path, open_page: Open
+) -> None:
+    with serving(large_run.url, grades=str(tmp_path / "grades.sqlite")) as service:
+        driver = open_page(service.url)
+        begin(driver)
+        until(driver, lambda: loaded(driver))
+        assert "of 10,000" in text(driver, "where")
+        turns_ms = []
+        for _ in range(12):
+            time.sleep(1.0)  # a person looks; the next page is fetched meanwhile
+            turns_ms.append(
+                driver.execute_async_script(
+                    """
+                    const done = arguments[0], began = performance.now();
+                    const before = document.getElementById("where").textContent;
+                    document.activeElement.dispatchEvent(
+                      new KeyboardEvent("keydown", { key: "n", bubbles: true }));
+                    const look = () => {
+                      const images = [...document.querySelectorAll("#view img")];
+                      const turned = document.getElementById("where").textContent !== before;
+                      if (turned && images.every((i) => i.complete && i.naturalWidth > 0))
+                        done(performance.now() - began);
+                      else requestAnimationFrame(look);
+                    };
+                    look();
+                    """
+                )
+            )
+        kept(driver)
+        print(f"page turns (ms): {[round(t) for t in turns_ms]}")  # noqa: T201
+        # The median of a dozen: the first may wait for the server to be warm.
+        assert sorted(turns_ms)[6] < 200 * _slowness()
+        assert complaints(driver) == []
+
+
+def _slowness() -> float:
+    """1 where nothing else runs; the wait for a processor of a busy machine is not the page's."""
+    began, used = time.monotonic(), time.process_time()
+    while time.process_time() - used < 0.2:
+        pass
+    return max(1.0, (time.monotonic() - began) / 0.2)
+
+
+def test_two_graders_at_once_and_blind(
+    run: RunDirectory, tmp_path: Path, open_page: Open, keep: Keep
+) -> None:
+    grades = tmp_path / "grades.sqlite"
+    with serving(run.url, grades=str(grades), manner=Manner(blind=True, seed=1)) as service:
+        first, second = open_page(service.url), open_page(service.url)
+        begin(first, "ana")
+        begin(second, "ben")
+        for driver in (first, second):
+            press(driver, "f", Keys.ARROW_RIGHT, "f", Keys.ARROW_RIGHT, "f")
+            kept(driver)
+            assert "3 flagged" in text(driver, "progress")
+            assert "blind" in text(driver, "who")
+            assert not driver.find_elements(By.CLASS_NAME, "score")
+        press(first, "o")
+        until(first, lambda: text(first, "where") == "1 of 3")
+        assert "not shown" in first.find_element(By.ID, "view").text
+        keep(first, "blind")
+    with open_store(grades, writable=False) as store:
+        states = states_of(store.events())
+    assert len(states["ana"].flagged) == len(states["ben"].flagged) == 3
+    assert states["ana"].flagged != states["ben"].flagged  # each in an order of their own
+
+
+def test_what_is_done_while_the_service_is_away_is_kept_when_it_is_back(
+    run: RunDirectory, tmp_path: Path, open_page: Open
+) -> None:
+    grades = tmp_path / "grades.sqlite"
+    with serving(run.url, grades=str(grades)) as service:
+        port = service.port
+        driver = open_page(service.url)
+        begin(driver)
+        press(driver, "f")
+        kept(driver)
+    press(driver, Keys.ARROW_RIGHT, "f")
+    until(driver, lambda: "1 not kept yet" in text(driver, "saving"))
+    with serving(run.url, grades=str(grades), port=port):
+        kept(driver)
+        assert "2 flagged" in text(driver, "progress")
+    with open_store(grades, writable=False) as store:
+        assert store.count() == 2
+
+
+def test_a_mouse_and_a_phone(
+    run: RunDirectory, tmp_path: Path, open_page: Open, keep: Keep
+) -> None:
+    with serving(run.url, grades=str(tmp_path / "grades.sqlite")) as service:
+        driver = open_page(service.url, (500, 900))
+        begin(driver)
+        until(driver, lambda: loaded(driver))
+        keep(driver, "phone")
+        wide = driver.execute_script("return document.documentElement.scrollWidth")
+        assert wide <= driver.execute_script("return window.innerWidth")
+        driver.find_elements(By.CLASS_NAME, "tile")[4].click()
+        kept(driver)
+        assert "1 flagged" in text(driver, "progress")
+        driver.find_element(By.ID, "to-single").click()
+        until(driver, lambda: driver.find_elements(By.ID, "stage"))
+        stage = driver.find_element(By.ID, "stage")
+        ActionChains(driver).click_and_hold(stage).move_by_offset(60, -30).release().perform()
+        image = stage.find_element(By.TAG_NAME, "img")
+        assert "contrast(1." in str(image.get_attribute("style"))
+        driver.find_element(By.CSS_SELECTOR, '[data-grade="C"]').click()
+        kept(driver)
+        assert "1 graded" in text(driver, "progress")
+
+
+def test_every_control_has_a_name_that_a_screen_reader_says(
+    run: RunDirectory, tmp_path: Path, open_page: Open
+) -> None:
+    with serving(run.url, grades=str(tmp_path / "grades.sqlite")) as service:
+        driver = open_page(service.url)
+        begin(driver)
+        for view in ("m", "o"):
+            driver.find_element(By.TAG_NAME, "body").send_keys(view)
+            time.sleep(1)
+            nameless = driver.execute_script(
+                """
+                const named = (e) => (e.getAttribute("aria-label") || e.textContent.trim()
+                  || e.closest("label")?.textContent.trim() || e.getAttribute("title"));
+                return [...document.querySelectorAll("button, a, input, select, textarea")]
+                  .filter((e) => e.offsetParent !== null && !named(e)).map((e) => e.outerHTML);
+                """
+            )
+            assert nameless == []
+            assert driver.execute_script(
+                "return [...document.images].every((i) => i.hasAttribute('alt'))"
+            )
+        assert driver.execute_script("return document.documentElement.lang") == "en"

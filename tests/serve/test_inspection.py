@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from matplotlib.image import imread
+
+from lenspipe.run_directory import RunDirectory
+from lenspipe.serve.command import Service
+from lenspipe.serve.grades.store import Hidden, open_store
+from lenspipe.serve.shown import Manner
+from tests.serve.conftest import CANDIDATES, SIZE
+from tests.serve.running import serving
+
+
+@pytest.fixture
+def grades(tmp_path: Path) -> str:
+    return str(tmp_path / "grades.sqlite")
+
+
+@pytest.fixture
+def inspected(run: RunDirectory, grades: str) -> Iterator[Service]:
+    with serving(run.url, grades=grades) as service:
+        yield service
+
+
+def get(service: Service, path: str = "", **given: Any) -> Any:
+    reply = requests.get(f"{service.url}/api/inspection{path}", given, timeout=30)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+def event(kind: str, **more: Any) -> dict[str, Any]:
+    return {"key": uuid.uuid4().hex, "kind": kind, **more}
+
+
+def post(service: Service, *events: dict[str, Any], grader: str = "ana") -> requests.Response:
+    return requests.post(
+        f"{service.url}/api/inspection/events",
+        params={"grader": grader},
+        json={"events": list(events)},
+        timeout=30,
+    )
+
+
+def objects(service: Service, grader: str = "ana", **given: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = get(service, "/objects", grader=grader, count=500, **given)[
+        "objects"
+    ]
+    return found
+
+
+def test_what_a_grader_does_is_what_holds(inspected: Service, grades: str) -> None:
+    shown = objects(inspected)
+    assert len(shown) == CANDIDATES
+    a, b, c = (each["object"] for each in shown[:3])
+    told = post(
+        inspected,
+        event("grade", object=a, grade="B", view="single", seconds_looked=2.5),
+        event("flag", object=b, view="mosaic"),
+        event("comment", object=c, comment="arc to the north"),
+        event("grade", object=a, grade="A"),
+        event("seen", object=c, view="mosaic"),
+    ).json()
+    assert len(told["kept"]) == 5
+    assert told["progress"]["graded"] == told["progress"]["flagged"] == 1
+    assert told["progress"]["seen"] == 3
+    now = objects(inspected)
+    assert (now[0]["grade"], now[1]["flagged"], now[2]["comment"]) == (
+        "A",
+        True,
+        "arc to the north",
+    )
+    assert [each["object"] for each in objects(inspected, flagged=True)] == [b]
+    undone = post(inspected, event("undo")).json()
+    assert undone["undone"]["grade"] == "B"
+    assert objects(inspected)[0]["grade"] == "B"
+    # Another grader begins with nothing.
+    assert all(each["grade"] is None for each in objects(inspected, "ben"))
+    with open_store(grades, writable=False) as store:
+        assert store.count() == 6
+        assert {e.grader for e in store.events()} == {"ana"}
+
+
+def test_a_resend_counts_once(inspected: Service, grades: str) -> None:
+    mark = event("flag", object=objects(inspected)[0]["object"])
+    for _ in range(3):
+        assert post(inspected, mark).status_code == 200
+    with open_store(grades, writable=False) as store:
+        assert store.count() == 1
+
+
+def test_work_goes_on_where_it_stopped(run: RunDirectory, grades: str) -> None:
+    with serving(run.url, grades=grades) as service:
+        names = [each["object"] for each in objects(service)]
+        post(service, event("grade", object=names[0], grade="X"), event("seen", object=names[9]))
+    with serving(run.url, grades=grades) as service:
+        # A page that stayed open has the same names.
+        assert [each["object"] for each in objects(service)] == names
+        told = get(service, grader="ana")
+        assert told["progress"]["next_ungraded"] == 1
+        assert told["progress"]["next_unseen"] == 10
+        assert [g["name"] for g in told["grades"]] == ["A", "B", "C", "X"]
+
+
+def test_blind_graders_are_told_nothing(run: RunDirectory, grades: str) -> None:
+    with serving(run.url, grades=grades, manner=Manner(blind=True, seed=5)) as service:
+        ana, ben = objects(service), objects(service, "ben")
+        assert [e["object"] for e in ana] != [e["object"] for e in ben]
+        assert {e["object"] for e in ana} == {e["object"] for e in ben}
+        assert all(each["about"] is None for each in ana)
+        answer = json.dumps(ana)
+        assert not re.search(r"score|rank|probab|object_id", answer)
+        path = f"/api/inspection/objects/{ana[0]['object']}/explanation.png"
+        assert requests.get(service.url + path, timeout=30).status_code == 400
+    with serving(run.url, grades=grades, manner=Manner(blind=True, seed=5)) as service:
+        assert objects(service) == ana
+
+
+def test_those_who_see_scores_see_the_best_first(inspected: Service) -> None:
+    shown = objects(inspected)
+    assert [each["about"]["rank"] for each in shown] == list(range(1, CANDIDATES + 1))
+    assert "score_vit_b" in shown[0]["about"]
+
+
+def test_hidden_objects_are_graded_like_the_others(run: RunDirectory, grades: str) -> None:
+    with open_store(grades) as store:
+        ids = requests_ids(run)
+        store.add_hidden([Hidden(ids[3], True, "known_lens"), Hidden(ids[4], False, "spiral")])
+    with serving(run.url, grades=grades) as service:
+        shown = objects(service)
+        assert len({each["object"] for each in shown}) == CANDIDATES
+        assert not re.search("spiral|is_lens|hidden|training", json.dumps(shown))
+
+
+def requests_ids(run: RunDirectory) -> list[int]:
+    from lenspipe.catalogue.tables import open_table
+
+    found: list[int] = open_table(run, "candidates")["object_id"].to_pylist()
+    return found
+
+
+def test_pictures_of_objects(inspected: Service) -> None:
+    shown = objects(inspected)
+    base = f"{inspected.url}/api/inspection/objects/{shown[0]['object']}"
+    plain = requests.get(f"{base}/picture.png?scale=2", timeout=30)
+    less = requests.get(f"{base}/picture.png?scale=2&without_lens_light=true", timeout=30)
+    pixels = [imread(io.BytesIO(reply.content), format="png") for reply in (plain, less)]
+    assert pixels[0].shape == pixels[1].shape == (2 * SIZE, 2 * SIZE, 4)
+    assert not np.array_equal(pixels[0], pixels[1])
+    assert "max-age" in plain.headers["cache-control"]
+    assert requests.get(f"{base}/explanation.png", timeout=30).status_code == 200
+    assert [each["has_picture"] for each in shown].count(False) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ({"kind": "grade", "grade": "Z"}, 400),
+        ({"kind": "grade"}, 400),
+        ({"kind": "flag", "object": "0" * 24}, 400),
+        ({"kind": "flag", "object": "../../etc/passwd"}, 400),
+        ({"kind": "flag", "object": "1; DROP TABLE x"}, 400),
+        ({"kind": "flag", "object": "x" * 5000}, 422),
+        ({"kind": "delete"}, 422),
+        ({"kind": "flag", "extra": 1}, 422),
+        ({"kind": "comment", "comment": "x" * 20_000}, 422),
+        ({"kind": "flag", "seconds_looked": -1}, 422),
+        ({"kind": "flag", "key": ""}, 422),
+    ],
+)
+def test_what_is_no_event_is_refused_and_nothing_is_kept(
+    inspected: Service, grades: str, given: dict[str, Any], status: int
+) -> None:
+    first = objects(inspected)[0]["object"]
+    bad = {"key": uuid.uuid4().hex, "object": first, **given}
+    reply = post(inspected, event("flag", object=first), bad)
+    assert reply.status_code == status
+    assert "\n" not in reply.json()["error"]
+    with open_store(grades, writable=False) as store:
+        assert store.count() == 0
+
+
+def test_a_grader_is_who_has_the_token(run: RunDirectory, grades: str, tmp_path: Path) -> None:
+    tokens = {"ana": "token-of-ana-0123456", "ben": "token-of-ben-0123456"}
+    file = tmp_path / "tokens.yaml"
+    file.write_text("".join(f"{name}: {token}\n" for name, token in tokens.items()))
+    with serving(run.url, token_file=file, grades=grades) as service:
+        url = f"{service.url}/api/inspection"
+        own = {"Authorization": f"Bearer {tokens['ana']}"}
+        told = requests.get(url, headers=own, timeout=30).json()
+        assert (told["grader"], told["named_by_token"]) == ("ana", True)
+        other = requests.get(url, {"grader": "ben"}, headers=own, timeout=30)
+        assert other.status_code == 400
+        # A browser is led to the page that asks for the token, and gets a cookie for it.
+        with requests.Session() as browser:
+            page = browser.get(service.url, headers={"Accept": "text/html"}, timeout=30)
+            assert page.url.endswith("/login")
+            wrong = browser.post(f"{service.url}/login", {"token": "no"}, timeout=30)
+            assert wrong.url.endswith("/login")
+            right = browser.post(f"{service.url}/login", {"token": tokens["ben"]}, timeout=30)
+            assert right.url == f"{service.url}/"
+            assert browser.get(url, timeout=30).json()["grader"] == "ben"
+            [cookie] = browser.cookies
+            assert "HttpOnly" in str(cookie.__dict__)
+
+
+def test_two_graders_at_once_lose_nothing(inspected: Service, grades: str) -> None:
+    names = [each["object"] for each in objects(inspected)]
+
+    def work(grader: str) -> None:
+        for name in names:
+            assert post(inspected, event("grade", object=name, grade="C"), grader=grader).ok
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, ["ana", "ben"]))
+    with open_store(grades, writable=False) as store:
+        assert store.count() == 2 * CANDIDATES
+    assert get(inspected, grader="ben")["progress"]["graded"] == CANDIDATES
+
+
+@pytest.mark.timeout(240)
+def test_whatever_was_answered_outlives_the_server(run: RunDirectory, tmp_path: Path) -> None:
+    """A server killed while grades come in: all that it answered is on disk, and what a client
+    sends again counts once."""
+    grades = tmp_path / "grades.sqlite"
+    command = [sys.executable, "-m", "lenspipe", "serve", run.url, "--port", "0", "--grades"]
+    answered: list[str] = []
+    waiting: dict[str, Any] | None = None
+    for kill_after_s in (0.4, 0.9):
+        process = subprocess.Popen(
+            [*command, str(grades)], stdout=subprocess.PIPE, text=True, env=os.environ
+        )
+        try:
+            assert process.stdout is not None
+            url = re.split(r"  +", process.stdout.readline().strip())[1]
+            listed = requests.get(
+                f"{url}/api/inspection/objects", {"grader": "ana"}, timeout=30
+            ).json()["objects"]
+            end = time.monotonic() + kill_after_s
+            killed = False
+            for k in range(100_000):
+                if time.monotonic() > end and not killed:
+                    process.send_signal(signal.SIGKILL)
+                    killed = True
+                if waiting is None:
+                    waiting = event("grade", object=listed[k % len(listed)]["object"], grade="A")
+                try:
+                    told = requests.post(
+                        f"{url}/api/inspection/events?grader=ana",
+                        json={"events": [waiting]},
+                        timeout=30,
+                    ).json()
+                except requests.RequestException:
+                    break
+                answered += told["kept"]
+                waiting = None
+        finally:
+            process.kill()
+            process.communicate()
+    with open_store(grades, writable=False) as store:
+        kept = [each.key for each in store.events()]
+    assert len(answered) > 10
+    assert set(answered) <= set(kept)
+    assert len(kept) == len(set(kept))
+    assert set(kept) - set(answered) <= ({waiting["key"]} if waiting else set())
