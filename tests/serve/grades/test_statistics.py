@@ -249,7 +249,6 @@ def test_the_combination_finds_more_than_people_or_network_alone(hidden: int) ->
         "majority": roc_auc_score(truth, majority),
         "network": roc_auc_score(truth, network[judged_on]),
     }
-    print(wrong, area)  # noqa: T201
     assert wrong["combined"] < 0.6 * wrong["network"]
     assert wrong["combined"] < 0.6 * wrong["majority"]
     assert area["combined"] > max(area["network"], area["majority"]) + 0.03
@@ -259,4 +258,6 @@ def test_the_combination_finds_more_than_people_or_network_alone(hidden: int) ->
         inside = (found.probability[judged_on] >= low) & (found.probability[judged_on] <= high)
         expected = found.probability[judged_on][inside].sum()
         assert abs(truth[inside].sum() - expected) < 4 * np.sqrt(expected) + 4
-    np.testing.assert_allclose(found.confusion, GRADERS, atol=0.09)
+    # A cell of a lens row rests on some 180 votes: 0.037 is its standard error were truth known, and
+    # the largest deviation of 40 cells, with truth unknown, is some three of those.
+    np.testing.assert_allclose(found.confusion, GRADERS, atol=0.13)
