@@ -233,8 +233,8 @@ def _notes(columns: Mapping[str, np.ndarray], n: int, known: Known | None) -> li
     """What is said below each of the first stamps."""
     if known is None:
         return [""] * n
-    place = (columns[name][:n] for name in ("ra", "dec"))
-    names = names_at(known.table, known.radius_arcsec, *place)
+    ra_deg, dec_deg = (columns[name][:n] for name in ("ra", "dec"))
+    names = names_at(known.table, known.radius_arcsec, ra_deg, dec_deg)
     return ["" if name is None else f"known: {name}" for name in names]
 
 

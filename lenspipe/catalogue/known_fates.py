@@ -202,8 +202,8 @@ def _find_failed(run: RunDirectory, parts: Sequence[str], listed: KnownList, fou
     ra, dec = (listed.table[name].to_numpy() for name in ("ra", "dec"))
     scored, nearest = set(found.matched), np.full(len(ra), np.inf)
     for table in stream(run, parts, ["object_id", "ra", "dec", "reason"]):
-        place = (_degrees(table[name]) for name in ("ra", "dec"))
-        rows, lenses, far = pairs_within(*place, ra, dec, listed.radius_arcsec)
+        at_ra, at_dec = (_degrees(table[name]) for name in ("ra", "dec"))
+        rows, lenses, far = pairs_within(at_ra, at_dec, ra, dec, listed.radius_arcsec)
         for row, lens, separation in zip(rows.tolist(), lenses.tolist(), far.tolist(), strict=True):
             if lens in scored or separation >= nearest[lens]:
                 continue

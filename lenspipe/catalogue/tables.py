@@ -87,8 +87,8 @@ def known_at(run: RunDirectory, table: pa.Table, column: str = "name") -> list[s
     known = read_known(run)
     if known is None:
         return [None] * table.num_rows
-    place = (table[name].to_numpy() for name in ("ra", "dec"))
-    return names_at(known.table, known.radius_arcsec, *place, column)
+    ra_deg, dec_deg = (table[name].to_numpy() for name in ("ra", "dec"))
+    return names_at(known.table, known.radius_arcsec, ra_deg, dec_deg, column)
 
 
 def _open_known(run: RunDirectory) -> Relation | None:

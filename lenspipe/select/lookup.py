@@ -85,8 +85,8 @@ class Lookup:
         if not held.slices:
             return
         table = read_part(held, self.plan.view, ["ra", "dec"])
-        places = [_degrees(table[name]) for name in ("ra", "dec")]
-        rows, positions, far = pairs_within(*places, ra, dec, radius_arcsec)
+        at_ra, at_dec = (_degrees(table[name]) for name in ("ra", "dec"))
+        rows, positions, far = pairs_within(at_ra, at_dec, ra, dec, radius_arcsec)
         order = np.lexsort((far, positions))
         _, first = np.unique(positions[order], return_index=True)
         best = order[first]

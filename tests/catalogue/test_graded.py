@@ -12,7 +12,7 @@ from lenspipe.catalogue.query import query
 from lenspipe.catalogue.tables import open_tables
 from lenspipe.errors import InputError
 from lenspipe.run_directory import GRADES, RunDirectory
-from lenspipe.serve.grades.event import NewEvent
+from lenspipe.serve.grades.event import NewEvent, ObjectId
 from lenspipe.serve.grades.store import Hidden, open_store
 from tests.serve.grades.graded_run import make_run
 
@@ -23,7 +23,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     run = make_run(folder)
     with open_store(folder / GRADES) as store:
         store.add_hidden([Hidden(3, True), Hidden("sim-1", False)])
-        for who, given in {"ana": {0: "A", 1: "X", 3: "A", "sim-1": "X"}, "bo": {0: "B"}}.items():
+        grades: dict[str, dict[ObjectId, str]] = {
+            "ana": {0: "A", 1: "X", 3: "A", "sim-1": "X"},
+            "bo": {0: "B"},
+        }
+        for who, given in grades.items():
             for each, grade in given.items():
                 store.append(NewEvent(f"g{each}", who, "grade", each, grade))
         store.append(NewEvent("f", "bo", "flag", 5))

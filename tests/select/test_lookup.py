@@ -134,7 +134,8 @@ def test_pairs_are_all_those_within_the_radius(
     first: list[tuple[float, float]], second: list[tuple[float, float]], radius_deg: float
 ) -> None:
     places = [np.array([p[k] for p in pairs]) for pairs in (first, second) for k in range(2)]
-    rows, others, far = pairs_within(*places, radius_deg * 3600)
+    a_ra, a_dec, b_ra, b_dec = places
+    rows, others, far = pairs_within(a_ra, a_dec, b_ra, b_dec, radius_deg * 3600)
     expected = {
         (i, j)
         for i, place in enumerate(first)

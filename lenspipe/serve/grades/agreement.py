@@ -78,7 +78,7 @@ def _cohen(
     expected = tables.sum(axis=2)[:, :, None] * tables.sum(axis=1)[:, None, :]
     with np.errstate(invalid="ignore", divide="ignore"):
         seen = (tables * weights).sum(axis=(1, 2)) / n
-        return 1.0 - seen / ((expected * weights).sum(axis=(1, 2)) / n**2)
+        return np.asarray(1.0 - seen / ((expected * weights).sum(axis=(1, 2)) / n**2))
 
 
 def _fleiss(

@@ -50,7 +50,7 @@ def ordered_prior(
     way round. Without this nothing would say which class is which where the network is unsure."""
     up = (values - values.min()) / (values.max() - values.min())
     rows = np.stack([1.5 - up, 0.5 + up])
-    return strength * rows / rows.sum(axis=1, keepdims=True)
+    return np.asarray(strength * rows / rows.sum(axis=1, keepdims=True))
 
 
 def combine(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lenspipe.serve.grades.event import Event, ObjectId
+from lenspipe.serve.grades.event import Event, Kind, ObjectId
 from lenspipe.serve.grades.state import GraderState, progress, states_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -109,7 +109,8 @@ def test_progress_says_where_to_go_on() -> None:
     state = GraderState("ana")
     assert progress(state, order).next_ungraded == progress(state, order).next_unseen == 0
     assert progress(state, order).stopped_at is None
-    for k, (kind, each) in enumerate([("grade", 5), ("grade", "a"), ("flag", 9), ("seen", 3)]):
+    done: list[tuple[Kind, ObjectId]] = [("grade", 5), ("grade", "a"), ("flag", 9), ("seen", 3)]
+    for k, (kind, each) in enumerate(done):
         state.apply(event(k + 1, "ana", kind, each))
     state.apply(event(9, "ana", "grade", 1000))  # not in the order: of an older list
     found = progress(state, order)

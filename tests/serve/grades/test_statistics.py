@@ -13,6 +13,7 @@ from lenspipe.errors import InputError
 from lenspipe.serve.grades.agreement import cohen_kappa, disagreement, fleiss_kappa
 from lenspipe.serve.grades.combine import combine, ordered_prior
 from lenspipe.serve.grades.consensus import consensus
+from lenspipe.serve.grades.event import ObjectId
 from lenspipe.serve.grades.reliability import judged
 from lenspipe.serve.grades.scheme import DEFAULT
 from lenspipe.serve.grades.state import GraderState
@@ -115,8 +116,8 @@ def test_the_consensus_is_the_lower_median(row: list[int]) -> None:
 
 
 def test_reliability_by_hand() -> None:
-    truth = {1: True, 2: True, 3: True, 4: False, "4": False, 9: True}
-    grades = {1: "A", 2: "B", 3: "C", 4: "B", "4": "X", 77: "A"}
+    truth: dict[ObjectId, bool] = {1: True, 2: True, 3: True, 4: False, "4": False, 9: True}
+    grades: dict[ObjectId, str] = {1: "A", 2: "B", 3: "C", 4: "B", "4": "X", 77: "A"}
     found = judged("ana", truth, grades, DEFAULT)
     assert (found.completeness.hits, found.completeness.trials) == (2, 3)
     assert (found.false_positives.hits, found.false_positives.trials) == (1, 2)
@@ -258,6 +259,6 @@ def test_the_combination_finds_more_than_people_or_network_alone(hidden: int) ->
         inside = (found.probability[judged_on] >= low) & (found.probability[judged_on] <= high)
         expected = found.probability[judged_on][inside].sum()
         assert abs(truth[inside].sum() - expected) < 4 * np.sqrt(expected) + 4
-    # A cell of a lens row rests on some 180 votes: 0.037 is its standard error were truth known, and
-    # the largest deviation of 40 cells, with truth unknown, is some three of those.
+    # A cell of a lens row rests on some 180 votes: 0.037 is its standard error were truth known,
+    # and the largest deviation of 40 cells, with truth unknown, is some three of those.
     np.testing.assert_allclose(found.confusion, GRADERS, atol=0.13)

@@ -8,11 +8,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -138,11 +140,11 @@ def test_nothing_acknowledged_is_lost_by_a_kill(where: str, tmp_path: Path) -> N
         for turn in range(4):
             outs = [tmp_path / f"{turn}-{k}" for k in range(2)]
             pids = [start(out) for out in outs]
-            _wait_until(lambda outs=outs: all(map(_is_begun, outs)))
+            _wait_until(partial(_all, _is_begun, outs))
             time.sleep(draw.uniform(0.0, 0.2))
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
-            _wait_until(lambda pids=pids: not any(map(_is_running, pids)))
+            _wait_until(partial(_all, _is_gone, pids))
             # A line that was cut short was not told to anybody.
             acknowledged |= {out.name: out.read_text().count("\n") for out in outs}
     with open_store(where) as store:
@@ -187,6 +189,14 @@ def _is_running(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _is_gone(pid: int) -> bool:
+    return not _is_running(pid)
+
+
+def _all(holds: Callable[[Any], bool], each: Sequence[object]) -> bool:
+    return all(map(holds, each))
 
 
 def _wait_until(true: Callable[[], bool]) -> None:
