@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 # What tests and training need besides.
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(PIP) --editable '.[cpu,s3,serve,training,dev]'
+	$(PIP) --editable '.[cpu,postgres,s3,serve,training,dev]'
 	touch $@
 
 demo: setup

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from starlette.types import ASGIApp
 
 from lenspipe import __version__
+from lenspipe.catalogue import votable
 from lenspipe.errors import CorruptRunError, InputError, LenspipeError, one_line
 from lenspipe.run_directory import METRICS, RUN, RunDirectory
 from lenspipe.serve import (
@@ -24,7 +25,6 @@ from lenspipe.serve import (
     inspection,
     pages,
     parameters,
-    votable,
 )
 from lenspipe.serve.access import Access, Guard
 from lenspipe.serve.grades.book import GradeBook

@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from lenspipe.catalogue.cone import Cone
 from lenspipe.catalogue.published import SEPARATION, Published
+from lenspipe.catalogue.votable import document
 from lenspipe.errors import InputError
 from lenspipe.serve import parameters
-from lenspipe.serve.votable import document
 
 TABLE = "scores"
 # The standard's own UCDs, of before UCD1+.
@@ -42,7 +42,7 @@ def answer(published: Published, given: Mapping[str, str], most_rows: int) -> by
     else:
         found = published.cone(cone, columns, most + 1)
         rows, overflow = found.slice(0, most), found.num_rows > most
-    return document(_with_text_ids(rows), TABLE, overflow=overflow, ucds=_UCDS)
+    return document(_with_text_ids(rows), TABLE, answer=True, overflow=overflow, ucds=_UCDS)
 
 
 def _columns(schema: pa.Schema, verbosity: int) -> list[str]:

@@ -9,11 +9,12 @@ from functools import cached_property
 
 import pyarrow as pa
 
+from lenspipe.catalogue import votable
 from lenspipe.catalogue.survey_sources import SOURCES, open_sources
 from lenspipe.catalogue.tables import open_tables
 from lenspipe.errors import InputError
 from lenspipe.run_directory import RunDirectory
-from lenspipe.serve import parameters, votable
+from lenspipe.serve import parameters
 from lenspipe.serve.adql import to_duckdb
 from lenspipe.serve.query_process import PRIVATE, QueryLimits, QueryProcesses
 from lenspipe.serve.tap_schema import tables_document, tap_schema
@@ -96,7 +97,7 @@ def _format(given: Mapping[str, str]) -> str:
 
 def _encoded(rows: pa.Table, kind: str, overflow: bool) -> bytes:
     if kind == "votable":
-        return votable.document(rows, "result", overflow=overflow)
+        return votable.document(rows, "result", answer=True, overflow=overflow)
     if kind == "csv":
         from pyarrow import csv
 

@@ -6,31 +6,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from lenspipe.catalogue.columns import to_astropy
+from lenspipe.catalogue.votable import document
 from lenspipe.errors import InputError
-
-_FRAME = "ICRS"
-_POSITION = ("ra", "dec")
 
 
 def write(rows: pa.RecordBatchReader, path: Path, name: str) -> None:
     """See `lenspipe.catalogue.formats`. All rows are in memory."""
-    from astropy.io.votable import from_table
-    from astropy.io.votable.tree import CooSys
-
     _refuse_control_characters(table := rows.read_all())
-    file = from_table(to_astropy(table, name))
-    file.version = "1.4"
-    [resource] = file.resources
-    [body] = resource.tables
-    body.ID, body.name = None, name
-    resource.coordinate_systems.append(CooSys(ID=_FRAME, system=_FRAME))
-    for field in body.fields:
-        field.ID = None
-        if field.name in _POSITION:
-            field.ref = _FRAME
-    with path.open("wb") as sink:
-        file.to_xml(sink)
+    path.write_bytes(document(table, name))
 
 
 def _refuse_control_characters(table: pa.Table) -> None:

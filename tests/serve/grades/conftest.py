@@ -22,7 +22,7 @@ from tests.tools import require_tool
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a server of this test's own, on a socket in its folder."""
     pytest.importorskip("psycopg")
-    initdb, server = Path(require_tool("initdb")), Path(require_tool("postgres"))
+    initdb, server = _program("initdb"), _program("postgres")
     folder = tmp_path_factory.mktemp("pg", numbered=True)
     # The server refuses to run as root; whoever it runs as must reach its folder.
     user = "nobody" if os.geteuid() == 0 else None
@@ -50,6 +50,12 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             shutil.rmtree(place)
 
 
+def _program(name: str) -> Path:
+    """Debian keeps PostgreSQL's programs off the PATH, by version."""
+    there = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return there[-1] if there else Path(require_tool(name))
+
+
 def _wait_for(attempt: Callable[[], None]) -> None:
     end = time.monotonic() + 20
     while True:
@@ -68,8 +74,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A new, empty place for grades."""
     if request.param == "sqlite":
         return str(tmp_path / "grades.sqlite")
-    import psycopg
-
+    psycopg = pytest.importorskip("psycopg")
     url = str(request.getfixturevalue("postgres"))
     schema = f"s{uuid.uuid4().hex}"
     with psycopg.connect(url, autocommit=True) as connection:

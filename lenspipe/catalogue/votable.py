@@ -1,4 +1,5 @@
-"""Answers of IVOA services as VOTables: rows, or what was wrong (DALI 1.1, section 4)."""
+"""VOTable 1.4 of the IVOA (https://www.ivoa.net/documents/VOTable/): rows as a file has them and as
+a service answers with them, or what was wrong (DALI 1.1, section 4)."""
 
 from __future__ import annotations
 
@@ -19,15 +20,16 @@ def document(
     rows: pa.Table,
     name: str,
     *,
+    answer: bool = False,
     overflow: bool = False,
-    infos: Mapping[str, str] | None = None,
     ucds: Mapping[str, str] | None = None,
     positions: Sequence[str] = ("ra", "dec"),
 ) -> bytes:
     """Rows as one VOTable with their units, descriptions and UCDs.
 
-    overflow: there are more rows than these; told after the table, as the standard asks. infos:
-    name -> value before it. ucds: of columns, over their own.
+    answer: of a service, which says that all went well. overflow: there are more rows than these;
+    told after the table, as the standard asks. ucds: of columns, over their own. positions: columns
+    in the frame, ICRS.
     """
     from astropy.io.votable import from_table
     from astropy.io.votable.tree import CooSys
@@ -51,8 +53,8 @@ def document(
                 field.datatype = "char"  # what clients know, and Simple Cone Search wants of ids
         if ucds and field.name in ucds:
             field.ucd = ucds[field.name]
-    resource.infos.append(_info(name="QUERY_STATUS", value="OK"))
-    resource.infos.extend(_info(name=key, value=value) for key, value in (infos or {}).items())
+    if answer:
+        resource.infos.append(_info(name="QUERY_STATUS", value="OK"))
     sink = io.BytesIO()
     file.to_xml(sink)
     return _with_overflow(sink.getvalue()) if overflow else sink.getvalue()
@@ -105,8 +107,8 @@ def _tellable(rows: pa.Table) -> pa.Table:
             values = column.cast(pa.float64())
         elif pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
             values = _plain_number(column)
-        else:
-            told = [None if v is None else _text(v) for v in column.to_pylist()]
+        else:  # a text of nothing is what the standard has for no text
+            told = [None if v in (None, "") else _text(v) for v in column.to_pylist()]
             values = pa.chunked_array([pa.array(told, pa.string())])
         arrays.append(values)
         fields.append(field.with_type(values.type))
