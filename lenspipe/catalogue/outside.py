@@ -17,6 +17,7 @@ from jaxtyping import Float64
 from lenspipe.config import is_url, resolve
 from lenspipe.errors import InputError
 from lenspipe.storage.store import Store
+from lenspipe.storage.takeable import takeable_schema
 
 FIELD = "CATALOGUE"
 SLAB_ROWS = 2_000_000
@@ -164,7 +165,13 @@ def _parquet(path: str, folder: bool) -> tuple[pa.Schema, Any]:
         names = [path.rpartition("/")[2]]
     paths = [store.path(name) for name in names]
     dataset = pads.dataset(paths, format="parquet", filesystem=store.arrow_filesystem())
-    return dataset.schema, lambda: dataset.to_batches(batch_size=65_536)
+    schema = takeable_schema(dataset.schema)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in dataset.to_batches(batch_size=65_536):
+            yield batch.cast(schema)
+
+    return schema, batches
 
 
 def _column(asked: str | None, usual: tuple[str, ...], names: list[str], field: str) -> str:

@@ -26,6 +26,7 @@ from lenspipe.storage.remote import OutageError, url_to_fs
 _ASIDE = ".tmp-"
 # Files by their prefix; folders that are replaced as a whole (`whole_folder`) by their suffix.
 _IS_ASIDE = re.compile(r"^\.tmp-[0-9a-f]{12}-.|.\.tmp-[0-9a-f]{12}$")
+_NOT_OF_THE_BYTES = (pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowMemoryError)
 _READ_AHEAD = 1 << 20  # bytes that one request for a part of a remote file brings beyond it
 
 
@@ -48,7 +49,9 @@ def is_storage_fault(error: BaseException) -> bool:
 
 def is_damage(error: BaseException) -> bool:
     """Whether the bytes are at fault, not the storage: of what Arrow says, an error without a
-    number of the operating system."""
+    number of the operating system. What Arrow cannot do, or has no memory for, is no damage."""
+    if isinstance(error, _NOT_OF_THE_BYTES):
+        return False
     return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
 
 

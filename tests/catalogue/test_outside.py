@@ -127,3 +127,10 @@ def test_masked_and_wide_columns_of_fits(tmp_path: Path) -> None:
     assert outside.schema.names == ["ra", "dec"]
     [rows] = outside.slabs()
     np.testing.assert_array_equal(outside.position(rows)[1], [3.0, np.nan])
+
+
+def test_text_that_is_held_as_views_can_be_joined(tmp_path: Path) -> None:
+    views = ROWS.set_column(0, "name", ROWS["name"].cast(pa.string_view()))
+    pq.write_table(views, tmp_path / "a.parquet")
+    table = only(tmp_path / "a.parquet")
+    assert table.take(pa.array([1]))["name"].to_pylist() == ["b"]

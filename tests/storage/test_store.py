@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from lenspipe.storage.remote import OutageError
-from lenspipe.storage.store import Store, is_storage_fault
+from lenspipe.storage.store import Store, is_damage, is_storage_fault
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -204,6 +204,22 @@ def test_what_is_lost_is_told_from_storage_that_refuses(
     store = Store(str(tmp_path / "run"))
     store.write("a", b"")
     assert store.is_loss(error) is loss
+
+
+@pytest.mark.parametrize(
+    ("error", "damage"),
+    [
+        (pa.ArrowInvalid("no magic bytes"), True),
+        (OSError("Corrupt snappy compressed data."), True),
+        (OSError(errno.EIO, "x"), False),
+        (pa.ArrowNotImplementedError("no kernel"), False),
+        (pa.ArrowTypeError("not of this type"), False),
+        (pa.ArrowMemoryError("malloc failed"), False),
+    ],
+    ids=repr,
+)
+def test_what_arrow_cannot_do_is_no_damage(error: Exception, damage: bool) -> None:
+    assert is_damage(error) is damage
 
 
 def test_no_file_is_lost_where_the_folder_is_away(tmp_path: Path) -> None:
