@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from lenspipe.errors import InputError
 from lenspipe.storage.outage import is_away
 from lenspipe.storage.remote import OutageError, url_to_fs
 
@@ -211,8 +213,16 @@ class Store:
             return False
 
     def read(self, name: str) -> bytes:
-        """The whole file; FileNotFoundError where there is none."""
+        """The whole file; FileNotFoundError where there is none, InputError where a local one would
+        keep its reader waiting."""
+        if self.is_local:
+            self._refuse_endless(name)
         return cast(bytes, self.fs.cat_file(self.path(name)))
+
+    def _refuse_endless(self, name: str) -> None:
+        mode = self.local_path(name).stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder says what it is by itself
+            raise InputError(f"{self.url}/{name}", "a regular file", "a FIFO or a device")
 
     def open(self, name: str) -> BinaryIO:
         """The file, for reading."""

@@ -11,6 +11,7 @@ import fsspec
 import pyarrow as pa
 import pytest
 
+from lenspipe.errors import InputError
 from lenspipe.storage.remote import OutageError
 from lenspipe.storage.store import Store, is_damage, is_storage_fault
 
@@ -224,3 +225,9 @@ def test_what_arrow_cannot_do_is_no_damage(error: Exception, damage: bool) -> No
 
 def test_no_file_is_lost_where_the_folder_is_away(tmp_path: Path) -> None:
     assert not Store(str(tmp_path / "unmounted")).is_loss(FileNotFoundError("x"))
+
+
+def test_a_fifo_keeps_no_reader_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(InputError, match="a: expected a regular file, found a FIFO"):
+        Store(str(tmp_path)).read("a")
