@@ -8,6 +8,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -417,8 +418,23 @@ def main() -> None:
     stopping.end_on_signals()
     try:
         _run_command()
+    except SystemExit as ended:
+        _leave_hung(ended)
+        raise
     finally:
         forget_broken()
+
+
+def _leave_hung(ended: SystemExit) -> None:
+    """End at once where a thread hangs in a read: Python would wait for those that it started."""
+    from lenspipe.processes.time_limit import is_hung
+
+    if is_hung():
+        forget_broken()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(ended.code if isinstance(ended.code, int) else 1)
 
 
 def _run_command() -> NoReturn:

@@ -129,6 +129,7 @@ def finish(job: Job) -> PublishInfo:
         run,
         checked.score_settings(run.url, "cpu", threads=len(os.sched_getaffinity(0))),
         checked.survey.publish.explain,
+        checked.survey.runtime.shard_timeout_s,
     )
     limit = checked.survey.runtime.failure_limit
     plan = read_plan(run)

@@ -51,6 +51,7 @@ _servers = Servers()  # of the Ray that this process started, if it did
 _POLL_S = 1.0
 _START_TIMEOUT_S = 600.0
 _START_ATTEMPTS = 5
+_LONGEST_START_REST_S = 60.0
 _OBJECT_STORE_BYTES = 512 * 1024**2
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _RAY_STARTS = 3
@@ -162,8 +163,9 @@ class PoolOptions:
     """workers: actors of `cpus` and `gpus` each. depth: items that one actor holds at a time.
     attempts: tries of an item. storage_attempts: tries where the operating system or an object
     store refuses (OSError), with growing rests; after them the run stops, since no item is at
-    fault. timeout_s: an item that takes longer has its actor (or the task that
-    feeds it) killed; None: as `TimeLimit` judges by the items that ended well."""
+    fault. The same holds for the start of an actor; where others work, it is tried for as long as
+    they do. timeout_s: an item that takes longer has its actor (or the task that feeds it) killed;
+    None: as `TimeLimit` judges by the items that ended well."""
 
     workers: int
     cpus: float = 1.0
@@ -219,14 +221,25 @@ class _Held(Generic[T]):
 
 @dataclass
 class _Worker(Generic[T]):
+    """handle: its actor; None while it rests before another start. starting: reference to
+    `prepare`; None once it is ready, and while it rests. refusals: starts in a row that storage
+    refused; due: when the next is made."""
+
     handle: Any
-    starting: Any  # reference to `prepare`; None once it is ready
+    starting: Any
+    refusals: int = 0
+    due: float = 0.0
     holds: dict[Any, _Held[T]] = field(default_factory=dict)
     since: float = 0.0  # when the item that it has held longest came to be that
     alone: bool = False
     timed_out: bool = False
     raised: int = 0  # calls in a row
     renewed: int = 0  # processes before this one that were doubted, since the last call went well
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes items."""
+        return self.handle is not None and self.starting is None
 
 
 class Pool(Generic[T, R]):
@@ -272,7 +285,8 @@ class Pool(Generic[T, R]):
     def close(self) -> None:
         """End the actors."""
         for worker in self._workers:
-            ray.kill(worker.handle)
+            if worker.handle is not None:
+                ray.kill(worker.handle)
 
     def split_off_late(self, pieces: Iterable[T]) -> None:
         """These are parts of an item that timed out: one that does too is not tried again."""
@@ -296,11 +310,7 @@ class Pool(Generic[T, R]):
                 alive = time.monotonic()
             elif time.monotonic() - alive > _START_TIMEOUT_S:
                 raise StoppedError(self._no_slot())
-            if held or starting:
-                ready = _wait(held + starting)
-            else:  # all that is left rests after a fault of the storage
-                time.sleep(_POLL_S)
-                ready = []
+            ready = _wait(held + starting)
             self._kill_overdue()
             for reference in ready:
                 yield from self._collect(reference)
@@ -309,8 +319,9 @@ class Pool(Generic[T, R]):
         now = time.monotonic()
         self._suspects.extend(item for due, item in self._resting if due <= now)
         self._resting = [(due, item) for due, item in self._resting if due > now]
+        self._start_rested()
         for worker in self._workers:
-            if worker.starting is not None:
+            if not worker.is_ready:
                 continue
             if self._is_doubted(worker, queue):
                 if not worker.holds:
@@ -467,19 +478,25 @@ class Pool(Generic[T, R]):
         return _Worker(handle, handle.prepare.remote())
 
     def _respawn(self, worker: _Worker[T]) -> _Worker[T]:
-        ray.kill(worker.handle)
+        if worker.handle is not None:
+            ray.kill(worker.handle)
         new = self._workers[self._workers.index(worker)] = self._spawn()
         return new
 
     def _await_start(self) -> None:
         """Until every worker is ready, or one is and the others take too long."""
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while starting := [w.starting for w in self._workers if w.starting is not None]:
+        while waiting := [worker for worker in self._workers if not worker.is_ready]:
+            some = len(waiting) < len(self._workers)
+            starting = [worker.starting for worker in waiting if worker.starting is not None]
+            if some and not starting:  # those that rest start later, beside the work of the others
+                return
             ready = _wait(starting)
-            for worker in [w for w in self._workers if w.starting in ready]:
+            for worker in [w for w in waiting if w.starting in ready]:
                 self._started(worker)
-            some = len(starting) < len(self._workers)
-            if not ready and time.monotonic() > deadline - (_START_TIMEOUT_S * 0.9 * some):
+            self._start_rested()
+            late = time.monotonic() > deadline - (_START_TIMEOUT_S * 0.9 * some)
+            if starting and not ready and late:
                 if some:
                     return
                 raise StoppedError(self._no_slot())
@@ -500,12 +517,32 @@ class Pool(Generic[T, R]):
                 raise cause from error
             if not is_storage_fault(cause):
                 raise LenspipeError(f"a worker could not start: {_one_line(cause)}") from error
-            self._start_again(worker, cause)
+            self._rest_before_start(worker, cause)
         except RayError as error:
             self._start_again(worker, error)
         else:
             worker.starting = None
-            self._failed_starts = 0
+            worker.refusals = self._failed_starts = 0
+
+    def _rest_before_start(self, worker: _Worker[T], error: BaseException) -> None:
+        """No process for a while: storage refused what its start reads. Where others work, it is
+        tried for as long as they do."""
+        line = f"{type(error).__name__}: {describe_refusal(error)}"
+        worker.refusals += 1
+        ray.kill(worker.handle)
+        worker.handle = worker.starting = None
+        working = any(other.is_ready for other in self._workers)
+        if worker.refusals >= self._options.storage_attempts and not working:
+            raise gave_up(worker.refusals, f"a worker could not start: {line}") from error
+        worker.due = time.monotonic() + min(rest_s(worker.refusals), _LONGEST_START_REST_S)
+        self._events.retried(line)
+
+    def _start_rested(self) -> None:
+        """New actors for those that have rested."""
+        now = time.monotonic()
+        for worker in [w for w in self._workers if w.handle is None and w.due <= now]:
+            self._respawn(worker).refusals = worker.refusals
+            self._events.restarted()
 
     def _start_again(self, worker: _Worker[T], error: BaseException) -> None:
         """Another actor in its place; after many deaths in a row the others go on without it."""
@@ -513,10 +550,10 @@ class Pool(Generic[T, R]):
         if isinstance(error, OutOfMemoryError):
             time.sleep(_MEMORY_REST_S * self._failed_starts)
         if self._failed_starts < _START_ATTEMPTS:
-            self._respawn(worker)
+            self._respawn(worker).refusals = worker.refusals
             self._events.restarted()
             return
-        if all(other.starting is not None for other in self._workers):
+        if not any(other.is_ready for other in self._workers):
             raise StoppedError(
                 f"workers died {self._failed_starts} times while starting: {_one_line(error)}"
                 "; the same command resumes"
@@ -527,9 +564,14 @@ class Pool(Generic[T, R]):
 
 
 def _wait(references: Sequence[Any]) -> list[Any]:
-    """Those that are ready, after a second at the latest."""
+    """Those that are ready, after a second at the latest; none are there while all that is left
+    rests after a fault of the storage."""
+    ready: Sequence[Any] = ()
     try:
-        ready, _ = ray.wait(references, num_returns=1, timeout=_POLL_S)
+        if references:
+            ready, _ = ray.wait(references, num_returns=1, timeout=_POLL_S)
+        else:
+            time.sleep(_POLL_S)
     finally:  # Ray may turn the SystemExit of a signal's handler into an error of its own
         stopping.check()
     _check_servers()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lenspipe.errors import InputError
+from lenspipe.storage.outage import is_passing
 
 # Bounds that no survey comes near. A file of this size with so many values is read in a second.
 MAX_BYTES = 1 << 20
@@ -67,7 +68,8 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml(path: Path, field: str) -> Any:
-    """The content of a YAML file; InputError at `field` where it cannot be read."""
+    """The content of a YAML file; InputError at `field` where it cannot be read, the system's own
+    error where storage or machine refuse for now."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -75,6 +77,8 @@ def read_yaml(path: Path, field: str) -> Any:
             raise InputError(field, f"YAML of at most {MAX_BYTES:,} bytes", "more")
         return parse_yaml(data.decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        if isinstance(error, OSError) and is_passing(error):
+            raise
         raise InputError(field, "readable YAML", error) from error
 
 

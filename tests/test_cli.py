@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -109,6 +110,17 @@ def test_what_is_no_run_is_one_line_and_nothing_is_made(
     assert done.stderr.startswith("error: run: expected a run directory (with run.json), found ")
     assert (done.stdout, done.stderr.count("\n")) == ("", 1)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["status", "verify", "report"])
+def test_a_fifo_in_the_place_of_a_runs_file_keeps_nobody_waiting(
+    lenspipe: Command, tmp_path: Path, command: str
+) -> None:
+    os.mkfifo(tmp_path / "run.json")
+    done = lenspipe(command, tmp_path)
+    assert done.returncode == 2
+    assert "run.json: expected a regular file, found a FIFO" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def _changed(survey: Path, **blocks: object) -> Path:

@@ -231,6 +231,77 @@ def test_storage_that_never_comes_back_stops_the_run_and_blames_no_item() -> Non
         list(pool.run(deque([1, 2])))
 
 
+def _count(mark: Path) -> int:
+    """How often this was asked before."""
+    with mark.open("a") as file:
+        before = file.tell()
+        file.write(".")
+    return before
+
+
+def test_an_outage_while_a_worker_starts_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build() -> Callable[..., Any]:
+        if _count(tmp_path / "starts") < 2:
+            raise OSError(5, "Input/output error", "/models/a.onnx")
+        return lambda item: item
+
+    rests: list[int] = []
+
+    def rest_s(refusals: int) -> float:
+        rests.append(refusals)
+        return 0.1
+
+    monkeypatch.setattr(runtime, "rest_s", rest_s)
+    told: list[str] = []
+    events = PoolEvents(retried=told.append)
+    with Pool[int, Any](build, PoolOptions(workers=1), events) as pool:
+        assert [o.value for o in pool.run(deque([1, 2]))] == [1, 2]
+    assert rests == [1, 2]
+    assert told == ["OSError: [Errno 5] Input/output error: '/models/a.onnx'"] * 2
+
+
+def test_storage_that_keeps_every_worker_from_starting_stops_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def build() -> Callable[..., Any]:
+        raise OSError(116, "Stale file handle", "/models/a.onnx")
+
+    monkeypatch.setattr(runtime, "rest_s", lambda _refusals: 0.1)
+    with pytest.raises(StoppedError, match=r"Stale file handle.*resumes") as told:
+        Pool[int, Any](build, PoolOptions(workers=2, storage_attempts=3))
+    assert "storage failed 3 times: a worker could not start" in str(told.value)
+    assert "died" not in str(told.value)
+
+
+def test_a_worker_that_storage_keeps_from_starting_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other works meanwhile, beyond the attempts after which a run would stop."""
+
+    def build() -> Callable[..., Any]:
+        if 1 <= _count(tmp_path / "starts") < 5:
+            raise OSError(5, "Input/output error", "/models/a.onnx")
+        mine = tmp_path / f"works {os.getpid()}"
+        mine.touch()
+
+        def call(item: int) -> int:
+            ended = time.monotonic() + 60
+            while len(list(tmp_path.glob("works *"))) < 2 and time.monotonic() < ended:
+                time.sleep(0.05)
+            return os.getpid()
+
+        return call
+
+    monkeypatch.setattr(runtime, "rest_s", lambda _refusals: 0.1)
+    with Pool[int, Any](build, PoolOptions(workers=2, storage_attempts=2)) as pool:
+        found = list(pool.run(deque(range(20))))
+    assert len(found) == 20
+    assert len(list(tmp_path.glob("works *"))) == 2
+    assert all(o.value for o in found)
+
+
 def test_a_worker_that_dies_while_starting_is_started_again(tmp_path: Path) -> None:
     def build() -> Callable[..., Any]:
         mark = tmp_path / "started"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from pathlib import Path
 
@@ -107,6 +108,20 @@ def test_a_file_that_is_refused_is_one_line(tmp_path: Path, data: bytes, told: s
 def test_a_file_without_end_is_not_read_to_its_end() -> None:
     with pytest.raises(InputError, match="YAML of at most"):
         read_yaml(Path("/dev/zero"), "survey")
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(errno.EIO, OSError), (errno.EMFILE, OSError), (errno.EACCES, InputError)]
+)
+def test_storage_that_refuses_for_now_is_no_mistake_of_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
+) -> None:
+    def refused(self: Path, *_: object) -> None:
+        raise OSError(code, "refused", str(self))
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(kind, match="refused"):
+        read_yaml(tmp_path / "ensemble.yaml", "ensemble")
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:

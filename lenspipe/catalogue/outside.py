@@ -22,6 +22,7 @@ from lenspipe.errors import InputError, LenspipeError, StoppedError
 from lenspipe.storage.refusals import describe_refusal, is_refusal
 from lenspipe.storage.remote import CredentialsError, OutageError
 from lenspipe.storage.store import Store, is_damage, is_storage_fault
+from lenspipe.storage.takeable import takeable_schema
 
 # Name that stands for the list in the PyPI package of that name.
 LENSCAT = "lenscat"
@@ -234,7 +235,13 @@ def _parquet(path: str, folder: bool, field: str) -> tuple[pa.Schema, Any]:
         names = [path.rpartition("/")[2]]
     paths = [store.path(name) for name in names]
     dataset = pads.dataset(paths, format="parquet", filesystem=store.arrow_filesystem())
-    return dataset.schema, lambda: dataset.to_batches(batch_size=65_536)
+    schema = takeable_schema(dataset.schema)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in dataset.to_batches(batch_size=65_536):
+            yield batch.cast(schema)
+
+    return schema, batches
 
 
 def _column(asked: str | None, usual: tuple[str, ...], names: list[str], field: str) -> str:

@@ -24,6 +24,7 @@ from lenspipe.contracts import InputSpec
 from lenspipe.errors import InputError
 from lenspipe.models import graph
 from lenspipe.problems import first_problem
+from lenspipe.storage.outage import is_passing
 
 METADATA_KEY = "lenspipe.card"
 DIGEST_KEY = "lenspipe.sha256"  # over all of the model but this entry
@@ -249,7 +250,8 @@ def file_sha256(path: str | Path) -> str:
 def read_card(path: str | Path) -> ModelCard:
     """The card of an ONNX file, its weights checked against it.
 
-    InputError where the file is no ONNX, holds no card, or the weights are others.
+    InputError where the file is no ONNX, holds no card, or the weights are others; where storage or
+    machine refuse for now (`is_passing`), their own error.
     """
     return read_model(path)[1]
 
@@ -274,6 +276,8 @@ def _parse(path: Path, field: str) -> tuple[bytes, onnx.ModelProto]:
     except FileNotFoundError:
         raise InputError(field, "an ONNX file", "no such file") from None
     except (OSError, DecodeError) as error:
+        if isinstance(error, OSError) and is_passing(error):
+            raise
         raise InputError(field, "an ONNX file that can be read", error) from error
 
 

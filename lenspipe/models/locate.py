@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from lenspipe.errors import InputError
+from lenspipe.storage.outage import is_passing
 
 SUFFIXES = (".yaml", ".yml", ".onnx")
 
@@ -40,8 +41,11 @@ def find(name_or_path: str, base: str | Path = ".", field: str = "model") -> Pat
 
 
 def _is_file(path: Path, field: str) -> bool:
-    """InputError where the system lets nobody look: a name too long, a folder that is closed."""
+    """InputError where the system lets nobody look: a name too long, a folder that is closed. The
+    error itself where storage or machine refuse for now."""
     try:
         return path.is_file()
     except OSError as error:
+        if is_passing(error):
+            raise
         raise InputError(field, "a path that can be looked at", error) from error

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from typing import TypeVar
 
 from lenspipe.errors import StoppedError
 
@@ -15,6 +18,9 @@ TIMES_SLOWEST = 10.0
 HUNG_IN_A_ROW = 8
 # The driver that slept, was stopped or waited for its storage has not watched its workers.
 _LONGEST_LOOK_S = 5.0
+_LOOK_S = 1.0
+_left: list[threading.Thread] = []  # in calls that took longer than they may
+R = TypeVar("R")
 
 
 class TimeLimit:
@@ -60,3 +66,38 @@ class TimeLimit:
         if self._slowest is None:
             return FIRST_S
         return max(LEAST_S, TIMES_SLOWEST * self._slowest)
+
+
+def within(limit: TimeLimit, what: str, call: Callable[[], R]) -> R:
+    """The call's result, made in a thread of its own; what: its name for the user.
+
+    StoppedError where it takes longer than it may. Its thread cannot be ended and is left; who ends
+    the process then must not wait for it (`is_hung`).
+    """
+    result: Future[R] = Future()
+
+    def attempt() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:  # raised again where it is waited for
+            result.set_exception(error)
+
+    thread = threading.Thread(target=attempt, name="within", daemon=True)
+    began = limit.now()
+    thread.start()
+    while thread.is_alive():
+        thread.join(_LOOK_S)
+        if thread.is_alive() and limit.now() - began > limit.limit_s:
+            _left.append(thread)
+            raise StoppedError(
+                f"{what} took longer than a shard may ({limit.limit_s:g} s, "
+                "runtime.shard_timeout_s), so the storage hangs; the same command resumes"
+            )
+    found = result.result()
+    limit.ended_well(limit.now() - began)
+    return found
+
+
+def is_hung() -> bool:
+    """Whether a thread of this process is still in a call that took longer than it may."""
+    return any(thread.is_alive() for thread in _left)

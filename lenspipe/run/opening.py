@@ -20,6 +20,8 @@ from lenspipe.run.lock import RunLock
 from lenspipe.run.shard_record import ShardRecord
 from lenspipe.run_directory import ERASING, METRICS, PLAN_RECORD, RUN, RunDirectory
 from lenspipe.stages.selecting import rows_lost
+from lenspipe.storage.outage import is_passing
+from lenspipe.storage.refusals import describe_refusal
 from lenspipe.storage.remote import OutageError
 from lenspipe.storage.store import Store
 from lenspipe.telling.events import Events
@@ -58,8 +60,10 @@ def check_and_open(
     events.note("checking the survey: files, columns, bands, models")
     try:
         checked = check_survey(survey)
-    except OutageError as error:
-        raise StoppedError(f"{error}; the same command resumes") from error
+    except (OutageError, OSError) as error:
+        if isinstance(error, OSError) and not is_passing(error):
+            raise
+        raise StoppedError(f"{describe_refusal(error)}; the same command resumes") from error
     events.run_started(survey.name, checked.output)
     run = RunDirectory(checked.output)
     lock = RunLock(Store(run.url))  # not the run's own, which asks the lock before it writes

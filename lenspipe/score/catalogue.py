@@ -17,6 +17,7 @@ from lenspipe.errors import InputError
 from lenspipe.select.files import CatalogueFile, filesystem, find_files
 from lenspipe.select.parquet_file import opened
 from lenspipe.select.sources import folder_column, hive_types
+from lenspipe.storage.takeable import takeable
 
 
 def read_catalogue(
@@ -64,7 +65,7 @@ def _read_parquet(path: str, names: Collection[str]) -> pa.Table:
     tables = []
     for file in files:
         with opened(file) as parquet:
-            tables.append(_with_folders(parquet.read(), file, types))
+            tables.append(_with_folders(takeable(parquet.read()), file, types))
     return pa.concat_tables(tables, promote_options="permissive")
 
 

@@ -183,6 +183,8 @@ def compile_cuts(
     fields = {alias: schema.field(column) for column, alias in _aliases(columns).items()}
     for tree in trees.values():
         _rename(tree, {field.name: alias for alias, field in fields.items()})
+    for name, tree in trees.items():
+        _check_columns(name, tree, fields, limits)
     row = _row_of_nulls([field.with_name(alias) for alias, field in fields.items()])
     with view(row, limits) as connection:
         types = _Types(connection)
@@ -196,6 +198,21 @@ def compile_cuts(
 def _rename(tree: Node, aliases: Mapping[str, str]) -> None:
     for node in expressions.column_nodes(tree):
         node["column_names"] = [aliases[node["column_names"][0]]]
+
+
+def _check_columns(name: str, tree: Node, fields: Mapping[str, pa.Field], limits: Limits) -> None:
+    """InputError where DuckDB has no type for a column of a cut. fields: alias -> the column."""
+    for alias in {node["column_names"][0] for node in expressions.column_nodes(tree)}:
+        column = fields[alias]
+        try:
+            with view(_row_of_nulls([column.with_name(alias)]), limits):
+                pass
+        except duckdb.NotImplementedException as error:
+            raise InputError(
+                f"cuts.{name}",
+                "columns of types that cuts can take (at most 38 digits of a decimal)",
+                f"{column.name} of type {column.type}",
+            ) from error
 
 
 def _compile(name: str, tree: Node, fields: Mapping[str, pa.Field], types: _Types) -> Cut:

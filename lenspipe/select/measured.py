@@ -8,6 +8,7 @@ on the whole table.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ def with_nulls(table: pa.Table, missing_values: Sequence[float]) -> pa.Table:
         if pa.types.is_floating(field.type) or (pa.types.is_integer(field.type) and listed):
             chunks = [_chunk_with_nulls(chunk, listed) for chunk in table.column(k).chunks]
             table = table.set_column(k, field, pa.chunked_array(chunks, field.type))
+        elif pa.types.is_decimal(field.type) and listed:
+            table = table.set_column(k, field, _decimals_with_nulls(table.column(k), listed))
         elif pa.types.is_string(field.type) and not _is_utf8(table.column(k)):
             texts = [_text(value) for value in table.column(k).cast(pa.binary()).to_pylist()]
             table = table.set_column(k, field, pa.chunked_array([pa.array(texts, field.type)]))
@@ -54,6 +57,19 @@ def _chunk_with_nulls(chunk: pa.Array, listed: Sequence[float]) -> pa.Array:
     """The chunk, untouched where all of it was measured (the usual case costs no copy)."""
     mask = _measured(numbers(chunk), listed)
     return chunk if mask.all() else pc.if_else(pa.array(mask), chunk, pa.scalar(None, chunk.type))
+
+
+def _decimals_with_nulls(column: pa.ChunkedArray, listed: Sequence[float]) -> pa.ChunkedArray:
+    """The column without the listed values. They are compared as they are written: 99.99 is that,
+    not the double next to it, and one that the column's type cannot hold is in no row."""
+    for missing in listed:
+        try:
+            value = pa.scalar(Decimal(repr(float(missing))).normalize(), column.type)
+        except pa.ArrowInvalid:
+            continue
+        null = pa.scalar(None, column.type)
+        column = pc.if_else(pc.equal(column, value), null, column)
+    return column
 
 
 def _is_utf8(column: pa.ChunkedArray) -> bool:

@@ -70,7 +70,8 @@ def read_footer(file: CatalogueFile) -> tuple[pq.FileMetaData, pa.Schema]:
         with _stream(file.path) as stream, pq.ParquetFile(stream) as parquet:
             return parquet.metadata, parquet.schema_arrow
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        if is_damage(error) or isinstance(error, UnicodeDecodeError):
+        # Types that Arrow has no words for are the file's here: nothing but its footer was asked.
+        if is_damage(error) or isinstance(error, UnicodeDecodeError | pa.ArrowNotImplementedError):
             raise _unreadable(file, error) from error
         raise
 

@@ -20,6 +20,7 @@ from lenspipe.select.expressions import match_column
 from lenspipe.select.files import CatalogueFile, find_files
 from lenspipe.select.measured import RESERVED, with_nulls
 from lenspipe.select.parquet_file import footer, opened, read_footer, while_planning
+from lenspipe.storage.takeable import takeable, takeable_type
 
 PART_ROWS = 500_000
 _PART_SLICES = 1_000  # most files of one part: each costs an open, however few rows it holds
@@ -276,6 +277,7 @@ def _read_columns(
     numbers = [piece.first_group + k for k in groups]
     table = file.read_row_groups(numbers, columns=list(names), use_threads=use_threads)
     _check_rows(piece, groups, table)
+    table = takeable(table)
     return table if take is None else table.take(pa.array(take))
 
 
@@ -353,9 +355,9 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
     """One type for what means the same: text in any encoding is `string`."""
     if pa.types.is_dictionary(kind):
         return _plain_type(kind.value_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    if pa.types.is_large_string(kind):
         return pa.string()
-    return pa.float32() if pa.types.is_float16(kind) else kind
+    return pa.float32() if pa.types.is_float16(kind) else takeable_type(kind)
 
 
 def hive_types(files: Sequence[CatalogueFile]) -> dict[str, pa.DataType]:

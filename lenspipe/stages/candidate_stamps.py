@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from lenspipe.cutouts.planned import open_planned
 from lenspipe.errors import CorruptRunError
 from lenspipe.models.ensemble import Ensemble
 from lenspipe.models.explain import occlusion_map, square_masks
+from lenspipe.processes.time_limit import TimeLimit, within
 from lenspipe.run_directory import PLAN_RECORD, RunDirectory, reading
 from lenspipe.stages.planning import DUPLICATE, read_plan
 from lenspipe.stages.scoring import ScoreSettings, open_ensemble
@@ -23,15 +25,21 @@ from lenspipe.stages.scoring import ScoreSettings, open_ensemble
 BATCH_ROWS = 512
 # A patch of about the size of an arc.
 PATCH_FRACTION = 0.17
+_READING = "reading the candidates' pixels"
 
 
 @dataclass(frozen=True)
 class CandidateStamps:
-    """Reads the stamps of ranked candidates; the best `explain` of them get an occlusion map."""
+    """Reads the stamps of ranked candidates; the best `explain` of them get an occlusion map.
+
+    timeout_s: longest that a batch may be read, None: as `TimeLimit` judges. Nobody watches the
+    driver as it watches its workers.
+    """
 
     run: RunDirectory
     settings: ScoreSettings
     explain: int = 100
+    timeout_s: float | None = None
 
     def __call__(self, table: pa.Table) -> Iterator[StampBatch]:
         """table: candidates with `object_id`, the best first. Yields (ids, images, maps)."""
@@ -40,10 +48,11 @@ class CandidateStamps:
         sources = self._sources(table["object_id"])
         best = set(table["object_id"].to_pylist()[: self.explain])
         reader = open_planned(self.settings.cutouts, self.settings.base)
+        limit = TimeLimit(self.timeout_s)
         ensemble = self._ensemble() if best else None
         for start in range(0, sources.num_rows, BATCH_ROWS):
             part = sources.slice(start, BATCH_ROWS)
-            batch = reader.read(part, self.settings.inputs)
+            batch = within(limit, _READING, partial(reader.read, part, self.settings.inputs))
             ids = np.asarray(part["object_id"].to_pylist(), dtype=object)[batch.rows]
             wanted = np.array([object_id in best for object_id in ids], bool)
             maps = self._maps(ensemble, batch.images, wanted) if ensemble else None

@@ -27,8 +27,16 @@ OF_THE_STORAGE = frozenset(
         errno.ENETUNREACH,
     }
 )
+# Of a process or a machine that has no more to give for now.
+OF_THE_MACHINE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _NEIGHBOURS = 4  # files of a folder that are tried
 _BLOCK = 4096
+
+
+def is_passing(error: OSError) -> bool:
+    """Whether the storage or the machine refused, and not the file: it may be read at another
+    time."""
+    return error.errno in OF_THE_STORAGE | OF_THE_MACHINE
 
 
 def is_away(folder: str) -> bool:

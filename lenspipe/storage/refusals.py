@@ -8,13 +8,20 @@ import resource
 from pathlib import Path
 
 from lenspipe.redaction import redact
-from lenspipe.storage.outage import OF_THE_STORAGE
+from lenspipe.storage.outage import OF_THE_MACHINE, OF_THE_STORAGE
 from lenspipe.storage.remote import OutageError
 from lenspipe.storage.store import is_spill_fault
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_FILES = (errno.EMFILE, errno.ENFILE)
-_REFUSED = (*_FULL, *_NO_FILES, errno.EROFS, errno.EACCES, errno.EPERM, *OF_THE_STORAGE)
+_REFUSED = (
+    *_FULL,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    *OF_THE_STORAGE,
+    *OF_THE_MACHINE,
+)
 _LONGEST = 500  # characters of what the system or a library said
 
 

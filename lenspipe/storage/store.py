@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -20,12 +21,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from lenspipe.errors import InputError
 from lenspipe.storage.outage import is_away
 from lenspipe.storage.remote import OutageError, url_to_fs
 
 _ASIDE = ".tmp-"
 # Files by their prefix; folders that are replaced as a whole (`whole_folder`) by their suffix.
 _IS_ASIDE = re.compile(r"^\.tmp-[0-9a-f]{12}-.|.\.tmp-[0-9a-f]{12}$")
+_NOT_OF_THE_BYTES = (pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowMemoryError)
 _READ_AHEAD = 1 << 20  # bytes that one request for a part of a remote file brings beyond it
 
 
@@ -48,7 +51,9 @@ def is_storage_fault(error: BaseException) -> bool:
 
 def is_damage(error: BaseException) -> bool:
     """Whether the bytes are at fault, not the storage: of what Arrow says, an error without a
-    number of the operating system."""
+    number of the operating system. What Arrow cannot do, or has no memory for, is no damage."""
+    if isinstance(error, _NOT_OF_THE_BYTES):
+        return False
     return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
 
 
@@ -208,8 +213,16 @@ class Store:
             return False
 
     def read(self, name: str) -> bytes:
-        """The whole file; FileNotFoundError where there is none."""
+        """The whole file; FileNotFoundError where there is none, InputError where a local one would
+        keep its reader waiting."""
+        if self.is_local:
+            self._refuse_endless(name)
         return cast(bytes, self.fs.cat_file(self.path(name)))
+
+    def _refuse_endless(self, name: str) -> None:
+        mode = self.local_path(name).stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder says what it is by itself
+            raise InputError(f"{self.url}/{name}", "a regular file", "a FIFO or a device")
 
     def open(self, name: str) -> BinaryIO:
         """The file, for reading."""

@@ -199,3 +199,10 @@ def test_storage_that_fails_between_two_slabs_is_told_too(tmp_path: Path) -> Non
     broken = replace(outside, _batches=batches)
     with pytest.raises(StoppedError, match=r"^CATALOGUE .*a\.parquet: .*the same command works"):
         list(broken.slabs(1))
+
+
+def test_text_that_is_held_as_views_can_be_joined(tmp_path: Path) -> None:
+    views = ROWS.set_column(0, "name", ROWS["name"].cast(pa.string_view()))
+    pq.write_table(views, tmp_path / "a.parquet")
+    table = only(tmp_path / "a.parquet")
+    assert table.take(pa.array([1]))["name"].to_pylist() == ["b"]

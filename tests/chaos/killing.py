@@ -15,6 +15,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 from tests.chaos.job_process import PATIENCE_S, JobProcess
 from tests.chaos.results import assert_same
 
@@ -34,7 +36,9 @@ _GONE_S = 90.0  # Ray's agents outlive their node while they ask whether it is r
 class Campaign:
     """Kills of the run that `survey` describes. deck: the victims still to come, by stage.
 
-    spans: seconds that each stage takes undisturbed, within which moments are drawn.
+    spans: seconds that each stage takes undisturbed, within which moments are drawn. Lives take
+    turns: in one reader tasks feed the scorers, as the survey file says, in the next scorers read
+    for themselves. scored_alone: kills of stage `score` in the latter.
     """
 
     survey: Path
@@ -45,6 +49,7 @@ class Campaign:
     done: Counter[tuple[str, str]] = field(default_factory=Counter)
     finished: int = 0
     lives: int = 0
+    scored_alone: int = 0
     # Fraction of a stage's span within which the next moment is drawn: a busy machine looks late,
     # and a stage that ended meanwhile is struck earlier in the next life.
     within: dict[str, float] = field(default_factory=dict)
@@ -57,8 +62,9 @@ class Campaign:
             while any(self.deck.values()) or self._is_begun():
                 self.lives += 1
                 assert self.lives <= most, f"{self.lives} lives, and still to kill: {self.deck}"
-                job = lives.enter_context(JobProcess(self.survey))
-                self._live(job)
+                fed = self.lives % 2 == 1 or set(self.deck["score"]) == {"feed"}
+                job = lives.enter_context(JobProcess(_with_readers(self.survey, fed)))
+                self._live(job, fed)
                 self._judge(job, job.wait())
                 ended.append(job)
             # Not after each: Ray's agents outlive it by a minute, and another life may begin.
@@ -67,18 +73,20 @@ class Campaign:
     def _is_begun(self) -> bool:
         return (self.survey.parent / "run").exists() or not self.finished
 
-    def _live(self, job: JobProcess) -> None:
-        """Kill in each stage that this life comes to, until it dies or ends."""
+    def _live(self, job: JobProcess, fed: bool) -> None:
+        """Kill in each stage that this life comes to, until it dies or ends. fed: whether there
+        are tasks that feed."""
         for stage in _stages(job):
-            while self.deck.get(stage):
-                victim = self.deck[stage][0]
+            while there := [v for v in self.deck.get(stage, ()) if fed or v != "feed"]:
+                victim = there[0]
                 within = self.within.get(stage, 1.0)
                 time.sleep(self.rng.uniform(0.0, self.spans[stage] * within))
                 if not self._strike(job, stage, victim):
                     self.within[stage] = within / 2
                     break
                 self.within.pop(stage, None)
-                self.deck[stage].pop(0)
+                self.deck[stage].remove(victim)
+                self.scored_alone += stage == "score" and not fed
                 self.done[job.stage(), victim] += 1
                 print(f"killed {victim} in {job.stage()}", flush=True)  # noqa: T201 - on failure
                 if victim not in SURVIVED:
@@ -107,6 +115,14 @@ class Campaign:
             assert_same(self.survey.parent / "run", self.undisturbed)
             shutil.rmtree(self.survey.parent / "run")
             self.finished += 1
+
+
+def _with_readers(survey: Path, fed: bool) -> Path:
+    """The same survey with one reader task, or none; a resume takes another `runtime`."""
+    content = yaml.safe_load(survey.read_text(encoding="utf-8"))
+    content["runtime"]["readers"] = int(fed)
+    survey.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return survey
 
 
 def _stages(job: JobProcess) -> Iterator[str]:

@@ -24,11 +24,11 @@ RUNTIME = {
     "readers": 1,
     "failure_limit": 1.0,
 }
-# A dozen for CI: every victim, every stage.
+# A dozen for CI: every victim, every stage, and lives with and without reader tasks in turn.
 DOZEN = {
     "select": ["actor", "group"],
     "plan": ["raylet"],
-    "score": ["actor", "feed", "raylet", "feed", "gcs", "actor", "driver"],
+    "score": ["actor", "feed", "raylet", "actor", "gcs", "feed", "driver"],
     "publish": ["driver", "group"],
 }
 
@@ -79,6 +79,7 @@ def test_a_dozen_kills_change_nothing(
     campaign.run()
     assert sum(campaign.done.values()) == 12
     assert {victim for _, victim in campaign.done} == {v for each in VICTIMS.values() for v in each}
+    assert campaign.scored_alone >= 1
     assert campaign.finished >= 1
 
 

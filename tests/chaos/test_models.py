@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +22,7 @@ from lenspipe.errors import InputError
 from lenspipe.metrics import RunMetrics
 from lenspipe.processes.slots import Slots
 from lenspipe.run.opening import Job
+from lenspipe.stages import scoring
 from lenspipe.stages.planning import Plan
 from lenspipe.telling.events import Events
 from lenspipe.telling.progress import SilentProgress
@@ -78,6 +82,48 @@ def test_a_model_that_changes_between_plan_and_scoring(
         model.write_bytes(sound)
     monkeypatch.setattr(job, "plan_shards", plan_shards)
     run(survey)
+    found, wanted = scores(survey), scores(whole)
+    assert found.num_rows > 50
+    assert found.equals(wanted)
+
+
+def test_a_model_that_cannot_be_read_for_a_while_when_a_scorer_starts_again(
+    tmp_path: Path, ray_cluster: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first scorer dies, and the storage refuses the model twice to its successor."""
+    whole = make_survey(tmp_path / "whole", rows=200)
+    run(whole)
+    survey = make_survey(
+        tmp_path / "disturbed",
+        rows=200,
+        runtime={"scorers": 1, "provider": "cpu", "shard_rows": 32},
+    )
+    starts = tmp_path / "starts"
+
+    def disturbed(*given: Any, **named: Any) -> Callable[[], Callable[..., Any]]:
+        factory = scoring.ScorerFactory(*given, **named)
+
+        def build() -> Callable[..., Any]:
+            with starts.open("a") as file:
+                before = file.tell()
+                file.write(".")
+            if before == 0:
+                return lambda *_: os._exit(9)
+            if before <= 2:
+
+                def refused(path: Path) -> bytes:
+                    raise OSError(errno.EIO, "Input/output error", str(path))
+
+                setattr(Path, "read_bytes", refused)  # noqa: B010  # in the scorer's process
+            return factory()
+
+        return build
+
+    monkeypatch.setattr(
+        job, "scoring", SimpleNamespace(**{**vars(scoring), "ScorerFactory": disturbed})
+    )
+    run(survey)
+    assert starts.stat().st_size == 4
     found, wanted = scores(survey), scores(whole)
     assert found.num_rows > 50
     assert found.equals(wanted)

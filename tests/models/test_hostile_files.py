@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -22,6 +23,8 @@ from lenspipe.models.ensemble import load_ensemble
 from lenspipe.models.ensemble_file import describe_ensemble
 from lenspipe.models.locate import find
 from lenspipe.models.session import Member
+from lenspipe.storage.refusals import is_refusal
+from lenspipe.storage.store import is_storage_fault
 from tests import toy_models
 
 SEED = int(os.environ.get("LENSPIPE_FUZZ_SEED", random.SystemRandom().randrange(2**31)))
@@ -301,6 +304,25 @@ def test_permission_denied_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Path, "read_bytes", denied)
     assert "Permission denied" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "code", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EMFILE, errno.ENOMEM]
+)
+@pytest.mark.parametrize("call", ["stat", "read_bytes", "is_file"])
+def test_storage_that_refuses_for_now_is_no_mistake_of_the_users(
+    path: Path, monkeypatch: pytest.MonkeyPatch, code: int, call: str
+) -> None:
+    """A run rests and asks again; it is told from a file that is damaged."""
+
+    def refused(self: Path, **_: Any) -> bytes:
+        raise OSError(code, "refused", str(self))
+
+    monkeypatch.setattr(Path, call, refused)
+    with pytest.raises(OSError, match="refused") as told:
+        read_card(find(str(path)))
+    assert is_storage_fault(told.value)
+    assert is_refusal(told.value)
 
 
 def test_a_folder_that_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

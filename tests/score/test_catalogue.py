@@ -143,3 +143,10 @@ def test_urls(tmp_path: Path, packed: bool) -> None:
     assert read_catalogue(f"file://{folder}").equals(read_catalogue(folder))
     with pytest.raises(InputError, match="catalogue file:///none"):
         read_catalogue("file:///none.parquet")
+
+
+def test_text_that_is_held_as_views_can_be_put_in_order(tmp_path: Path) -> None:
+    table = pa.table({"name": pa.array(["a", None, "c"], pa.string_view()), "x": [1.0, 2.0, 3.0]})
+    pq.write_table(table, tmp_path / "c.parquet")
+    found = read_catalogue(tmp_path / "c.parquet", {"name"})
+    assert found.take(pa.array([2, 0]))["name"].to_pylist() == ["c", "a"]

@@ -279,3 +279,21 @@ def test_as_many_cuts_as_are_allowed_run_and_more_are_refused() -> None:
     assert result.removed["cut0"] == CutCount(unknown=1)
     with pytest.raises(InputError, match="at most 200"):
         compile_cuts({**many, "one_more": "i > 0"}, schema)
+
+
+@pytest.mark.parametrize("cut", ["mag < 10", "mag - ref < 10", "mag IS NOT NULL"])
+@pytest.mark.parametrize("kind", [pa.decimal128(22, 2), pa.float32()], ids=str)
+def test_a_listed_missing_value_is_unknown_in_decimals_too(cut: str, kind: pa.DataType) -> None:
+    table = pa.table({"mag": pa.array([-999, 5]).cast(kind), "ref": [3.0, 3.0]})
+    result = compile_cuts({"bright": cut}, table.schema).apply(table, (-999.0,))
+    assert result.kept.tolist() == [1]
+    counted = result.removed["bright"]
+    assert (counted.false, counted.unknown) == ((1, 0) if "NULL" in cut else (0, 1))
+
+
+def test_a_column_that_the_database_has_no_type_for_is_refused_in_one_line() -> None:
+    schema = pa.schema([("y", pa.float32()), ("x", pa.decimal256(60, 2))])
+    with pytest.raises(InputError, match=r"cuts\.b: .*found x of type decimal256\(60, 2\)") as told:
+        compile_cuts({"a": "y > 1", "b": "y > 1 AND x > 1"}, schema)
+    assert "\n" not in str(told.value)
+    assert compile_cuts({"a": "y > 1"}, schema).names == ("a",)

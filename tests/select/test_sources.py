@@ -253,15 +253,36 @@ def test_what_was_not_measured_is_null(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]
+    "kind",
+    [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())],
+    ids=str,
 )
 def test_ids_of_text_in_any_encoding(tmp_path: Path, kind: pa.DataType) -> None:
     ids = pa.array(["a/b", "c'd", "e\nf"]).cast(kind)
-    table = pa.table({"object_id": ids, "ra": [1.0] * 3, "dec": [2.0] * 3})
+    tile = pa.array(["north", None, "a longer name than a view holds in itself"]).cast(kind)
+    table = pa.table({"object_id": ids, "ra": [1.0] * 3, "dec": [2.0] * 3, "tile": tile})
     _write(tmp_path / "a.parquet", table)
     sources = Sources(path=str(tmp_path))
     assert _all_ids(sources) == ["a/b", "c'd", "e\nf"]
-    assert open_view(sources, ".").schema.field("object_id").type == pa.string()
+    view = open_view(sources, ".")
+    [part] = list_parts(sources, ".")
+    assert {view.schema.field(name).type for name in ("object_id", "tile")} == {pa.string()}
+    # As stage `select` reads what survives the cuts: a part of the rows.
+    found = read_part(part, view, ["object_id", "tile"], rows=np.array([0, 2]))
+    assert found.schema == pa.schema([view.schema.field(name) for name in ("object_id", "tile")])
+    assert found["object_id"].to_pylist() == ["a/b", "e\nf"]
+    assert found["tile"].to_pylist() == [tile[0].as_py(), tile[2].as_py()]
+
+
+def test_files_of_one_catalogue_may_hold_text_in_several_encodings(tmp_path: Path) -> None:
+    for k, kind in enumerate((pa.string(), pa.string_view(), pa.large_string())):
+        ids = pa.array([f"{k}-{row}" for row in range(3)]).cast(kind)
+        table = pa.table({"object_id": ids, "ra": [1.0] * 3, "dec": [2.0] * 3})
+        _write(tmp_path / f"{k}.parquet", table)
+    sources = Sources(path=str(tmp_path))
+    [part] = list_parts(sources, ".")
+    found = read_part(part, open_view(sources, "."), ["object_id"], rows=np.array([1, 4, 8]))
+    assert found["object_id"].to_pylist() == ["0-1", "1-1", "2-2"]
 
 
 def test_large_unsigned_ids_keep_their_value(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import fsspec
 import pyarrow as pa
 import pytest
 
+from lenspipe.errors import InputError
 from lenspipe.storage.remote import OutageError
-from lenspipe.storage.store import Store, is_storage_fault
+from lenspipe.storage.store import Store, is_damage, is_storage_fault
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -206,5 +207,27 @@ def test_what_is_lost_is_told_from_storage_that_refuses(
     assert store.is_loss(error) is loss
 
 
+@pytest.mark.parametrize(
+    ("error", "damage"),
+    [
+        (pa.ArrowInvalid("no magic bytes"), True),
+        (OSError("Corrupt snappy compressed data."), True),
+        (OSError(errno.EIO, "x"), False),
+        (pa.ArrowNotImplementedError("no kernel"), False),
+        (pa.ArrowTypeError("not of this type"), False),
+        (pa.ArrowMemoryError("malloc failed"), False),
+    ],
+    ids=repr,
+)
+def test_what_arrow_cannot_do_is_no_damage(error: Exception, damage: bool) -> None:
+    assert is_damage(error) is damage
+
+
 def test_no_file_is_lost_where_the_folder_is_away(tmp_path: Path) -> None:
     assert not Store(str(tmp_path / "unmounted")).is_loss(FileNotFoundError("x"))
+
+
+def test_a_fifo_keeps_no_reader_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(InputError, match="a: expected a regular file, found a FIFO"):
+        Store(str(tmp_path)).read("a")

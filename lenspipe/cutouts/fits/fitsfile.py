@@ -235,8 +235,20 @@ def _read_header(fetch: Fetch, offset: int) -> tuple[dict[str, bytes], int]:
             if key == "END":
                 return cards, offset
             if key not in _COMMENTARY:
-                cards.setdefault(key, card)
+                known = cards.setdefault(key, card)
+                if known is not card and known != card:
+                    _check_double(key, known, card)
     raise UnreadableError("no END card")
+
+
+def _check_double(key: str, first: bytes, second: bytes) -> None:
+    """UnreadableError where a card that says how pixels lie stands twice with two values: which
+    one holds nobody can say, and libraries differ."""
+    if key not in _STRUCTURE and not key.startswith(("NAXIS", "ZNAXIS")):
+        return
+    values = card_value(first), card_value(second)
+    if values[0] != values[1]:
+        raise UnreadableError(f"card {key}: expected once, found {values[0]!r} and {values[1]!r}")
 
 
 def scan(fetch: Fetch, size: int) -> Iterator[Hdu]:

@@ -195,3 +195,44 @@ def test_odd_headers_and_data_equal_astropys(tmp_path: Path) -> None:
                 np.testing.assert_allclose(found, np.squeeze(unit.data), err_msg=path.name)
                 for key in ("NAXIS1", "ZP", "EXTNAME"):
                     assert image.hdu.value(key) == unit.header.get(key)
+
+
+def _with_cards(path: Path, cards: list[str]) -> Path:
+    """More cards at the end of the primary header."""
+    raw = path.read_bytes()
+    end = raw.index(b"END     ".ljust(80))
+    more = b"".join(card.ljust(80).encode() for card in cards)
+    head = (raw[:end] + more + b"END").ljust(2880)
+    assert len(head) == 2880
+    path.write_bytes(head + raw[2880:])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("cards", "told"),
+    [
+        (["BSCALE  = 2.0", "BSCALE  = 3.0"], "card BSCALE: expected once, found 2.0 and 3.0"),
+        (["BZERO   = 2.0", "BZERO   = 3.0"], "card BZERO: .* 2.0 and 3.0"),
+        (["BLANK   = 2", "BLANK   = 3"], "card BLANK: .* 2 and 3"),
+        (["NAXIS   = 1"], "card NAXIS: .* 2 and 1"),
+        (["NAXIS1  = 10"], "card NAXIS1: .* 20 and 10"),
+        (["NAXIS2  = 10"], "card NAXIS2: .* 30 and 10"),
+        (["BITPIX  = 8"], "card BITPIX: .* 16 and 8"),
+    ],
+)
+def test_a_card_of_the_structure_with_two_values_is_refused(
+    tmp_path: Path, cards: list[str], told: str
+) -> None:
+    """Astropy itself takes one of them for the shape and the other for the values."""
+    path = tmp_path / "a.fits"
+    fits.PrimaryHDU(_pixels("i2")).writeto(path)
+    with pytest.raises(UnreadableError, match=told):
+        _read(_with_cards(path, cards))
+
+
+def test_cards_that_stand_twice_and_say_the_same_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.fits"
+    fits.PrimaryHDU(_pixels("i2")).writeto(path)
+    wanted = fits.getdata(path)
+    cards = ["NAXIS1  = 20", "BITPIX  = 16 / again", "OBJECT  = 'a'", "OBJECT  = 'b'"]
+    np.testing.assert_array_equal(_read(_with_cards(path, cards)), wanted)

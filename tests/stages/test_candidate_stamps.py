@@ -1,0 +1,45 @@
+"""Pixels of the candidates: a read that never returns stops the run and hangs nobody."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from lenspipe.check import check_survey
+from lenspipe.config import load_survey
+from lenspipe.errors import StoppedError
+from lenspipe.stages import candidate_stamps
+from lenspipe.stages.candidate_stamps import CandidateStamps
+from tests.toy_survey import make_survey
+
+
+class _Hung:
+    """A reader whose storage does not answer before `release`."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+
+    def read(self, *_: object) -> None:
+        self.release.wait(60)
+
+
+def test_a_read_that_never_returns_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = check_survey(load_survey(make_survey(tmp_path, rows=40)))
+    settings = checked.score_settings(str(tmp_path / "run"), "cpu", threads=1)
+    reader = _Hung()
+    rows = pa.table({"object_id": [1, 2, 3]})
+    monkeypatch.setattr(candidate_stamps, "open_planned", lambda *_: reader)
+    monkeypatch.setattr(CandidateStamps, "_sources", lambda *_: rows)
+    stamps: Any = replace(CandidateStamps(None, settings, 0), timeout_s=0.5)  # type: ignore[arg-type]
+    try:
+        with pytest.raises(StoppedError, match=r"candidates' pixels.*0\.5 s.*shard_timeout_s"):
+            list(stamps(rows))
+    finally:
+        reader.release.set()
