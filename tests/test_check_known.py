@@ -68,4 +68,4 @@ def test_a_list_that_cannot_be_read_is_refused(
 )
 def test_keys_are_checked(tmp_path: Path, block: dict[str, object], told: str) -> None:
     with pytest.raises(InputError, match=told):
-        load_survey(make_survey(tmp_path, 10, known_lenses=block))
+        load_survey(make_survey(tmp_path, 100, known_lenses=block))

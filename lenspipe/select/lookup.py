@@ -123,7 +123,7 @@ class Lookup:
         if cuts.names:
             removed = cuts.apply(row.select(cuts.columns), self.plan.view.missing_values).removed
             for name, count in removed.items():
-                if count.removed:
+                if count.false or count.unknown:
                     told = f"{name} (a value is missing)" if count.unknown else name
                     return Removed(object_id, separation_arcsec, "cut", told)
         left: Left = "failed" if self.plan.network is None else "rejected"
