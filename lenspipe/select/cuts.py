@@ -35,11 +35,6 @@ class CutCount:
     false: int = 0
     unknown: int = 0
 
-    @property
-    def removed(self) -> int:
-        """Both together."""
-        return self.false + self.unknown
-
     def __add__(self, other: CutCount) -> CutCount:
         return CutCount(self.false + other.false, self.unknown + other.unknown)
 
