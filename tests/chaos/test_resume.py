@@ -205,6 +205,8 @@ CHANGES: dict[str, dict[str, Callable[[Path], None]]] = {
         "mosaic": _key("publish", {"mosaic": 3}),
         "partition_rows": _key("publish", {"partition_rows": 100}),
     },
+    "survey.known_lenses": {"list": _known("survey.known_lenses", {"path": "lenses.csv"})},
+    "known_lenses": {"rows": _known("known_lenses", {"rows": 3, "sha256": "0" * 64})},
     "runtime": {
         "provider": _key("runtime.provider", "auto"),
         "workers": _key("runtime.scorers", 2),
