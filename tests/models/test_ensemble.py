@@ -422,7 +422,8 @@ def test_sql_takes_a_members_column_without_quotes(name: str) -> None:
 
 def test_shipped_members_keep_their_columns() -> None:
     columns = [member_column(name) for name in describe_ensemble("ps1-gri").member_names]
-    assert columns == ["score_ps1_holismokes", "score_ps1_resnet", "score_ps1_group"]
+    names = ("holismokes", "resnet", "mined", "group", "group_wide")
+    assert columns == [f"score_ps1_{name}" for name in names]
 
 
 def test_a_photometry_network_is_no_member(tmp_path: Path) -> None:
