@@ -38,7 +38,7 @@ def test_every_member_recipe_has_its_network() -> None:
 
 @pytest.mark.data
 def test_the_shipped_ensemble_names_the_real_galaxies_that_its_making_took(data: Path) -> None:
-    """Hosts and lensed sources of the sides that training and calibration may take, and no other."""
+    """Hosts and lensed sources of the sides for training and calibration, and no other."""
     ensemble = describe_ensemble("ps1-gri")
     recipe = load_ensemble(RECIPES / "ps1-gri.yaml")
     blocks = [recipe.simulate_block("calibration")]
