@@ -14,6 +14,7 @@ TIME_OF_DAY = {
     "run/status.py": "how old the heartbeat is, for a person",
     "telling/progress.py": "the time that an event bears",
     "run/opening.py": "`created` and `updated` of run.json",
+    "serve/grades/store.py": "when a grade was given",
 }
 _CALLS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today"}
 

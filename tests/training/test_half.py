@@ -24,7 +24,7 @@ PARITY = 0.1
 
 
 ROWS = 8
-MEMBERS = ("ps1-resnet", "ps1-holismokes", "ps1-group")
+MEMBERS = ("ps1-resnet", "ps1-holismokes", "ps1-mined", "ps1-group", "ps1-group-wide")
 
 
 def stamps(rows: int) -> dict[str, np.ndarray]:
@@ -38,6 +38,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in MEMBERS:
         make_half(find(name), folder / f"{name}.onnx", stamps(ROWS))
     text = find("ps1-gri").read_text(encoding="utf-8")
+    text = text.replace("first: ps1-group\n", "first: ps1-group-fp16\n")  # a half's name is its own
     (folder / "half.yaml").write_text(text, encoding="utf-8")
     return folder
 
