@@ -7,7 +7,6 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -16,7 +15,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lenspipe import __version__, grades_cli
+from lenspipe import __version__
+from lenspipe.commands import catalogue, grades
+from lenspipe.commands.common import RunFolder, print_aligned, print_fields
 from lenspipe.config import load_survey
 from lenspipe.errors import InputError, LenspipeError, one_line
 from lenspipe.processes import stopping
@@ -25,8 +26,6 @@ from lenspipe.storage.names import require_sound
 from lenspipe.telling.stderr import forget_broken, forgiving
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from lenspipe.config import Runtime
     from lenspipe.metrics import RunMetrics
     from lenspipe.telling.progress import Progress
@@ -40,28 +39,11 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The shipped models and any other.")
 app.add_typer(models_app, name="models")
-app.add_typer(grades_cli.app, name="grades")
-
-
-def _sound(field: str) -> Callable[[str], str]:
-    """A path or URL of the command line as it is; InputError at `field` where it can be none."""
-
-    def check(path: str) -> str:
-        require_sound(path, field)
-        return path
-
-    return check
+app.add_typer(grades.app, name="grades")
+app.add_typer(catalogue.app)  # its commands stand beside the others
 
 
 SurveyFile = Annotated[Path, typer.Argument(metavar="SURVEY.yaml", help="The survey file.")]
-RunFolder = Annotated[
-    str,
-    typer.Argument(metavar="RUN", help="A run directory or its URL.", callback=_sound("RUN")),
-]
-OutFile = Annotated[
-    str | None, typer.Option(help="File instead: .csv, .parquet, .vot, .fits or .reg.")
-]
-ShownRows = Annotated[int, typer.Option(min=0, help="Most rows that are printed.")]
 
 
 @app.command()
@@ -74,7 +56,7 @@ def check(
 
     loaded = load_survey(survey)
     slots = check_machine(loaded, address)
-    _print_fields(describe(check_survey(loaded), slots))
+    print_fields(describe(check_survey(loaded), slots))
 
 
 @app.command()
@@ -108,7 +90,7 @@ def run(
         metrics = RunMetrics(loaded.name)
         _serve_metrics(metrics, loaded.runtime, progress)
         info = run_survey(loaded, Events(metrics, progress), address, fresh, retry_failed)
-    _print_fields(describe_run(loaded, info))
+    print_fields(describe_run(loaded, info))
 
 
 @app.command()
@@ -153,9 +135,9 @@ def score(
         report=report,
         prevalence=prevalence,
     )
-    _print_fields(summary.lines())
+    print_fields(summary.lines())
     if summary.groups is not None:
-        _print_aligned([summary.groups.heading(), *summary.groups.cells()])
+        print_aligned([summary.groups.heading(), *summary.groups.cells()])
 
 
 @app.command()
@@ -163,7 +145,7 @@ def status(run: RunFolder) -> None:
     """How far a run is."""
     from lenspipe.run.status import describe_status
 
-    _print_fields(describe_status(run))
+    print_fields(describe_status(run))
 
 
 @app.command()
@@ -190,155 +172,6 @@ def report(run: RunFolder) -> None:
     directory, identity = open_run(run)
     write_report(directory, parse_identity(identity).survey.publish.mosaic)
     typer.echo(directory.store.path(REPORT))
-
-
-@app.command()
-def query(
-    run: RunFolder,
-    sql: Annotated[
-        str,
-        typer.Argument(
-            metavar="SELECT",
-            help="Over scores, candidates, failures, grades, known_lenses, sources.",
-        ),
-    ],
-    out: OutFile = None,
-    rows: ShownRows = 40,
-    timeout_s: Annotated[float, typer.Option(min=0.1, help="Longest time.")] = 60.0,
-    memory_mb: Annotated[int, typer.Option(min=64, help="Most memory.")] = 2048,
-) -> None:
-    """Ask a run's tables by SQL."""
-    from lenspipe.catalogue import query as asked
-    from lenspipe.catalogue.formats import require_known
-    from lenspipe.run.status import open_run
-
-    if out is not None:
-        require_known(out, "--out")
-    found = asked.query(open_run(run)[0], sql, asked.query_limits(timeout_s, memory_mb))
-    _print_or_write(found, out, rows, "query")
-
-
-@app.command(context_settings={"ignore_unknown_options": True})
-def cone(
-    run: RunFolder,
-    place: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RA DEC RADIUS",
-            help="Degrees or sexagesimal, or a name that holds the position (J100024.0+021200); "
-            "RADIUS in arcsec, or with its unit (2arcmin).",
-        ),
-    ],
-    out: OutFile = None,
-    rows: ShownRows = 40,
-) -> None:
-    """Find a run's scored sources around a position, the nearest first."""
-    from lenspipe.catalogue.cone import Cone
-    from lenspipe.catalogue.formats import require_known
-    from lenspipe.catalogue.position import parse_place
-    from lenspipe.catalogue.published import Published
-    from lenspipe.run.status import open_run
-
-    if out is not None:
-        require_known(out, "--out")
-    found = Published(open_run(run)[0]).cone(Cone(*parse_place(place)))
-    _print_or_write(found, out, rows, "cone")
-
-
-@app.command()
-def crossmatch(
-    run: RunFolder,
-    catalogue: Annotated[
-        str,
-        typer.Argument(
-            metavar="CATALOGUE",
-            help="VOTable, FITS, CSV, TSV, Parquet, a folder such as HATS, or lenscat.",
-        ),
-    ],
-    radius: Annotated[str, typer.Option(help="In arcsec, or with its unit.")] = "2",
-    every: Annotated[
-        bool, typer.Option("--all", help="All sources within the radius, not the nearest alone.")
-    ] = False,
-    ra: Annotated[str | None, typer.Option(help="Its column of right ascension, degrees.")] = None,
-    dec: Annotated[str | None, typer.Option(help="Its column of declination, degrees.")] = None,
-    out: OutFile = None,
-    rows: ShownRows = 40,
-) -> None:
-    """Find the rows of another catalogue among a run's scored sources."""
-    from lenspipe.catalogue.crossmatch import crossmatch as match
-    from lenspipe.catalogue.formats import require_known
-    from lenspipe.catalogue.outside import open_outside
-    from lenspipe.catalogue.position import parse_radius
-    from lenspipe.catalogue.published import Published
-    from lenspipe.run.status import open_run
-
-    if out is not None:
-        require_known(out, "--out")
-    arcsec = 3600.0 * parse_radius(radius, "--radius")
-    published = Published(open_run(run)[0])
-    found = match(published, open_outside(catalogue, ra, dec), arcsec, every)
-    _print_or_write(found, out, rows, "crossmatch")
-
-
-@app.command()
-def export(
-    run: RunFolder,
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="Ends in .csv, .parquet, .vot, .fits or .reg.")
-    ],
-    table: Annotated[
-        str,
-        typer.Option(
-            help="candidates, scores, failures, grades, grade_events, known_lenses or sources."
-        ),
-    ] = "candidates",
-    acronym: Annotated[str, typer.Option(help="Before the candidates' names.")] = "",
-) -> None:
-    """Write a run's candidates, or another of its tables, to a file."""
-    from lenspipe.catalogue.export import export as write
-    from lenspipe.run.status import open_run
-
-    written = write(open_run(run)[0], file, table, acronym)
-    typer.echo(f"{written:,} rows in {file}")
-
-
-@app.command()
-def serve(
-    run: RunFolder,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8080,
-    tokens: Annotated[
-        Path | None, typer.Option(help="YAML file `name: token` of those who may ask.")
-    ] = None,
-    timeout_s: Annotated[float, typer.Option(min=0.1, help="Most seconds of one query.")] = 60.0,
-    memory_mb: Annotated[int, typer.Option(min=64, help="Most memory of one query.")] = 1024,
-    queries: Annotated[int, typer.Option(min=1, help="Most that run at once.")] = 2,
-    rows: Annotated[int, typer.Option(min=1, help="Most rows of one answer.")] = 100_000,
-    grades: Annotated[
-        str | None,
-        typer.Option(help="SQLite file or postgresql:// URL; default: RUN/grades.sqlite."),
-    ] = None,
-    blind: Annotated[
-        bool, typer.Option("--blind", help="Without scores, each person in an order of their own.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Of those orders.")] = 0,
-    hidden_rate: Annotated[
-        float, typer.Option(min=0.0, max=0.5, help="Training objects among what is shown.")
-    ] = 0.05,
-) -> None:
-    """Serve a run: pages to look and grade, Simple Cone Search, TAP, JSON, metrics."""
-    try:
-        from lenspipe.serve.command import Service
-    except ModuleNotFoundError as error:
-        raise InputError("lenspipe serve", "pip install 'lenspipe[serve]'", error) from error
-    from lenspipe.serve.query_process import QueryLimits
-    from lenspipe.serve.shown import Manner
-
-    limits = QueryLimits(timeout_s, memory_mb, queries, rows=rows)
-    manner = Manner(blind, seed, hidden_rate)
-    service = Service(run, host, port, tokens, limits, grades, manner)
-    _print_fields(service.describe())
-    service.run()
 
 
 @models_app.callback(invoke_without_command=True)
@@ -376,7 +209,7 @@ def models_verify(
 
     shipped = [entry.name for entry in list_models()]
     for name in [model] if model else shipped:
-        _print_fields(verify_model(name))
+        print_fields(verify_model(name))
 
 
 @app.command()
@@ -400,7 +233,7 @@ def bench(
         typer.echo(json.dumps(found))
         return
     for group, values in found.items():
-        _print_fields([(f"{group} {key}", _plain(value)) for key, value in values.items()])
+        print_fields([(f"{group} {key}", _plain(value)) for key, value in values.items()])
 
 
 @app.callback(invoke_without_command=True)
@@ -503,31 +336,6 @@ def _serve_metrics(metrics: RunMetrics, runtime: Runtime, progress: Progress) ->
         found = f"{port}: {error}"
         raise InputError("runtime.metrics_port", f"a free port of {host}", found) from error
     progress.message(f"metrics on http://{host}:{served}/metrics")
-
-
-def _print_or_write(found: pa.Table, out: str | None, rows: int, name: str) -> None:
-    from lenspipe.catalogue.formats import write_rows
-    from lenspipe.catalogue.shown import show
-
-    if out is None:
-        typer.echo("\n".join(show(found, rows)))
-        return
-    write_rows(found.to_reader(), out, name, "--out")
-    typer.echo(f"{found.num_rows:,} rows in {out}")
-
-
-def _print_fields(lines: list[tuple[str, str]]) -> None:
-    width = max((len(name) for name, _ in lines), default=0)
-    for name, text in lines:
-        typer.echo(f"{name:<{width}}  {text}")
-
-
-def _print_aligned(lines: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    typer.echo()
-    for line in lines:
-        padded = [f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)]
-        typer.echo("  ".join(padded).rstrip())
 
 
 def _plain(value: Any) -> str:

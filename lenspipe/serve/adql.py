@@ -31,8 +31,8 @@ _SAME = frozenset(
 _RENAMED = {"CEILING": "ceil", "FLOOR": "floor", "RAND": "random", "MOD": "mod"}
 _SETS = frozenset({"COUNT", "SUM", "AVG", "MIN", "MAX"})
 # Functions of `lenspipe.catalogue.sky_functions`, beyond ADQL.
-_OWN = frozenset({"SEPARATION_DEG", "SEPARATION_ARCSEC", "IN_CONE", "HEALPIX", "HEALPIX_PARENT"})
-FUNCTIONS = sorted(_SAME | set(_RENAMED) | _SETS | _OWN | {"LOG", "LOG10", "TRUNCATE"})
+OWN = frozenset({"SEPARATION_DEG", "SEPARATION_ARCSEC", "IN_CONE", "HEALPIX", "HEALPIX_PARENT"})
+FUNCTIONS = sorted(_SAME | set(_RENAMED) | _SETS | OWN | {"LOG", "LOG10", "TRUNCATE"})
 _FRAMES = frozenset({"", "ICRS", "ICRS GEOCENTER", "ICRS BARYCENTER"})
 # Ranges of pixels that a cone is looked for in, beside its exact condition; more cost more to
 # compare than they spare.

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp
 from lenspipe import __version__
 from lenspipe.catalogue import votable
 from lenspipe.errors import CorruptRunError, InputError, LenspipeError, one_line
+from lenspipe.run.status import parse_identity
 from lenspipe.run_directory import METRICS, RUN, RunDirectory
 from lenspipe.serve import (
     api,
@@ -32,6 +34,7 @@ from lenspipe.serve.grades.store import GradeStore
 from lenspipe.serve.query_process import BusyError, QueryLimits
 from lenspipe.serve.shown import Manner, Shown
 from lenspipe.serve.tap import FORMATS, TapService
+from lenspipe.serve.training_images import TrainingImages
 
 _SECONDS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _RETRY_S = "5"
@@ -43,12 +46,14 @@ def create_app(
     limits: QueryLimits | None = None,
     grades: GradeStore | None = None,
     manner: Manner | None = None,
+    training_images: Path | None = None,
 ) -> ASGIApp:
     """The service of one run: pages, /scs, /tap, /api, /metrics, /healthz.
 
     access: anyone by default, as on loopback. limits: of queries from outside. grades: where
     grades are kept; without it there is no grading. manner: how candidates are shown to those who
-    grade. Nothing else of the run is written.
+    grade. training_images: a set of known truth that is mixed in, see `TrainingImages`; InputError
+    where it does not fit, or grading is not blind. Nothing else of the run is written.
     """
     limits, access = limits or QueryLimits(), access or Access()
     app = FastAPI(
@@ -65,21 +70,33 @@ def create_app(
     _add_tap(app, TapService(run, limits))
     _add_health(app, run)
     if grades is not None:
-        app.include_router(_inspection(catalogue, grades, manner or Manner()))
+        app.include_router(_inspection(catalogue, grades, manner or Manner(), training_images))
         app.include_router(pages.router(access))
         app.mount("/static", pages.static_files())
     return Guard(app, access)
 
 
-def _inspection(catalogue: api.Catalogue, grades: GradeStore, manner: Manner) -> APIRouter:
-    shown = Shown(catalogue.candidates, grades.hidden(), manner, _secret(catalogue.run, manner))
+def _inspection(
+    catalogue: api.Catalogue, grades: GradeStore, manner: Manner, training_images: Path | None
+) -> APIRouter:
+    images = None
+    if training_images is not None:
+        if not manner.blind:  # what is known of candidates would tell them apart
+            raise InputError("--training-images", "--blind beside it", "grading that is not blind")
+        images = TrainingImages(training_images, catalogue.stamps.image(1))
+        grades.add_hidden(images.hidden)
+    shown = Shown(
+        catalogue.candidates, catalogue.stamps, manner, _secret(catalogue.run, manner), images
+    )
     return inspection.router(catalogue, shown, GradeBook(grades))
 
 
 def _secret(run: RunDirectory, manner: Manner) -> bytes:
-    """What objects' names in pages are made with: the same whenever this run is served."""
-    identity = json.dumps([run.read_json(RUN), manner.seed], sort_keys=True)
-    return hashlib.sha256(identity.encode()).digest()
+    """What objects' names in pages are made with: the same whenever this run is served, so that
+    what a page that stayed open still has to send finds its objects."""
+    told = run.read_json(RUN) or {}
+    identity = [told.get("created"), parse_identity(told).survey.name, manner.seed]
+    return hashlib.sha256(json.dumps(identity).encode()).digest()
 
 
 def _add_errors(app: FastAPI) -> None:

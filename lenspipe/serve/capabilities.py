@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from lenspipe.serve.adql import FUNCTIONS, GEOMETRIES
+from lenspipe.serve.adql import FUNCTIONS, GEOMETRIES, OWN
 
 _CAPABILITIES = "http://www.ivoa.net/xml/VOSICapabilities/v1.0"
 _AVAILABILITY = "http://www.ivoa.net/xml/VOSIAvailability/v1.0"
@@ -17,8 +17,8 @@ _PREFIXES = {
 }
 _FEATURES = "ivo://ivoa.net/std/TAPRegExt#features"
 _TAP = "ivo://ivoa.net/std/TAP"
-_OWN = ("SEPARATION_DEG", "SEPARATION_ARCSEC", "IN_CONE", "HEALPIX", "HEALPIX_PARENT")
-_OWN_ARGUMENTS = {
+# Of `adql.OWN`: arguments and result.
+_SIGNATURES = {
     "SEPARATION_DEG": "ra1 DOUBLE, dec1 DOUBLE, ra2 DOUBLE, dec2 DOUBLE) -> DOUBLE",
     "SEPARATION_ARCSEC": "ra1 DOUBLE, dec1 DOUBLE, ra2 DOUBLE, dec2 DOUBLE) -> DOUBLE",
     "IN_CONE": "ra DOUBLE, dec DOUBLE, ra0 DOUBLE, dec0 DOUBLE, radius_deg DOUBLE) -> BOOLEAN",
@@ -44,7 +44,7 @@ def capabilities(tap_url: str, most_rows: int, formats: dict[str, str], seconds:
         ).text = version
     ET.SubElement(language, "description").text = "ADQL's core; functions: " + ", ".join(FUNCTIONS)
     _features(language, "adqlgeo", dict.fromkeys(GEOMETRIES, ""))
-    _features(language, "udf", {name: f"{name}({_OWN_ARGUMENTS[name]}" for name in _OWN})
+    _features(language, "udf", {name: f"{name}({_SIGNATURES[name]}" for name in sorted(OWN)})
     for alias, media_type in formats.items():
         output = ET.SubElement(tap, "outputFormat")
         ET.SubElement(output, "mime").text = media_type

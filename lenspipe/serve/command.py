@@ -8,23 +8,41 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import uvicorn
 
 from lenspipe.catalogue.candidates import open_candidates
 from lenspipe.catalogue.published import Published
 from lenspipe.errors import InputError
 from lenspipe.run.status import open_run
-from lenspipe.run_directory import GRADES, RunDirectory
+from lenspipe.run_directory import RunDirectory
 from lenspipe.serve.access import ANYONE, access_for, is_loopback
-from lenspipe.serve.grades.store import GradeStore, open_store
+from lenspipe.serve.app import create_app
+from lenspipe.serve.grades.place import store_of
+from lenspipe.serve.grades.store import GradeStore
 from lenspipe.serve.query_process import QueryLimits
 from lenspipe.serve.shown import Manner
 
-if TYPE_CHECKING:
-    import uvicorn
-
 _BACKLOG = 128
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, for which a signal that it has obeyed is done with: by default it raises it
+    again."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals end the server while this lasts."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {s: signal.signal(s, self.handle_exit) for s in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class Service:
@@ -43,51 +61,30 @@ class Service:
         limits: QueryLimits | None = None,
         grades: str | None = None,
         manner: Manner | None = None,
+        training_images: Path | None = None,
     ) -> None:
         """grades: a SQLite file or postgresql:// URL; RUN/grades.sqlite by default, where the run
         is on a local disk."""
         run, _ = open_run(run_url)
         Published(run)  # a run without a catalogue says so before anybody asks
         self.grades = _store(run, grades)
-        self._manner = manner
         self.access = access_for(host, token_file)
-        self._host, self._run, self._limits = host, run, limits
+        self._host = host
+        self._app = create_app(run, self.access, limits, self.grades, manner, training_images)
         self._socket = _listening(host, port)
         self.port = int(self._socket.getsockname()[1])
 
     def server(self) -> uvicorn.Server:
         """What answers; `run(sockets=[service.socket])` blocks until it is told to end."""
-        import uvicorn
-
-        from lenspipe.serve.app import create_app
-
-        class Server(uvicorn.Server):
-            """uvicorn's, for which a signal that it has obeyed is done with: by default it raises
-            it again."""
-
-            @contextmanager
-            def capture_signals(self) -> Iterator[None]:
-                """Signals end the server while this lasts."""
-                if threading.current_thread() is not threading.main_thread():
-                    yield
-                    return
-                before = {s: signal.signal(s, self.handle_exit) for s in _SIGNALS}
-                try:
-                    yield
-                finally:
-                    for number, handler in before.items():
-                        signal.signal(number, handler)
-
-        app = create_app(self._run, self.access, self._limits, self.grades, self._manner)
         config = uvicorn.Config(
-            app,
+            self._app,
             log_level="warning",
             server_header=False,
             limit_concurrency=256,
             timeout_keep_alive=15,
             h11_max_incomplete_event_size=64 * 1024,
         )
-        return Server(config)
+        return _Server(config)
 
     def run(self) -> None:
         """Answer until the process is told to end."""
@@ -119,11 +116,10 @@ class Service:
 
 
 def _store(run: RunDirectory, grades: str | None) -> GradeStore | None:
-    if open_candidates(run) is None:
+    """None where there is nothing to grade, or no place for grades."""
+    if open_candidates(run) is None or (grades is None and not run.store.is_local):
         return None
-    if grades is not None:
-        return open_store(grades)
-    return open_store(run.store.local_path(GRADES)) if run.store.is_local else None
+    return store_of(run, grades, "--grades")
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -12,7 +12,7 @@ from lenspipe.serve import api, stamps
 from lenspipe.serve.access import ANYONE
 from lenspipe.serve.grades.book import GradeBook
 from lenspipe.serve.grades.event import Kind, NewEvent, View
-from lenspipe.serve.grades.state import GraderState, progress
+from lenspipe.serve.grades.state import GraderState, Progress, progress
 from lenspipe.serve.shown import Shown
 
 MOST_OBJECTS = 500
@@ -36,18 +36,6 @@ class GradeTold(Told):
     label: str
 
 
-class ProgressTold(Told):
-    """How far the grader is; see `grades.state.Progress`."""
-
-    objects: int
-    graded: int
-    flagged: int
-    seen: int
-    next_ungraded: int
-    next_unseen: int
-    stopped_at: int | None
-
-
 class InspectionTold(Told):
     """How one grades here, and how far the grader is."""
 
@@ -57,7 +45,7 @@ class InspectionTold(Told):
     grades: list[GradeTold]
     bands: list[str]
     has_explanation: bool
-    progress: ProgressTold
+    progress: Progress
     undoable: bool
 
 
@@ -102,7 +90,7 @@ class EventsKept(Told):
     """Keys of the events that are on disk, and how far the grader is."""
 
     kept: list[str]
-    progress: ProgressTold
+    progress: Progress
     undoable: bool
     undone: ObjectTold | None = None
 
@@ -157,7 +145,7 @@ def router(catalogue: api.Catalogue, shown: Shown, book: GradeBook) -> APIRouter
         without_lens_light: bool = False,
     ) -> Response:
         """The object's picture; without the smooth light of the galaxy in the middle if asked."""
-        image = catalogue.stamps.image(shown.rank_of(shown.object_of(name)))
+        image = shown.image(name)
         if without_lens_light:
             image = stamps.without_lens_light(image)
         weights = catalogue.stamps.weights()
@@ -172,8 +160,25 @@ def router(catalogue: api.Catalogue, shown: Shown, book: GradeBook) -> APIRouter
         """What spoke for a lens, to be laid over the picture; not for those who grade blind."""
         if shown.manner.blind:
             raise InputError("explanation", "a service that is not blind", "a blind one")
-        image = catalogue.stamps.image(shown.rank_of(shown.object_of(name)))
-        return _png(stamps.overlay(image, scale))
+        return _png(stamps.overlay(shown.image(name), scale))
+
+    @routes.get("/objects/{name}/neighbours")
+    def neighbours(
+        request: Request,
+        name: Name,
+        grader: Grader = None,
+        count: Annotated[int, Query(ge=1, le=20)] = 3,
+    ) -> ObjectsTold:
+        """Candidates next to an object in score, `count` to each side, the better ones first; not
+        for those who grade blind."""
+        rank = shown.rank_of(shown.object_of(name))
+        if shown.manner.blind or rank is None:
+            raise InputError("neighbours", "a service that is not blind", "a blind one")
+        state = book.state(_grader(request, grader)[0])
+        order = shown.order(state.grader)  # by score, so that a place is a rank
+        near = range(max(0, rank - 1 - count), min(len(order), rank + count))
+        told = [_object(catalogue, shown, state, k) for k in near if k != rank - 1]
+        return ObjectsTold(total=len(told), objects=told)
 
     @routes.post("/events")
     def keep(request: Request, asked: EventsAsked, grader: Grader = None) -> EventsKept:
@@ -223,20 +228,20 @@ def _event(shown: Shown, grader: str, asked: EventAsked) -> NewEvent:
 
 def _object(catalogue: api.Catalogue, shown: Shown, state: GraderState, place: int) -> ObjectTold:
     object_id = shown.order(state.grader)[place]
-    row = shown.rank_of(object_id) - 1
+    rank = shown.rank_of(object_id)
     return ObjectTold(
         place=place,
         object=shown.name_of(object_id),
         grade=state.grades.get(object_id),
         flagged=object_id in state.flagged,
         comment=state.comments.get(object_id, ""),
-        has_picture=bool(catalogue.candidates["has_stamp"][row].as_py()),
-        about=None if shown.manner.blind else catalogue.candidate(row + 1),
+        has_picture=rank is None or bool(catalogue.candidates["has_stamp"][rank - 1].as_py()),
+        about=None if shown.manner.blind or rank is None else catalogue.candidate(rank),
     )
 
 
-def _progress(shown: Shown, state: GraderState) -> ProgressTold:
-    return ProgressTold(**vars(progress(state, shown.order(state.grader))))
+def _progress(shown: Shown, state: GraderState) -> Progress:
+    return progress(state, shown.order(state.grader))
 
 
 def _png(content: bytes) -> Response:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -14,7 +13,8 @@ import pyarrow as pa
 from lenspipe.errors import InputError
 from lenspipe.serve.grades.event import ObjectId
 from lenspipe.serve.grades.order import order_for
-from lenspipe.serve.grades.store import Hidden
+from lenspipe.serve.stamps import Image, Stamps
+from lenspipe.serve.training_images import TrainingImages
 
 _ORDERS = 64  # of graders that are kept
 
@@ -30,18 +30,26 @@ class Manner:
 
 
 class Shown:
-    """The candidates as graders see them.
+    """The candidates, and training images among them, as graders see them.
+
+    images: of known truth; `manner.hidden_rate` says how many of them are shown. Candidates whose
+    truth is known are shown where they are.
 
     Their names in pages are keyed hashes, the same after a restart: a page that is open goes on,
     and none tells whether an object is a candidate, where it ranks or what it is.
     """
 
     def __init__(
-        self, candidates: pa.Table, hidden: Sequence[Hidden], manner: Manner, secret: bytes
+        self,
+        candidates: pa.Table,
+        stamps: Stamps,
+        manner: Manner,
+        secret: bytes,
+        images: TrainingImages | None = None,
     ) -> None:
         self.manner = manner
-        self._secret = secret
-        self._hidden = {each.object_id: each for each in hidden}
+        self._stamps, self._images, self._secret = stamps, images, secret
+        self._hidden = [] if images is None else [each.object_id for each in images.hidden]
         ids: list[ObjectId] = candidates["object_id"].to_pylist()
         scores: list[float] = candidates["score"].to_pylist()
         self._rank = {object_id: rank for rank, object_id in enumerate(ids, 1)}
@@ -49,14 +57,12 @@ class Shown:
         self.order = lru_cache(_ORDERS)(self._order)
 
     def _order(self, grader: str) -> list[ObjectId]:
-        # Hidden objects that are no candidates have no pixels here.
-        known = [each for each in self._hidden if each in self._rank]
         return order_for(
             grader,
             self.manner.seed,
             self._scores,
             blind=self.manner.blind,
-            hidden=known,
+            hidden=self._hidden,
             hidden_rate=self.manner.hidden_rate,
         )
 
@@ -72,10 +78,17 @@ class Shown:
             raise InputError("object", "an object that is shown", repr(name[:80]))
         return found
 
-    def rank_of(self, object_id: ObjectId) -> int:
-        """Its place among the candidates, from 1."""
-        return self._rank[object_id]
+    def image(self, name: str) -> Image:
+        """Pixels of the object of that name in pages; InputError where there is none."""
+        object_id = self.object_of(name)
+        if self._images is not None and object_id in self._images:
+            return self._images.image(object_id)
+        return self._stamps.image(self._rank[object_id])
+
+    def rank_of(self, object_id: ObjectId) -> int | None:
+        """Its place among the candidates, from 1; None of a training image."""
+        return self._rank.get(object_id)
 
     @cached_property
     def _by_name(self) -> dict[str, Any]:
-        return {self.name_of(object_id): object_id for object_id in self._rank}
+        return {self.name_of(object_id): object_id for object_id in (*self._rank, *self._hidden)}

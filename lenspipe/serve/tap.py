@@ -16,6 +16,7 @@ from lenspipe.errors import InputError
 from lenspipe.run_directory import RunDirectory
 from lenspipe.serve import parameters
 from lenspipe.serve.adql import to_duckdb
+from lenspipe.serve.json_rows import encoded
 from lenspipe.serve.query_process import PRIVATE, QueryLimits, QueryProcesses
 from lenspipe.serve.tap_schema import tables_document, tap_schema
 
@@ -81,10 +82,6 @@ class TapService:
         content = _encoded(answer.rows, kind, answer.overflow)
         return Reply(content, FORMATS[kind])
 
-    def ask(self, text: str, rows: int | None = None) -> pa.Table:
-        """Rows of one SELECT of DuckDB's SQL, within the service's limits."""
-        return self._processes.ask(text, rows).rows
-
 
 def _format(given: Mapping[str, str]) -> str:
     asked = (given.get("RESPONSEFORMAT") or given.get("FORMAT") or "votable").strip().lower()
@@ -105,6 +102,4 @@ def _encoded(rows: pa.Table, kind: str, overflow: bool) -> bytes:
         csv.write_csv(rows, sink)
         content: bytes = sink.getvalue().to_pybytes()
         return content
-    from lenspipe.serve.json_rows import encoded
-
     return encoded(rows)

@@ -98,6 +98,8 @@ def test_a_look_by_keys_alone(
         press(driver, "o")
         until(driver, lambda: text(driver, "where") == "1 of 2")
         until(driver, lambda: loaded(driver))
+        until(driver, lambda: len(driver.find_elements(By.CLASS_NAME, "neighbour")) > 2)
+        until(driver, lambda: loaded(driver))
         keep(driver, "single")
         press(driver, "b")
         until(driver, lambda: text(driver, "where") == "2 of 2")

@@ -22,8 +22,9 @@ def serving(
     grades: str | None = None,
     manner: Manner | None = None,
     port: int = 0,
+    training_images: Path | None = None,
 ) -> Iterator[Service]:
-    service = Service(run_url, host, port, token_file, limits, grades, manner)
+    service = Service(run_url, host, port, token_file, limits, grades, manner, training_images)
     server = service.server()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [service.socket]})
     thread.start()

@@ -14,15 +14,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import requests
 from matplotlib.image import imread
 
+from lenspipe.errors import InputError
 from lenspipe.run_directory import RunDirectory
 from lenspipe.serve.command import Service
-from lenspipe.serve.grades.store import Hidden, open_store
+from lenspipe.serve.grades.reliability import reliability
+from lenspipe.serve.grades.state import states_of
+from lenspipe.serve.grades.store import open_store
 from lenspipe.serve.shown import Manner
+from lenspipe.serve.stamps import Stamps
+from lenspipe.serve.training_images import TrainingImages
 from tests.serve.conftest import CANDIDATES, SIZE
 from tests.serve.running import serving
 
@@ -125,8 +131,9 @@ def test_blind_graders_are_told_nothing(run: RunDirectory, grades: str) -> None:
         assert all(each["about"] is None for each in ana)
         answer = json.dumps(ana)
         assert not re.search(r"score|rank|probab|object_id", answer)
-        path = f"/api/inspection/objects/{ana[0]['object']}/explanation.png"
-        assert requests.get(service.url + path, timeout=30).status_code == 400
+        for told in ("explanation.png", "neighbours"):
+            path = f"/api/inspection/objects/{ana[0]['object']}/{told}"
+            assert requests.get(service.url + path, timeout=30).status_code == 400
     with serving(run.url, grades=grades, manner=Manner(blind=True, seed=5)) as service:
         assert objects(service) == ana
 
@@ -137,21 +144,85 @@ def test_those_who_see_scores_see_the_best_first(inspected: Service) -> None:
     assert "score_vit_b" in shown[0]["about"]
 
 
-def test_hidden_objects_are_graded_like_the_others(run: RunDirectory, grades: str) -> None:
-    with open_store(grades) as store:
-        ids = requests_ids(run)
-        store.add_hidden([Hidden(ids[3], True, "known_lens"), Hidden(ids[4], False, "spiral")])
-    with serving(run.url, grades=grades) as service:
-        shown = objects(service)
-        assert len({each["object"] for each in shown}) == CANDIDATES
-        assert not re.search("spiral|is_lens|hidden|training", json.dumps(shown))
+def make_set(path: Path, size: int = SIZE, bands: tuple[str, ...] = ("g", "r", "i")) -> Path:
+    """100 stamps of known truth, brighter by a magnitude in their own zero point."""
+    rng = np.random.default_rng(8)
+    with h5py.File(path, "w") as file:
+        file["images"] = rng.normal(5, 1, (100, len(bands), size, size)).astype(np.float32)
+        file["label"] = (np.arange(100) % 2).astype(np.uint8)
+        file.create_dataset("kind", data=["lens", "spiral"] * 50, dtype=h5py.string_dtype())
+        attributes = {"bands": bands, "pixel_scale_arcsec": 0.25, "zero_point_mag": 26.0}
+        file.attrs.update(attributes)
+    return path
 
 
-def requests_ids(run: RunDirectory) -> list[int]:
-    from lenspipe.catalogue.tables import open_table
+def test_training_images_are_shown_and_graded_like_candidates(
+    run: RunDirectory, grades: str, tmp_path: Path
+) -> None:
+    images = make_set(tmp_path / "set.h5")
+    manner = Manner(blind=True, seed=3, hidden_rate=0.2)
+    for _ in range(2):  # the second time they are known already
+        with serving(run.url, grades=grades, manner=manner, training_images=images) as service:
+            shown = objects(service)
+            assert len({each["object"] for each in shown}) == CANDIDATES + 10
+            assert not re.search("spiral|is_lens|hidden|training|rank", json.dumps(shown))
+            kinds = [{key for key in each if each[key] is not None} for each in shown]
+            assert kinds == [kinds[0]] * len(kinds)  # nothing tells them apart
+            sizes = set()
+            for each in shown:
+                url = f"{service.url}/api/inspection/objects/{each['object']}/picture.png"
+                reply = requests.get(url, timeout=30)
+                if each["has_picture"]:
+                    sizes.add(imread(io.BytesIO(reply.content), format="png").shape)
+            assert sizes == {(SIZE, SIZE, 4)}
+    with serving(run.url, grades=grades, manner=manner, training_images=images) as service:
+        for each in objects(service):
+            assert post(service, event("grade", object=each["object"], grade="A")).ok
+    with open_store(grades, writable=False) as store:
+        assert len(store.hidden()) == 100
+        [state] = states_of(store.events()).values()
+        judged = reliability(state, store.hidden(), store.scheme())
+    # Who calls everything a lens finds all and is wrong about all others.
+    assert judged.completeness.value == judged.false_positives.value == 1.0
+    assert judged.completeness.trials + judged.false_positives.trials == 10
 
-    found: list[int] = open_table(run, "candidates")["object_id"].to_pylist()
-    return found
+
+def test_training_images_have_the_candidates_flux_scale(run: RunDirectory, tmp_path: Path) -> None:
+    like = Stamps(run).image(1)
+    images = TrainingImages(make_set(tmp_path / "set.h5"), like)
+    first = images.image(images.hidden[0].object_id)
+    assert np.mean(first.pixels) == pytest.approx(5 * 10**-0.4, rel=0.01)
+    assert first.object_id.startswith("training-")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"size": SIZE + 2}, "pixels as the candidates have"),
+        ({"bands": ("g", "r")}, "pixels as the candidates have"),
+        (None, "a set of labelled stamps"),
+    ],
+)
+def test_training_images_that_would_be_told_apart_are_refused(
+    run: RunDirectory, grades: str, tmp_path: Path, change: dict[str, Any] | None, said: str
+) -> None:
+    path = tmp_path / "set.h5"
+    if change is None:
+        path.write_bytes(b"no HDF5")
+    else:
+        make_set(path, **change)
+    with pytest.raises(InputError, match=said):
+        Service(run.url, port=0, grades=grades, manner=Manner(True), training_images=path)
+    with pytest.raises(InputError, match="--blind"):
+        Service(run.url, port=0, grades=grades, training_images=make_set(tmp_path / "a.h5"))
+
+
+def test_neighbours_in_score(inspected: Service) -> None:
+    shown = objects(inspected)
+    near = get(inspected, f"/objects/{shown[9]['object']}/neighbours", grader="ana", count=2)
+    assert [each["about"]["rank"] for each in near["objects"]] == [8, 9, 11, 12]
+    first = get(inspected, f"/objects/{shown[0]['object']}/neighbours", grader="ana")
+    assert [each["about"]["rank"] for each in first["objects"]] == [2, 3, 4]
 
 
 def test_pictures_of_objects(inspected: Service) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from lenspipe.errors import InputError
 
@@ -20,8 +20,8 @@ LONGEST_COMMENT = 10_000
 
 
 @dataclass(frozen=True)
-class NewEvent:
-    """What a client asks to be kept; an event that exists is valid.
+class Done:
+    """What a grader did.
 
     key: made by the client, once for each thing done and sent again with it, so that a resend is
     the same event. object_id: integer or text, as in the survey; None for `undo` alone. kind:
@@ -29,8 +29,7 @@ class NewEvent:
     those to look at and take it out; `comment` replaces the comment (an empty one removes it);
     `seen` says that the mosaic was looked at up to this object in the grader's own order; `undo`
     takes back the grader's last grade, flag, unflag or comment that still stands. seconds_looked:
-    how long the object was on the screen. time_utc: None for the time at which it is stored.
-    InputError names the field that is wrong.
+    how long the object was on the screen.
     """
 
     key: str
@@ -41,6 +40,25 @@ class NewEvent:
     comment: str | None = None
     view: View | None = None
     seconds_looked: float | None = None
+
+    def content(self) -> tuple[object, ...]:
+        """What a resend repeats: all but the time."""
+        known = (self.grader, self.kind, self.object_id, self.grade, self.comment)
+        return (*known, self.view, self.seconds_looked)
+
+    @property
+    def subject(self) -> ObjectId:
+        """The object that it is about; ValueError for an undo, which is about none."""
+        if self.object_id is None:
+            raise ValueError(f"{self.kind} is about no object")
+        return self.object_id
+
+
+@dataclass(frozen=True)
+class NewEvent(Done):
+    """What a client asks to be kept; one that exists is valid. time_utc: None for the time at which
+    it is stored. InputError names the field that is wrong."""
+
     time_utc: datetime | None = None
 
     def __post_init__(self) -> None:
@@ -60,32 +78,14 @@ class NewEvent:
         _check_seconds(self.seconds_looked)
         _check_time(self.time_utc)
 
-    def content(self) -> tuple[object, ...]:
-        """What a resend repeats: all but the time."""
-        known = (self.grader, self.kind, self.object_id, self.grade, self.comment)
-        return (*known, self.view, self.seconds_looked)
-
 
 @dataclass(frozen=True)
-class Event:
+class Event(Done):
     """An event as it is stored. id: rises in the order in which events were stored. time_utc: when,
     to the microsecond."""
 
-    id: int
-    time_utc: datetime
-    key: str
-    grader: str
-    kind: Kind
-    object_id: ObjectId | None = None
-    grade: str | None = None
-    comment: str | None = None
-    view: View | None = None
-    seconds_looked: float | None = None
-
-    def content(self) -> tuple[object, ...]:
-        """As `NewEvent.content`."""
-        known = (self.grader, self.kind, self.object_id, self.grade, self.comment)
-        return (*known, self.view, self.seconds_looked)
+    id: int = field(kw_only=True)
+    time_utc: datetime = field(kw_only=True)
 
 
 def check_name(field: str, value: object) -> None:
@@ -157,7 +157,7 @@ def _check_seconds(value: object) -> None:
     if value is None:
         return
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 0:  # type: ignore[arg-type,operator]
+    if not (number and 0 <= cast(float, value) < math.inf):
         raise InputError("seconds_looked", "seconds of at least 0, or none", repr(value))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -193,20 +194,15 @@ def _key(who: str, kind: str, each: ObjectId, said: str) -> str:
     return f"import-{hashlib.sha256(written.encode()).hexdigest()[:32]}"
 
 
-class _at:  # noqa: N801  # reads as a word after `with`
+@contextmanager
+def _at(where: str) -> Iterator[None]:
     """Errors inside say the row too."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, InputError) and not error.field.startswith(self._where):
-            raise InputError(
-                f"{self._where}: {error.field}", error.expected, error.found
-            ) from error
+    try:
+        yield
+    except InputError as error:
+        if error.field.startswith(where):
+            raise
+        raise InputError(f"{where}: {error.field}", error.expected, error.found) from error
 
 
 def _read_csv(file: Path) -> pa.Table:

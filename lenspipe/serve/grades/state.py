@@ -42,34 +42,31 @@ class GraderState:
                 undone, before = self.standing.pop()
                 self._put(undone, before)
             return
-        assert event.object_id is not None  # noqa: S101  # no event of another kind exists without
-        self.last_object = event.object_id
+        self.last_object = event.subject
         if event.kind == "seen":
-            self.seen_up_to = event.object_id
+            self.seen_up_to = event.subject
             return
         self.standing.append((event, self._now(event)))
         self._put(event, _given(event))
 
     def _now(self, event: Event) -> str | bool | None:
         """What holds of what an event changes."""
-        assert event.object_id is not None  # noqa: S101
         if event.kind == "grade":
-            return self.grades.get(event.object_id)
+            return self.grades.get(event.subject)
         if event.kind == "comment":
-            return self.comments.get(event.object_id)
-        return event.object_id in self.flagged
+            return self.comments.get(event.subject)
+        return event.subject in self.flagged
 
     def _put(self, event: Event, value: str | bool | None) -> None:
         """Make `value` hold of what an event changes."""
-        assert event.object_id is not None  # noqa: S101
         if isinstance(value, bool):
-            (self.flagged.add if value else self.flagged.discard)(event.object_id)
+            (self.flagged.add if value else self.flagged.discard)(event.subject)
             return
         texts = self.grades if event.kind == "grade" else self.comments
         if value:
-            texts[event.object_id] = value
+            texts[event.subject] = value
         else:
-            texts.pop(event.object_id, None)
+            texts.pop(event.subject, None)
 
 
 def _given(event: Event) -> str | bool | None:

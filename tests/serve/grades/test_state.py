@@ -15,14 +15,14 @@ IDS = st.sampled_from([1, 2, "1", "J2"])
 
 def event(number: int, who: str, kind: str, object_id: ObjectId | None, text: str = "A") -> Event:
     return Event(
-        number,
-        NOW,
         f"k{number}",
         who,
         kind,  # type: ignore[arg-type]
         None if kind == "undo" else object_id,
         grade=text if kind == "grade" else None,
         comment=text if kind == "comment" else None,
+        id=number,
+        time_utc=NOW,
     )
 
 

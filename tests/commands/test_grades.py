@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from lenspipe.commands.grades import app
 from lenspipe.errors import InputError
-from lenspipe.grades_cli import app
 from lenspipe.run_directory import GRADES
 from tests.serve.grades.graded_run import make_run
 

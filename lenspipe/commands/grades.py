@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lenspipe.commands.common import RunFolder, print_fields
 from lenspipe.errors import InputError
-from lenspipe.storage.names import require_sound
 
 if TYPE_CHECKING:
     from lenspipe.run_directory import RunDirectory
@@ -17,14 +17,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="What people said of the candidates.", no_args_is_help=True)
 
 
-def _sound(path: str) -> str:
-    require_sound(path, "RUN")
-    return path
-
-
-Run = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run directory or its URL.", callback=_sound)
-]
 StorePlace = Annotated[
     str | None,
     typer.Option("--store", help="SQLite file or postgresql:// URL; default: RUN/grades.sqlite."),
@@ -32,18 +24,18 @@ StorePlace = Annotated[
 
 
 @app.command("show")
-def show(run: Run, store: StorePlace = None) -> None:
+def show(run: RunFolder, store: StorePlace = None) -> None:
     """Say how much each person graded, how far they agree, and how good they are on hidden
     objects."""
     from lenspipe.serve.grades.summary import describe
 
     with _opened(_run(run), store, writable=False) as grades:
-        _print(describe(grades))
+        print_fields(describe(grades))
 
 
 @app.command("scheme")
 def scheme(
-    run: Run,
+    run: RunFolder,
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="YAML with the grades to use from now on.")
     ] = None,
@@ -62,12 +54,12 @@ def scheme(
         (g.name, f"key {g.key}, value {g.value:g}{', ' if g.label else ''}{g.label}")
         for g in found.grades
     ]
-    _print([*lines, ("lens from", f"{found.threshold:g}")])
+    print_fields([*lines, ("lens from", f"{found.threshold:g}")])
 
 
 @app.command("hidden")
 def hidden(
-    run: Run,
+    run: RunFolder,
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="CSV or Parquet: object_id, is_lens, kind.")
     ],
@@ -85,7 +77,7 @@ def hidden(
 
 @app.command("export")
 def export(
-    run: Run,
+    run: RunFolder,
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Ends in .csv, .parquet, .vot or .fits.")
     ],
@@ -114,7 +106,7 @@ def export(
 
 @app.command("import")
 def import_(
-    run: Run,
+    run: RunFolder,
     file: Annotated[
         str,
         typer.Argument(
@@ -143,7 +135,7 @@ def import_(
 
 @app.command("labels")
 def labels(
-    run: Run,
+    run: RunFolder,
     out: Annotated[str, typer.Argument(metavar="OUT", help="HDF5 file to write, .h5.")],
     lens: Annotated[
         list[str] | None, typer.Option(help="Grade that is a lens; repeatable.")
@@ -182,18 +174,6 @@ def _integers(run: RunDirectory) -> bool | None:
 
 
 def _opened(run: RunDirectory, store: str | None, writable: bool = True) -> GradeStore:
-    """The store that is asked for, or the run's own."""
-    from lenspipe.run_directory import GRADES
-    from lenspipe.serve.grades.store import open_store
+    from lenspipe.serve.grades.place import store_of
 
-    if store is not None:
-        return open_store(store, writable=writable)
-    if not run.store.is_local:
-        raise InputError("--store", "a SQLite file or a postgresql:// URL for a run by URL", "none")
-    return open_store(run.store.local_path(GRADES), writable=writable)
-
-
-def _print(lines: list[tuple[str, str]]) -> None:
-    width = max(len(name) for name, _ in lines)
-    for name, text in lines:
-        typer.echo(f"{name:<{width}}  {text}")
+    return store_of(run, store, "--store", writable=writable)
