@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.table import Table
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -106,3 +108,28 @@ def test_votlint_finds_nothing(run: RunDirectory, tmp_path: Path, table: str) ->
     command = [stilts, "votlint", "ucd=true", "unit=true", str(tmp_path / "a.vot")]
     found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=150)
     assert (found.returncode, found.stdout) == (0, ""), found.stdout + found.stderr
+
+
+@pytest.mark.data
+def test_names_are_those_of_published_lists(data: Path) -> None:
+    """Names to the last digit of lenses in lenscat. Its positions are rounded to 0.018″ or more,
+    and some authors round names, so that one unit of the last digit is left open."""
+    listed = Table.read(data / "catalogues" / "lenscat" / "catalog.csv")
+    given = re.compile(r"J(\d\d)(\d\d)(\d\d\.\d\d)([+-])(\d\d)(\d\d)(\d\d\.\d)$")
+
+    def units(name: str) -> tuple[int, int]:
+        """Hundredths of a second, and tenths of an arcsecond."""
+        found = given.search(name)
+        assert found is not None
+        h, m, s, sign, d, minute, second = found.groups()
+        ra = round(100 * (3600 * int(h) + 60 * int(m) + float(s)))
+        dec = round(10 * (3600 * int(d) + 60 * int(minute) + float(second)))
+        return ra, dec if sign == "+" else -dec
+
+    rows = [row for row in listed if given.search(str(row["name"]).strip())]
+    ra, dec = (np.array([row[name] for row in rows], float) for name in ("RA [deg]", "DEC [deg]"))
+    ours = [units(name) for name in iau_names(ra, dec)]
+    theirs = [units(str(row["name"]).strip()) for row in rows]
+    apart = np.abs(np.subtract(ours, theirs)).max(axis=1)
+    assert len(rows) > 150
+    assert np.mean(apart <= 1) > 0.97
