@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pytest
 
 from tests.serve.conftest import CANDIDATES, published_run
@@ -28,7 +28,7 @@ def test_nothing_of_a_run_lies_in_the_notebook() -> None:
 # lsdb, and nested-pandas that it builds on, still call what pandas 3.1 deprecates.
 @pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mpl.use("Agg")
+    plt.switch_backend("Agg")
     run = published_run(tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     told: dict[str, Any] = {}
@@ -41,4 +41,4 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(told["candidates"]) == CANDIDATES
     assert list(told["matched"]["object_id"]) == list(told["matched"]["other_object_id"])
     assert len(told["matched"]) == 10
-    mpl.pyplot.close("all")
+    plt.close("all")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,11 +15,13 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lenspipe.errors import InputError
+from lenspipe.serve.grades.event import check_name
 from lenspipe.yaml_file import read_yaml
 
 COOKIE = "lenspipe_token"
 ANYONE = "anyone"
 SHORTEST_TOKEN = 16
+_TOKEN = re.compile(rf"[A-Za-z0-9._~+/=-]{{{SHORTEST_TOKEN},}}")
 _BODY_BYTES = 4 * 1024**2
 _OPEN = frozenset({"/healthz", "/login"})
 HEADERS = {
@@ -57,9 +60,12 @@ class Access:
 
     def person(self, headers: Headers) -> str | None:
         """Whose token a request shows; `anyone` where none is needed, None where it is nobody's."""
+        return self.person_of(_shown_token(headers))
+
+    def person_of(self, shown: str) -> str | None:
+        """Whose token that is; see `person`."""
         if not self.tokens:
             return ANYONE
-        shown = _shown_token(headers)
         found = None
         for name, token in self.tokens.items():  # all of them, in the same time
             if hmac.compare_digest(token.encode(), shown.encode()):
@@ -81,16 +87,17 @@ def access_for(host: str, token_file: Path | None) -> Access:
 
 
 def read_tokens(path: Path) -> dict[str, str]:
-    """Names and tokens of a YAML file `name: token`. InputError where a token is short, or two are
-    the same."""
+    """Names and tokens of a YAML file `name: token`. InputError where a name is none to grade by, a
+    token is short or would not go through a header or a cookie, or two are the same."""
     content = read_yaml(path, "--tokens")
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path}", "lines `name: token`", type(content).__name__)
     tokens = {str(name): str(token) for name, token in content.items()}
     for name, token in tokens.items():
-        if len(token) < SHORTEST_TOKEN:
-            expected = f"a token of at least {SHORTEST_TOKEN} characters"
-            raise InputError(f"{path}: {name}", expected, f"{len(token)} characters")
+        check_name(f"{path}: name", name)
+        if not _TOKEN.fullmatch(token):
+            expected = f"at least {SHORTEST_TOKEN} characters, letters, digits and ._~+/=-"
+            raise InputError(f"{path}: {name}", expected, f"{len(token)} characters, or others")
     if len(set(tokens.values())) != len(tokens):
         raise InputError(f"{path}", "another token for each name", "one twice")
     return tokens

@@ -76,13 +76,18 @@ class Catalogue:
         names = iau_names(table["ra"].to_numpy(), table["dec"].to_numpy())
         return table.append_column("name", pa.array(names, pa.string()))
 
-    def candidate(self, rank: int) -> dict[str, Any]:
-        """All columns that the catalogue has of a candidate, as JSON has them. rank: from 1;
-        InputError where there is none."""
+    def listed(self, rank: int) -> dict[str, Any]:
+        """A candidate's row of the candidates, as JSON has it. rank: from 1; InputError where there
+        is none."""
         table = self.candidates
         if not 1 <= rank <= table.num_rows:
             raise InputError("rank", f"1 to {table.num_rows}", rank)
         [row] = rows_of(table.slice(rank - 1, 1))
+        return row
+
+    def candidate(self, rank: int) -> dict[str, Any]:
+        """As `listed`, with all columns that the catalogue has of it, which costs a cone."""
+        row = self.listed(rank)
         near = rows_of(self.published.cone(Cone(row["ra"], row["dec"], _SAME_DEG)))
         own = [found for found in near if found["object_id"] == row["object_id"]]
         return {**(own[0] if own else {}), **row}

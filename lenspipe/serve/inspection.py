@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -123,13 +124,15 @@ def router(catalogue: api.Catalogue, shown: Shown, book: GradeBook) -> APIRouter
         start: Annotated[int, Query(ge=0, le=2**31)] = 0,
         count: Annotated[int, Query(ge=1, le=MOST_OBJECTS)] = 100,
         flagged: bool = False,
+        details: bool = False,
     ) -> ObjectsTold:
         """Objects from a place of the grader's order on; or of the flagged ones alone, where
-        `start` counts those."""
+        `start` counts those. details: all that the catalogue has of each, for a look at few."""
         name, _ = _grader(request, grader)
         state, order = book.state(name), shown.order(name)
         places = [k for k, each in enumerate(order) if not flagged or each in state.flagged]
-        told = [_object(catalogue, shown, state, k) for k in places[start : start + count]]
+        about = catalogue.candidate if details else catalogue.listed
+        told = [_object(catalogue, shown, state, k, about) for k in places[start : start + count]]
         return ObjectsTold(total=len(places), objects=told)
 
     @routes.get(
@@ -177,7 +180,9 @@ def router(catalogue: api.Catalogue, shown: Shown, book: GradeBook) -> APIRouter
         state = book.state(_grader(request, grader)[0])
         order = shown.order(state.grader)  # by score, so that a place is a rank
         near = range(max(0, rank - 1 - count), min(len(order), rank + count))
-        told = [_object(catalogue, shown, state, k) for k in near if k != rank - 1]
+        told = [
+            _object(catalogue, shown, state, k, catalogue.listed) for k in near if k != rank - 1
+        ]
         return ObjectsTold(total=len(told), objects=told)
 
     @routes.post("/events")
@@ -191,7 +196,7 @@ def router(catalogue: api.Catalogue, shown: Shown, book: GradeBook) -> APIRouter
         undone = None
         if asked.events[-1].kind == "undo" and before is not None and before.object_id is not None:
             place = shown.order(name).index(before.object_id)
-            undone = _object(catalogue, shown, state, place)
+            undone = _object(catalogue, shown, state, place, catalogue.candidate)
         return EventsKept(
             kept=[each.event.key for each in kept],
             progress=_progress(shown, state),
@@ -226,7 +231,13 @@ def _event(shown: Shown, grader: str, asked: EventAsked) -> NewEvent:
     )
 
 
-def _object(catalogue: api.Catalogue, shown: Shown, state: GraderState, place: int) -> ObjectTold:
+def _object(
+    catalogue: api.Catalogue,
+    shown: Shown,
+    state: GraderState,
+    place: int,
+    about: Callable[[int], dict[str, Any]],
+) -> ObjectTold:
     object_id = shown.order(state.grader)[place]
     rank = shown.rank_of(object_id)
     return ObjectTold(
@@ -236,7 +247,7 @@ def _object(catalogue: api.Catalogue, shown: Shown, state: GraderState, place: i
         flagged=object_id in state.flagged,
         comment=state.comments.get(object_id, ""),
         has_picture=rank is None or bool(catalogue.candidates["has_stamp"][rank - 1].as_py()),
-        about=None if shown.manner.blind or rank is None else catalogue.candidate(rank),
+        about=None if shown.manner.blind or rank is None else about(rank),
     )
 
 

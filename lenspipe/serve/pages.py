@@ -6,7 +6,6 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
-from starlette.datastructures import Headers
 from starlette.staticfiles import StaticFiles
 
 from lenspipe.serve.access import COOKIE, Access
@@ -37,8 +36,7 @@ def router(access: Access) -> APIRouter:
     async def logged_in(request: Request) -> Response:
         form = await request.form(max_files=0, max_fields=4)
         token = form.get("token")
-        shown = Headers({"authorization": f"Bearer {token}"})
-        if not isinstance(token, str) or not token.isascii() or access.person(shown) is None:
+        if not isinstance(token, str) or access.person_of(token) is None:
             return RedirectResponse("/login", _SEE_OTHER)
         reply = RedirectResponse("/", _SEE_OTHER)
         reply.set_cookie(

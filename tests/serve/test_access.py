@@ -121,6 +121,9 @@ def test_what_is_too_large_is_refused(service: Service) -> None:
     ("content", "said"),
     [
         ("rubin: short", "16 characters"),
+        ("rubin: 0123456789 abcdef; x", "letters, digits"),
+        ("rubin: 0123456789abcdefgé", "letters, digits"),
+        ('" rubin": 0123456789abcdef', "blanks"),
         ("- a\n- b", "name: token"),
         ("", "name: token"),
         ("a: 0123456789abcdef\nb: 0123456789abcdef", "another token"),

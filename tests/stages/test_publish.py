@@ -276,11 +276,9 @@ def test_a_damaged_product_is_made_anew(
 
 
 def contents(run: RunDirectory) -> dict[str, bytes | None]:
-    """Files of the products; of the one that says when it was made, that it is there."""
+    """Files of the products; of those that say when they were made, that they are there."""
     names = [*run.store.names("catalogue"), *run.store.names("candidates.zarr"), "funnel.json"]
-    return {
-        name: None if name.endswith("hats.properties") else run.store.read(name) for name in names
-    }
+    return {name: None if name.endswith("properties") else run.store.read(name) for name in names}
 
 
 def product_faults(run: RunDirectory) -> list[str]:

@@ -53,8 +53,9 @@ class App {
     return new Promise((resolve) => dialog.addEventListener("close", () => resolve(at("name").value.trim() || "anyone"), { once: true }));
   }
 
-  objects(start, count) {
+  objects(start, count, details = false) {
     const given = { start, count };
+    if (details) given.details = "true";
     if (this.which === "flagged") given.flagged = "true";
     return this.service.get("/api/inspection/objects", given);
   }

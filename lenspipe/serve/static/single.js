@@ -26,10 +26,10 @@ export class Single {
 
   // Of the objects that are flagged, places change with flags: those are asked anew.
   fetch(at) {
-    if (this.app.which !== "all") return this.app.objects(at, 1);
+    if (this.app.which !== "all") return this.app.objects(at, 1, true);
     if (!this.cache.has(at)) {
       if (this.cache.size > 20) this.cache.clear();
-      this.cache.set(at, this.app.objects(at, 1).catch((error) => { this.cache.delete(at); throw error; }));
+      this.cache.set(at, this.app.objects(at, 1, true).catch((error) => { this.cache.delete(at); throw error; }));
     }
     return this.cache.get(at);
   }
