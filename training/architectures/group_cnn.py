@@ -10,11 +10,11 @@ the element of the output, and its elements of the input are permuted accordingl
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float, Int64
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,14 +26,25 @@ ELEMENTS = 8
 
 
 class Parameters(Block):
-    """lifting: side of the first filters (pixels, odd); fields: feature fields of each layer.
+    """lifting: side of the first filters (pixels, odd); fields: feature fields of each scale.
 
-    A field is eight channels. Each layer but the last is followed by a halving.
+    A field is eight channels; a halving lies between two scales. convolutions: of each scale, one
+    by default, the first scale's being the lifting one. rings: squares about the centre, one in
+    another, that features are pooled in apart, so that where an arc lies counts as well; the
+    outermost holds what is left of the stamp.
     """
 
     lifting: PositiveInt = 5
     fields: tuple[PositiveInt, ...] = Field(default=(5, 6, 8, 12), min_length=2)
+    convolutions: tuple[PositiveInt, ...] | None = None
+    rings: PositiveInt = 1
     dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _one_number_a_scale(self) -> Self:
+        if self.convolutions is not None and len(self.convolutions) != len(self.fields):
+            raise ValueError(f"convolutions: expected {len(self.fields)}, as many as fields")
+        return self
 
 
 def turn(image: Tensor, element: int) -> Tensor:
@@ -119,24 +130,50 @@ class GroupConvolution(nn.Module):
         return nn.Sequential(layer, norm, nn.ReLU()).eval()
 
 
+def squares_about_the_centre(rows: int, columns: int, rings: int) -> Float[Tensor, "ring yx"]:
+    """1 where a pixel of the map is in the ring, 0 elsewhere; all eight views have the same."""
+    y = (torch.arange(rows) - (rows - 1) / 2).abs()
+    x = (torch.arange(columns) - (columns - 1) / 2).abs()
+    away = torch.maximum(y[:, None], x).floor().clamp(max=rings - 1).flatten()
+    return torch.stack([(away == ring).float() for ring in range(rings)])
+
+
 class GroupCNN(nn.Module):
     """(batch, band, y, x) normalised pixels to logits (batch,), the same for all eight views."""
 
-    def __init__(self, p: Parameters, bands: int) -> None:
+    rings: Tensor
+
+    def __init__(self, p: Parameters, shape: tuple[int, ...]) -> None:
         super().__init__()
-        layers: list[nn.Module] = [GroupConvolution(bands, p.fields[0], p.lifting, lifting=True)]
-        for before, after in zip(p.fields, p.fields[1:], strict=False):
-            layers += [nn.AvgPool2d(2), GroupConvolution(before, after, 3, lifting=False)]
+        layers: list[nn.Module] = []
+        before, lifting = shape[0], True
+        for scale, fields in enumerate(p.fields):
+            layers += [nn.AvgPool2d(2)] if scale else []
+            for _ in range(p.convolutions[scale] if p.convolutions else 1):
+                side = p.lifting if lifting else 3
+                layers.append(GroupConvolution(before, fields, side, lifting))
+                before, lifting = fields, False
         self.features = nn.Sequential(*layers)
         self.fields = p.fields[-1]
+        divisor = 2 ** (len(p.fields) - 1)
+        rings = squares_about_the_centre(shape[1] // divisor, shape[2] // divisor, p.rings)
+        self.register_buffer("rings", rings, persistent=False)
         self.head = nn.Sequential(
-            nn.Linear(2 * self.fields, 32), nn.ReLU(), nn.Dropout(p.dropout), nn.Linear(32, 1)
+            nn.Linear(2 * self.fields * p.rings, 32),
+            nn.ReLU(),
+            nn.Dropout(p.dropout),
+            nn.Linear(32, 1),
         )
 
     def forward(self, x: Float[Tensor, "b band y x"]) -> Float[Tensor, " b"]:
-        """Logits from each field's mean and maximum over the group and the stamp."""
-        fields = self.features(x).flatten(2).reshape(x.shape[0], self.fields, -1)
-        pooled = torch.cat([fields.mean(dim=2), fields.amax(dim=2)], dim=1)
+        """Logits from each field's mean and maximum over the group and each ring of the stamp."""
+        features = self.features(x).flatten(2)
+        means, maxima = [], []
+        for ring in self.rings:  # features are not negative, so that nothing outside is a maximum
+            inside = (features * ring).reshape(x.shape[0], self.fields, -1)
+            means.append(inside.sum(dim=2) / (ELEMENTS * ring.sum()))
+            maxima.append(inside.amax(dim=2))
+        pooled = torch.cat([*means, *maxima], dim=1)
         logits: Tensor = self.head(pooled)
         return logits.squeeze(1)
 
@@ -146,5 +183,5 @@ def build(parameters: Parameters, shapes: Shapes) -> nn.Module:
     the grid has a preferred corner, and the symmetry is lost."""
     shape = only(shapes)
     divisor: int = 2 ** (len(parameters.fields) - 1)
-    check_size(shape, divisor, smallest=2 * divisor)
-    return GroupCNN(parameters, shape[0])
+    check_size(shape, divisor, smallest=2 * divisor * parameters.rings)
+    return GroupCNN(parameters, shape)

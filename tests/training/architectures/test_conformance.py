@@ -13,7 +13,12 @@ from torch import nn
 
 from lenspipe.errors import InputError
 from training import architectures
-from training.architectures.group_cnn import ELEMENTS, multiply, turn
+from training.architectures.group_cnn import (
+    ELEMENTS,
+    multiply,
+    squares_about_the_centre,
+    turn,
+)
 from training.architectures.layers import Foldable, Shapes
 from training.export import check_parity, export_graph, folded
 
@@ -190,8 +195,12 @@ def test_an_unknown_architecture_lists_what_there_is() -> None:
         architectures.load("vgg")
 
 
-def test_group_network_is_the_same_for_all_eight_views() -> None:
-    model = used(build("group_cnn", {"image": (3, 24, 24)}).double())
+RINGS: dict[str, Any] = {"fields": [2, 3, 4], "convolutions": [1, 2, 2], "rings": 3}
+
+
+@pytest.mark.parametrize("parameters", [{}, RINGS], ids=["plain", "rings"])
+def test_group_network_is_the_same_for_all_eight_views(parameters: dict[str, Any]) -> None:
+    model = used(build("group_cnn", {"image": (3, 24, 24)}, **parameters).double())
     inputs = torch.randn(4, 3, 24, 24, dtype=torch.float64)
     with torch.no_grad():
         logits = model(inputs)
@@ -201,8 +210,39 @@ def test_group_network_is_the_same_for_all_eight_views() -> None:
             torch.testing.assert_close(model(turn(inputs, element)), logits, rtol=0, atol=1e-12)
 
 
-def test_group_convolutions_are_exported_as_ordinary_ones() -> None:
-    model = used(build("group_cnn", {"image": (3, 24, 24)}))
+def test_rings_tell_the_middle_from_the_rim() -> None:
+    plain, ringed = (
+        used(build("group_cnn", {"image": (3, 96, 96)}, **{**RINGS, "rings": rings}).double())
+        for rings in (1, 3)
+    )
+    middle, rim = torch.zeros(2, 1, 3, 96, 96, dtype=torch.float64)
+    # Five steps of the last scale apart, neither near enough to the edges to feel them.
+    middle[..., 46:50, 46:50] = rim[..., 26:30, 46:50] = 5.0
+    with torch.no_grad():
+        same, other = ((net(middle) - net(rim)).abs().item() for net in (plain, ringed))
+    assert same < 1e-12
+    assert other > 1e-3
+
+
+@pytest.mark.parametrize("rows", [4, 5, 6, 7])
+def test_every_pixel_is_in_one_ring(rows: int) -> None:
+    rings = squares_about_the_centre(rows, rows, 2)
+    assert torch.equal(rings.sum(0), torch.ones(rows * rows))
+    assert rings[0].sum() == (4 if rows % 2 == 0 else 1)
+    for element in range(ELEMENTS):
+        assert torch.equal(turn(rings.reshape(2, rows, rows), element).flatten(1), rings)
+
+
+def test_rings_and_convolutions_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(InputError, match=r"size_pixels: expected a multiple of 4 from 24 up"):
+        build("group_cnn", {"image": (3, 16, 16)}, **RINGS)
+    with pytest.raises(InputError, match=r"convolutions: expected 3, as many as fields"):
+        build("group_cnn", {"image": (3, 24, 24)}, **{**RINGS, "convolutions": [1, 2]})
+
+
+@pytest.mark.parametrize("parameters", [{}, RINGS], ids=["plain", "rings"])
+def test_group_convolutions_are_exported_as_ordinary_ones(parameters: dict[str, Any]) -> None:
+    model = used(build("group_cnn", {"image": (3, 24, 24)}, **parameters))
     plain, x = folded(model), torch.randn(4, 3, 24, 24)
     assert any(isinstance(layer, Foldable) for layer in model.modules())
     assert not any(isinstance(layer, Foldable) for layer in plain.modules())
