@@ -109,6 +109,7 @@ class CheckedSurvey:
             mosaic=self.survey.publish.mosaic,
             explain=self.survey.publish.explain,
             known=self.known,
+            keep_columns=self.survey.sources.keep_columns,
         )
 
     def _rule(self) -> Rule:

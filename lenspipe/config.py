@@ -40,12 +40,14 @@ class Sources(Block):
 
     rename: new name -> the survey's column, so that cuts and photometry features can use the names
     of the model card. missing_values: numbers that mean "not measured" (Pan-STARRS: -999).
+    keep_columns: what candidates bring along for those who look at them (magnitudes, a redshift).
     """
 
     path: Text | Annotated[tuple[Text, ...], Field(min_length=1)]
     columns: Columns = Columns()
     rename: dict[Text, Text] = Field(default_factory=dict)
     missing_values: tuple[Number, ...] = ()
+    keep_columns: tuple[Text, ...] = ()
 
 
 class Keep(Block):

@@ -434,7 +434,7 @@ def test_a_run_is_read_as_the_page_says(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def publish_small(run: RunDirectory) -> None:
-    from lenspipe.catalogue.candidates import Rule, choose, write_candidates
+    from lenspipe.catalogue.candidates import Rule, StampBatch, choose, write_candidates
     from lenspipe.catalogue.hats import write_catalogue
 
     parts = run.part_names("scores", run.records("score"))
@@ -442,7 +442,7 @@ def publish_small(run: RunDirectory) -> None:
     chosen = choose(run, parts, Rule(top=5))
     assert chosen is not None
     pixels = np.zeros((5, 2, 8, 8), np.float32)
-    stamps = [(chosen.table["object_id"].to_pylist(), {"image": pixels}, None)]
+    stamps = [StampBatch(chosen.table["object_id"].to_pylist(), {"image": pixels})]
     write_candidates(run, chosen, [InputSpec("image", ("g", "r"), 8, 0.25)], stamps, {})
 
 

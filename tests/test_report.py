@@ -51,7 +51,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     def stamps(chosen: pa.Table) -> Iterator[StampBatch]:
         ids = chosen["object_id"].to_pylist()[1:]
         rng = np.random.default_rng(0)
-        yield ids, {"image": rng.normal(size=(len(ids), *SPEC.shape)).astype(np.float32)}, None
+        pixels = rng.normal(size=(len(ids), *SPEC.shape)).astype(np.float32)
+        yield StampBatch(ids, {"image": pixels})
 
     publish(run, PublishSettings("toy", RULE, (SPEC,), ("red",), mosaic=12), stamps)
     return run

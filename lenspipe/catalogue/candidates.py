@@ -32,18 +32,37 @@ from lenspipe.storage.external_sort import stream
 
 IMAGES = "images"
 EXPLANATION = "explanation"
+EMBEDDING = "embedding"
+MEMBERS = "members"  # attribute of `embedding`: (name, features) of each, in their order
+KEPT_COLUMNS = "kept_columns"  # attribute: names of the columns that are the survey's own
 FINGERPRINT = "fingerprint"
 CONTENT = "content_sha256"
 COLUMNS = ("object_id", "ra", "dec", "score", "probability", "flags")
 _CHUNK_BYTES = 1 << 20  # one stamp is looked at by reading about this much
 _CHUNKS_AT_ONCE = 16  # of an object store, which answers them side by side
+_AXES = {EXPLANATION: ("y", "x"), EMBEDDING: ("feature",)}
 
-# Ids, pixels by input name (n, band, y, x), and explanation maps (n, y, x) or None.
-StampBatch = tuple[
-    Sequence[Any] | np.ndarray,
-    Mapping[str, Float32[np.ndarray, "n band y x"]],
-    Float32[np.ndarray, "n y x"] | None,
-]
+# Of the candidates' table, beside `COLUMNS`: no column that is kept may have such a name.
+OWN_NAMES = frozenset(
+    {*COLUMNS, "has_stamp", "rank", "name", "known_lens", "grade", "votes", "references"}
+    | {IMAGES, EXPLANATION, EMBEDDING}
+)
+
+
+@dataclass(frozen=True)
+class StampBatch:
+    """What is kept of some candidates beside their scores.
+
+    ids; images: pixels by input name. explanation: what spoke for a lens. embedding: what the
+    networks see in them, see `models.embedding`; members: those networks, and how many features
+    each has.
+    """
+
+    ids: Sequence[Any] | np.ndarray
+    images: Mapping[str, Float32[np.ndarray, "n band y x"]]
+    explanation: Float32[np.ndarray, "n y x"] | None = None
+    embedding: Float32[np.ndarray, "n d"] | None = None
+    members: Sequence[tuple[str, int]] = ()
 
 
 class Rule(BaseModel):
@@ -120,8 +139,9 @@ def write_candidates(
 ) -> int:
     """Make RUN/candidates.zarr whole; returns how many candidates have pixels there.
 
-    Arrays by rank: `object_id`, `ra`, `dec`, `score`, `probability`, `flags`, `has_stamp`,
-    `images/<input>` (n, band, y, x) and, where batches bring them, `explanation` (n, y, x).
+    Arrays by rank: `object_id`, `ra`, `dec`, `score`, `probability`, `flags`, what else the table
+    of `chosen` has, `has_stamp`, `images/<input>` (n, band, y, x) and, where batches bring them,
+    `explanation` (n, y, x) and `embedding` (n, d).
     Batches may come in any order and leave candidates out: those are NaN, `has_stamp` false.
     CorruptRunError where a batch names an id that is no candidate, or one twice.
     """
@@ -130,7 +150,8 @@ def write_candidates(
         _write_columns(group, chosen.table)
         _create_images(group, chosen.table.num_rows, inputs)
         written = _write_stamps(group, chosen.table, batches)
-        group.update_attributes({"candidates": chosen.total, **attributes})
+        kept = [name for name in chosen.table.column_names if name not in COLUMNS]
+        group.update_attributes({"candidates": chosen.total, KEPT_COLUMNS: kept, **attributes})
         group.update_attributes({CONTENT: _content(group, inputs)})
     return written
 
@@ -150,6 +171,12 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     if not isinstance(member, zarr.Array):
         raise KeyError(name)
     return member
+
+
+def kept_columns(group: zarr.Group) -> list[str]:
+    """Names of the columns of the survey's own catalogue that the candidates have."""
+    names = group.attrs.get(KEPT_COLUMNS, [])
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _write_columns(group: zarr.Group, table: pa.Table) -> None:
@@ -204,15 +231,18 @@ def _create_maps(
 def _write_stamps(group: zarr.Group, table: pa.Table, batches: Iterable[StampBatch]) -> int:
     rank = {key: row for row, key in enumerate(table["object_id"].to_pylist())}
     seen = np.zeros(table.num_rows, bool)
-    for ids, images, maps in batches:
-        rows = _rows(rank, ids, seen)
+    for batch in batches:
+        rows = _rows(rank, batch.ids, seen)
         seen[rows] = True
-        for name, pixels in images.items():
+        for name, pixels in batch.images.items():
             _put(array_of(group, f"{IMAGES}/{name}"), rows, pixels)
-        if maps is not None and len(rows):
-            if EXPLANATION not in group:
-                _create_maps(group, EXPLANATION, table.num_rows, maps.shape[1:], ("y", "x"))
-            _put(array_of(group, EXPLANATION), rows, maps)
+        for name, values in ((EXPLANATION, batch.explanation), (EMBEDDING, batch.embedding)):
+            if values is not None and len(rows):
+                if name not in group:
+                    made = _create_maps(group, name, table.num_rows, values.shape[1:], _AXES[name])
+                    if name == EMBEDDING:
+                        made.update_attributes({MEMBERS: [list(each) for each in batch.members]})
+                _put(array_of(group, name), rows, values)
     if len(seen):
         array_of(group, "has_stamp")[:] = seen
     return int(np.count_nonzero(seen))
@@ -260,9 +290,9 @@ def _content(group: zarr.Group, inputs: Sequence[InputSpec]) -> str:
     """
     if not isinstance(group.get(IMAGES), zarr.Group):
         raise KeyError(IMAGES)
-    names = [*COLUMNS, "has_stamp", *(f"{IMAGES}/{spec.name}" for spec in inputs)]
-    if EXPLANATION in group:
-        names.append(EXPLANATION)
+    names = [*COLUMNS, *kept_columns(group), "has_stamp"]
+    names += [f"{IMAGES}/{spec.name}" for spec in inputs]
+    names += [name for name in _AXES if name in group]
     told = {key: value for key, value in dict(group.attrs).items() if key != CONTENT}
     digest = hashlib.sha256(_as_json(told))
     for name in names:

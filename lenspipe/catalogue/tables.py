@@ -11,7 +11,7 @@ import pyarrow.dataset as pads
 import zarr
 
 from lenspipe.catalogue import scores
-from lenspipe.catalogue.candidates import array_of, open_candidates
+from lenspipe.catalogue.candidates import array_of, kept_columns, open_candidates
 from lenspipe.catalogue.graded import open_grade_events, open_grades
 from lenspipe.catalogue.hats import scored_files
 from lenspipe.catalogue.known import names_at, read_known
@@ -74,7 +74,8 @@ def _open_candidates(run: RunDirectory) -> Relation | None:
     group = open_candidates(run)
     if group is None:
         return None
-    columns = [_candidate_column(group, name) for name in _CANDIDATE_COLUMNS]
+    names = [*_CANDIDATE_COLUMNS, *kept_columns(group)]
+    columns = [_candidate_column(group, name) for name in names]
     n = len(columns[0][1])
     fields = [_RANK, *(field for field, _ in columns)]
     arrays = [pa.array(np.arange(1, n + 1)), *(values for _, values in columns)]

@@ -132,7 +132,7 @@ class Ensemble:
         made: dict[str, Images] = {}
         normalised: list[Images | None] = []
         for column, member in enumerate(self.members):
-            own = self._own(column, images)
+            own = self.own(column, images)
             asked = member.card.normalisation
             outside = asked is not None and not asked.in_graph
             key = repr((asked, sorted(self.description.members[column].inputs.items())))
@@ -191,7 +191,7 @@ class Ensemble:
         """Logits of one member for the rows that are asked, compacted into full batches."""
         member, normalised = self.members[column], prepared.normalised[column]
         if normalised is None:
-            wanted = _rows_of(self._own(column, prepared.images), asked)
+            wanted = _rows_of(self.own(column, prepared.images), asked)
             logits, raised = _predict_in_spans(member, wanted)
         else:
             logits, raised = predict_isolated(member, _rows_of(normalised, asked))
@@ -199,7 +199,7 @@ class Ensemble:
         failed.update({int(positions[row]): text for row, text in raised.items()})
         return logits
 
-    def _own(self, column: int, images: Images) -> Images:
+    def own(self, column: int, images: Images) -> Images:
         """The images that a member takes, under its own names."""
         mapping = self.description.members[column].inputs
         return {own: images[shared] for own, shared in mapping.items()}

@@ -16,11 +16,13 @@ import zarr
 from jaxtyping import Bool
 
 from lenspipe.catalogue.candidates import (
+    EMBEDDING,
     EXPLANATION,
     IMAGES,
     Rule,
     array_of,
     choose,
+    kept_columns,
     open_candidates,
 )
 from lenspipe.catalogue.funnel import funnel
@@ -121,11 +123,17 @@ def _check_pixels(group: zarr.Group, n: int) -> Iterator[str]:
     seen = np.zeros(n, bool)
     for name in names:
         seen |= _with_pixels(array_of(group, f"{IMAGES}/{name}"), n)
-    if EXPLANATION in group:
-        _with_pixels(array_of(group, EXPLANATION), n)
+    for name in (EXPLANATION, EMBEDDING, *kept_columns(group)):
+        if name in group:
+            _decode(array_of(group, name))
     lost = int(np.count_nonzero(np.asarray(array_of(group, "has_stamp")[:]) & ~seen))
     if lost:
         yield f"{CANDIDATES}/{IMAGES}: no pixels of {lost} candidates that are said to have them"
+
+
+def _decode(array: zarr.Array[Any]) -> None:
+    for start in range(0, array.shape[0], array.chunks[0]):
+        array[start : start + array.chunks[0]]
 
 
 def _with_pixels(array: zarr.Array[Any], n: int) -> Bool[np.ndarray, " n"]:

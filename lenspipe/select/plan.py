@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from lenspipe import config, cutouts
+from lenspipe.catalogue.kept_columns import FIELD, check_kept
 from lenspipe.contracts import RESERVED_COLUMNS, failure_schema, selected_schema
 from lenspipe.cutouts.base import ReaderOptions
 from lenspipe.errors import InputError
@@ -100,8 +101,11 @@ def plan_catalogue(
     limits = limits or Limits()
     view = open_view(sources, base)
     needs = cutouts.open_reader(reader, base).needs if reader else ()
-    carried = tuple(sorted({column.name for column in needs} - set(RESERVED)))
-    _require(view, carried, "cutouts")
+    needed = {column.name for column in needs}
+    carried = tuple(sorted({*needed, *sources.keep_columns} - set(RESERVED)))
+    _require(view, needed - set(RESERVED), "cutouts")
+    _require(view, sources.keep_columns, FIELD)
+    check_kept(sources.keep_columns, view.schema)
     for column in needs:
         column.require(view.schema)
     network = zoo.find(photometry.model, base, "photometry.model") if photometry else None

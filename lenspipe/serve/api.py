@@ -9,8 +9,10 @@ import pyarrow as pa
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from lenspipe.catalogue.candidates import open_candidates
 from lenspipe.catalogue.cone import Cone
 from lenspipe.catalogue.export import iau_names
+from lenspipe.catalogue.likeness import Likeness, open_likeness
 from lenspipe.catalogue.published import Published
 from lenspipe.catalogue.tables import open_table
 from lenspipe.errors import InputError
@@ -22,6 +24,7 @@ from lenspipe.serve.stamps import Stamps
 
 MOST_CANDIDATES = 500  # of one answer
 MOST_ROWS = 10_000  # of one cone
+MOST_ALIKE = 100
 _SAME_DEG = 0.5 / 3600.0  # in which a candidate's own row of the catalogue lies
 _CACHED = "private, max-age=3600"  # a finished run does not change
 Rank = Annotated[int, Path(ge=1, le=2**31, description="place by score; the best has 1")]
@@ -68,6 +71,21 @@ class Catalogue:
     def stamps(self) -> Stamps:
         """Pixels of the candidates."""
         return Stamps(self.run)
+
+    @cached_property
+    def likeness(self) -> Likeness | None:
+        """Which candidates the networks see alike; None where the run does not know."""
+        group = open_candidates(self.run)
+        return None if group is None else open_likeness(group)
+
+    def similar(self, rank: int, count: int) -> list[int]:
+        """Ranks of the candidates that are most like one, the nearest first; none where the run
+        does not know. InputError where there is no such rank."""
+        if not 1 <= rank <= self.candidates.num_rows:
+            raise InputError("rank", f"1 to {self.candidates.num_rows}", rank)
+        if self.likeness is None:
+            return []
+        return [int(row) + 1 for row in self.likeness.nearest(rank - 1, count)]
 
     @cached_property
     def candidates(self) -> pa.Table:
@@ -128,6 +146,12 @@ def router(catalogue: Catalogue) -> APIRouter:
     def candidate(rank: Rank) -> dict[str, Any]:
         """One candidate with all columns that the catalogue has of it."""
         return catalogue.candidate(rank)
+
+    @routes.get("/candidates/{rank}/similar")
+    def similar(rank: Rank, count: Annotated[int, Query(ge=1, le=MOST_ALIKE)] = 10) -> Page:
+        """Candidates that the networks see most like one, the nearest first."""
+        rows = [catalogue.listed(other) for other in catalogue.similar(rank, count)]
+        return Page(total=len(rows), offset=0, rows=rows)
 
     @routes.get(
         "/candidates/{rank}/stamp.png",

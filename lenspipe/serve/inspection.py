@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -174,15 +174,27 @@ def router(catalogue: api.Catalogue, shown: Shown, book: GradeBook) -> APIRouter
     ) -> ObjectsTold:
         """Candidates next to an object in score, `count` to each side, the better ones first; not
         for those who grade blind."""
-        rank = shown.rank_of(shown.object_of(name))
-        if shown.manner.blind or rank is None:
-            raise InputError("neighbours", "a service that is not blind", "a blind one")
+        rank = _seen_rank(shown, name, "neighbours")
+        most = catalogue.candidates.num_rows
+        near = range(max(1, rank - count), min(most, rank + count) + 1)
+        return others(request, grader, [each for each in near if each != rank])
+
+    @routes.get("/objects/{name}/similar")
+    def similar(
+        request: Request,
+        name: Name,
+        grader: Grader = None,
+        count: Annotated[int, Query(ge=1, le=20)] = 6,
+    ) -> ObjectsTold:
+        """Candidates that the networks see most like an object, the nearest first; not for those
+        who grade blind."""
+        rank = _seen_rank(shown, name, "similar")
+        return others(request, grader, catalogue.similar(rank, count))
+
+    def others(request: Request, grader: str | None, ranks: Sequence[int]) -> ObjectsTold:
+        """Candidates by rank, as a grader sees them who does not grade blind: in that order."""
         state = book.state(_grader(request, grader)[0])
-        order = shown.order(state.grader)  # by score, so that a place is a rank
-        near = range(max(0, rank - 1 - count), min(len(order), rank + count))
-        told = [
-            _object(catalogue, shown, state, k, catalogue.listed) for k in near if k != rank - 1
-        ]
+        told = [_object(catalogue, shown, state, k - 1, catalogue.listed) for k in ranks]
         return ObjectsTold(total=len(told), objects=told)
 
     @routes.post("/events")
@@ -215,6 +227,13 @@ def _grader(request: Request, given: str | None) -> tuple[str, bool]:
             raise InputError("grader", f"{person}, whose token it is", repr(given))
         return person, True
     return given or ANYONE, False
+
+
+def _seen_rank(shown: Shown, name: str, what: str) -> int:
+    rank = shown.rank_of(shown.object_of(name))
+    if shown.manner.blind or rank is None:
+        raise InputError(what, "a service that is not blind", "a blind one")
+    return rank
 
 
 def _event(shown: Shown, grader: str, asked: EventAsked) -> NewEvent:

@@ -1,4 +1,4 @@
-"""The pixels of the candidates, read again, with maps of what spoke for a lens."""
+"""The pixels of the candidates, read again, with what the networks see in them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as pads
 from jaxtyping import Float32
 
 from lenspipe.catalogue.candidates import StampBatch
 from lenspipe.cutouts.planned import open_planned
-from lenspipe.errors import CorruptRunError
+from lenspipe.models.embedding import Embedding
 from lenspipe.models.ensemble import Ensemble
 from lenspipe.models.explain import occlusion_map, square_masks
 from lenspipe.processes.time_limit import TimeLimit, within
-from lenspipe.run_directory import PLAN_RECORD, RunDirectory, reading
-from lenspipe.stages.planning import DUPLICATE, read_plan
+from lenspipe.run_directory import RunDirectory
+from lenspipe.stages.planning import rows_of_ids
 from lenspipe.stages.scoring import ScoreSettings, open_ensemble
 
 BATCH_ROWS = 512
@@ -42,39 +40,22 @@ class CandidateStamps:
     timeout_s: float | None = None
 
     def __call__(self, table: pa.Table) -> Iterator[StampBatch]:
-        """table: candidates with `object_id`, the best first. Yields (ids, images, maps)."""
+        """table: candidates with `object_id`, the best first."""
         if not table.num_rows:
             return
-        sources = self._sources(table["object_id"])
+        sources = rows_of_ids(self.run, table["object_id"])
         best = set(table["object_id"].to_pylist()[: self.explain])
         reader = open_planned(self.settings.cutouts, self.settings.base)
         limit = TimeLimit(self.timeout_s)
-        ensemble = self._ensemble() if best else None
+        ensemble = self._ensemble()
+        embedding = Embedding(ensemble, self.settings.threads)
         for start in range(0, sources.num_rows, BATCH_ROWS):
             part = sources.slice(start, BATCH_ROWS)
             batch = within(limit, _READING, partial(reader.read, part, self.settings.inputs))
             ids = np.asarray(part["object_id"].to_pylist(), dtype=object)[batch.rows]
             wanted = np.array([object_id in best for object_id in ids], bool)
-            maps = self._maps(ensemble, batch.images, wanted) if ensemble else None
-            yield ids, batch.images, maps
-
-    def _sources(self, ids: pa.ChunkedArray) -> pa.Table:
-        """The candidates' rows of the plan, in the order of their pixels."""
-        plan = read_plan(self.run)  # a listing of an object store may lag behind
-        if plan is None:
-            raise CorruptRunError(f"{PLAN_RECORD}: lost")
-        dataset = pads.dataset(
-            [self.run.store.path(file.name) for file in plan.files],
-            filesystem=self.run.store.arrow_filesystem(),
-            format=pads.ParquetFileFormat(
-                default_fragment_scan_options=pads.ParquetFragmentScanOptions(
-                    page_checksum_verification=True
-                )
-            ),
-        )
-        wanted = pc.field("object_id").isin(ids.combine_chunks()) & ~pc.field(DUPLICATE)
-        with reading("plan/selected-*"):
-            return dataset.to_table(filter=wanted)
+            maps = self._maps(ensemble, batch.images, wanted) if best else None
+            yield StampBatch(ids, batch.images, maps, embedding(batch.images), embedding.members)
 
     def _ensemble(self) -> Ensemble:
         # The driver's node need not have the scorers' device.

@@ -13,6 +13,7 @@ from itertools import chain, islice, pairwise
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -131,6 +132,30 @@ def read_rows(run: RunDirectory, interval: Interval) -> pa.Table:
             table = file.read_row_groups(list(wanted))
         pieces.append(table.slice(low - begin * ROW_GROUP_ROWS, high - low))
     return pa.concat_tables(pieces).combine_chunks()
+
+
+def rows_of_ids(
+    run: RunDirectory, ids: pa.ChunkedArray, columns: list[str] | None = None
+) -> pa.Table:
+    """Rows of the plan with these ids, in its order, without those that repeat an id.
+
+    columns: all by default. CorruptRunError where the plan is lost, or names a damaged file.
+    """
+    plan = read_plan(run)  # a listing of an object store may lag behind
+    if plan is None:
+        raise CorruptRunError(f"{PLAN_RECORD}: lost")
+    dataset = pads.dataset(
+        [run.store.path(file.name) for file in plan.files],
+        filesystem=run.store.arrow_filesystem(),
+        format=pads.ParquetFileFormat(
+            default_fragment_scan_options=pads.ParquetFragmentScanOptions(
+                page_checksum_verification=True
+            )
+        ),
+    )
+    wanted = pc.field("object_id").isin(ids.combine_chunks()) & ~pc.field(DUPLICATE)
+    with reading("plan/selected-*"):
+        return dataset.to_table(columns=columns, filter=wanted)
 
 
 def _write_plan_file(

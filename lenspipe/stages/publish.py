@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -18,10 +18,12 @@ from lenspipe.catalogue.candidates import (
     write_candidates,
 )
 from lenspipe.catalogue.funnel import Funnel, funnel
+from lenspipe.catalogue.kept_columns import with_kept
 from lenspipe.catalogue.whole_folder import remove
 from lenspipe.contracts import InputSpec
 from lenspipe.errors import CorruptRunError
 from lenspipe.run_directory import CANDIDATES, FUNNEL, KNOWN, STAGES, ZARR_ROOT, RunDirectory
+from lenspipe.stages.planning import rows_of_ids
 
 if TYPE_CHECKING:
     from lenspipe.catalogue.hats import CatalogueInfo
@@ -37,7 +39,8 @@ class PublishSettings:
     """name: of the survey. rule: which sources are candidates. inputs: the ensemble's image
     tensors, whose stamps are kept. cuts: names in the order of the survey file. partition_rows:
     most rows of one partition of the catalogue. mosaic: candidates shown in the report. explain:
-    the best candidates that `stamps` brings maps of. known: lenses that the run is held against."""
+    the best candidates that `stamps` brings maps of. known: lenses that the run is held against.
+    keep_columns: of the survey's catalogue, that candidates bring along."""
 
     name: str
     rule: Rule
@@ -47,6 +50,7 @@ class PublishSettings:
     mosaic: int = 100
     explain: int = 100
     known: KnownList | None = None
+    keep_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,12 @@ def _publish_candidates(
     from lenspipe.catalogue.hats import scored_files
 
     identity = scores.fingerprint(
-        parts, settings.name, settings.rule, settings.inputs, settings.explain
+        parts,
+        settings.name,
+        settings.rule,
+        settings.inputs,
+        settings.explain,
+        settings.keep_columns,
     )
     kept = kept_candidates(run, identity, settings.inputs)
     if kept is not None:
@@ -110,6 +119,9 @@ def _publish_candidates(
         FINGERPRINT: identity,
     }
     batches = stamps(chosen.table) if chosen.table.num_rows else ()
+    if settings.keep_columns:
+        sources = rows_of_ids(run, chosen.table["object_id"], ["object_id", *settings.keep_columns])
+        chosen = replace(chosen, table=with_kept(chosen.table, sources, settings.keep_columns))
     write_candidates(run, chosen, settings.inputs, batches, attributes)
     return chosen.total
 

@@ -98,7 +98,13 @@ def test_a_look_by_keys_alone(
         press(driver, "o")
         until(driver, lambda: text(driver, "where") == "1 of 2")
         until(driver, lambda: loaded(driver))
-        until(driver, lambda: len(driver.find_elements(By.CLASS_NAME, "neighbour")) > 2)
+        for strip in ("neighbours", "similar"):
+            chosen = f"#{strip} .other img"
+            until(
+                driver, lambda chosen=chosen: len(driver.find_elements(By.CSS_SELECTOR, chosen)) > 2
+            )
+        looks = driver.find_element(By.ID, "flag")
+        assert looks.value_of_css_property("border-radius") == "6px"
         until(driver, lambda: loaded(driver))
         keep(driver, "single")
         press(driver, "b")

@@ -59,7 +59,7 @@ def stamps(table: pa.Table, step: int, with_maps: bool, seed: int = 0) -> Iterat
     for start in range(0, len(ids), step):
         some = ids[start : start + step].tolist()
         images = {spec.name: pixels_of(some, spec) for spec in (WIDE, NARROW)}
-        yield some, images, images["vis"][:, 0] + 0.5 if with_maps else None
+        yield StampBatch(some, images, images["vis"][:, 0] + 0.5 if with_maps else None)
 
 
 def expected_ranking(run: RunDirectory) -> list[tuple[float, Any]]:
@@ -136,7 +136,8 @@ def test_what_a_reader_must_know_is_in_the_attributes(tmp_path: Path) -> None:
     group = open_candidates(run)
     assert group is not None
     assert group.metadata.zarr_format == 3
-    assert group.attrs.keys() == {"candidates", "name", "content_sha256"}
+    assert group.attrs.keys() == {"candidates", "kept_columns", "name", "content_sha256"}
+    assert group.attrs["kept_columns"] == []
     assert (group.attrs["candidates"], group.attrs["name"]) == (2, "toy")
     assert dict(array_of(group, "images/vis").attrs) == {
         "bands": ["g", "r", "i"],
@@ -171,7 +172,7 @@ def test_foreign_or_repeated_stamps_are_refused_and_the_old_group_stays(
     assert chosen is not None
     write_candidates(run, chosen, (NARROW,), [], {"name": "old"})
     real = [chosen.table["object_id"][0].as_py() if i == "first" else i for i in ids]
-    batch = (real, {"nisp": np.zeros((len(real), *NARROW.shape), np.float32)}, None)
+    batch = StampBatch(real, {"nisp": np.zeros((len(real), *NARROW.shape), np.float32)})
     with pytest.raises(CorruptRunError, match="stamps"):
         write_candidates(run, chosen, (NARROW,), [batch], {"name": "new"})
     group = open_candidates(run)

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
@@ -45,7 +46,13 @@ def check_run(folder: Path, text: str) -> None:
     catalogue = pads.dataset(folder / "run" / "catalogue" / "dataset")
     assert catalogue.count_rows() == funnel["scored"] > 0
     candidates = zarr.open_group(folder / "run" / "candidates.zarr", mode="r")
-    assert array_of(candidates, "object_id").shape == (funnel["candidates"],)
+    n = funnel["candidates"]
+    assert array_of(candidates, "object_id").shape == (n,)
+    assert array_of(candidates, "i_mag").shape == (n,)
+    if n:
+        embedding = array_of(candidates, "embedding")
+        assert sum(width for _, width in embedding.attrs["members"]) == embedding.shape[1]
+        assert np.isfinite(embedding[:][array_of(candidates, "has_stamp")[:]]).all()
     truth = pq.read_table(folder / "sky" / "truth.parquet")
     lenses = truth.filter(pads.field("kind") == "lens")["object_id"].to_pylist()
     ids = set(catalogue.to_table(columns=["object_id"])["object_id"].to_pylist())

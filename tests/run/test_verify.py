@@ -85,7 +85,7 @@ def failure_table(rows: pa.Table) -> pa.Table:
 
 def stamps(table: pa.Table) -> Iterator[StampBatch]:
     ids = table["object_id"].to_pylist()
-    yield ids, {"image": np.ones((len(ids), *SPEC.shape), np.float32)}, None
+    yield StampBatch(ids, {"image": np.ones((len(ids), *SPEC.shape), np.float32)})
 
 
 @pytest.fixture

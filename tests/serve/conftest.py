@@ -62,7 +62,10 @@ def _stamps(ids: np.ndarray) -> StampBatch:
     noise = rng.normal(0, 0.05, (keep.sum(), 3, SIZE, SIZE))
     maps = np.broadcast_to(core, (keep.sum(), SIZE, SIZE))
     images = {"image": (pixels + noise).astype(np.float32)}
-    return ids[keep], images, maps.astype(np.float32)
+    # Candidates of the same sixth are seen alike.
+    seen = np.stack([np.arange(len(ids)) % 6, np.ones(len(ids))], axis=1).astype(np.float32)
+    members = (("resnet_a", 1), ("vit_b", 1))
+    return StampBatch(ids[keep], images, maps.astype(np.float32), seen[keep], members)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

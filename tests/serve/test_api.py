@@ -57,6 +57,13 @@ def test_one_candidate_has_all_columns_of_the_catalogue(service: Service) -> Non
     assert {"score_resnet_a", "score_vit_b", "probability", "flags", "healpix_29"} <= set(told)
 
 
+def test_what_is_seen_alike(service: Service) -> None:
+    told = get(service, "/api/candidates/2/similar?count=3").json()
+    assert told["total"] == 3
+    assert all(row["rank"] % 6 == 2 for row in told["rows"])
+    assert get(service, "/api/candidates/999/similar").status_code == 400
+
+
 def test_a_picture_is_the_stamp(service: Service) -> None:
     seen = {}
     for stretch in ("asinh", "sqrt", "linear", "zscale"):

@@ -29,7 +29,7 @@ from lenspipe.serve.grades.store import open_store
 from lenspipe.serve.shown import Manner
 from lenspipe.serve.stamps import Stamps
 from lenspipe.serve.training_images import TrainingImages
-from tests.serve.conftest import CANDIDATES, SIZE
+from tests.serve.conftest import CANDIDATES, SIZE, WITHOUT_PIXELS
 from tests.serve.running import serving
 
 
@@ -131,7 +131,7 @@ def test_blind_graders_are_told_nothing(run: RunDirectory, grades: str) -> None:
         assert all(each["about"] is None for each in ana)
         answer = json.dumps(ana)
         assert not re.search(r"score|rank|probab|object_id", answer)
-        for told in ("explanation.png", "neighbours"):
+        for told in ("explanation.png", "neighbours", "similar"):
             path = f"/api/inspection/objects/{ana[0]['object']}/{told}"
             assert requests.get(service.url + path, timeout=30).status_code == 400
     with serving(run.url, grades=grades, manner=Manner(blind=True, seed=5)) as service:
@@ -144,6 +144,27 @@ def test_those_who_see_scores_see_the_best_first(inspected: Service) -> None:
     assert "score_vit_b" not in shown[0]["about"]
     [first] = get(inspected, "/objects", grader="ana", count=1, details=True)["objects"]
     assert {"score_vit_b", "probability", "name"} <= set(first["about"])
+
+
+def test_neighbours_in_score_and_what_is_seen_alike(inspected: Service) -> None:
+    names = [each["object"] for each in objects(inspected)]
+
+    def ranks(rank: int, which: str, count: int) -> list[int]:
+        path = f"/objects/{names[rank - 1]}/{which}"
+        told = get(inspected, path, grader="ana", count=count)["objects"]
+        assert [names.index(each["object"]) + 1 for each in told] == [
+            each["about"]["rank"] for each in told
+        ]
+        return [each["about"]["rank"] for each in told]
+
+    assert ranks(5, "neighbours", 3) == [2, 3, 4, 6, 7, 8]
+    assert ranks(1, "neighbours", 2) == [2, 3]
+    assert ranks(CANDIDATES, "neighbours", 1) == [CANDIDATES - 1]
+    # Candidates of the same sixth are seen alike, see `published_run`.
+    same = [r for r in range(5, CANDIDATES + 1, 6) if r != WITHOUT_PIXELS]
+    assert ranks(5, "similar", len(same) - 1) == same[1:]
+    assert ranks(WITHOUT_PIXELS, "similar", 5) == []
+    assert WITHOUT_PIXELS not in ranks(5, "similar", 20)
 
 
 def make_set(path: Path, size: int = SIZE, bands: tuple[str, ...] = ("g", "r", "i")) -> Path:

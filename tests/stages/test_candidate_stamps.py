@@ -36,7 +36,7 @@ def test_a_read_that_never_returns_stops_the_run(
     reader = _Hung()
     rows = pa.table({"object_id": [1, 2, 3]})
     monkeypatch.setattr(candidate_stamps, "open_planned", lambda *_: reader)
-    monkeypatch.setattr(CandidateStamps, "_sources", lambda *_: rows)
+    monkeypatch.setattr(candidate_stamps, "rows_of_ids", lambda *_: rows)
     stamps: Any = replace(CandidateStamps(None, settings, 0), timeout_s=0.5)  # type: ignore[arg-type]
     try:
         with pytest.raises(StoppedError, match=r"candidates' pixels.*0\.5 s.*shard_timeout_s"):

@@ -35,7 +35,7 @@ class Stamps:
         ids = table["object_id"].to_pylist()
         pixels = np.arange(len(ids) * int(np.prod(SPEC.shape)), dtype=np.float32)
         images = pixels.reshape(len(ids), *SPEC.shape)
-        yield ids, {"image": images}, images[:, 0] + 1
+        yield StampBatch(ids, {"image": images}, images[:, 0] + 1)
 
 
 def dead(_: pa.Table) -> Iterator[StampBatch]:
@@ -297,7 +297,7 @@ def test_candidates_without_pixels_have_no_chunks_to_miss(
     def some(table: pa.Table) -> Iterator[StampBatch]:
         asked.append(table.num_rows)
         ids = table["object_id"].to_pylist()[found] if found else []
-        yield ids, {"image": np.ones((len(ids), *SPEC.shape), np.float32)}, None
+        yield StampBatch(ids, {"image": np.ones((len(ids), *SPEC.shape), np.float32)})
 
     publish(run, SETTINGS, some)
     publish(run, SETTINGS, some)

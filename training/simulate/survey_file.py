@@ -13,6 +13,7 @@ sources:
   path: catalogue/
   columns: {{id: object_id, ra: ra, dec: dec}}
   missing_values: [{missing}]
+  keep_columns: [g_mag, r_mag, i_mag]
 cuts:
   imaged: n_frames > 0
   bright_enough: i_mag < 21.5

@@ -4,6 +4,8 @@ import { element, picture, pictureUrl } from "./picture.js";
 
 const HIDDEN = new Set(["rank", "has_stamp", "healpix_29", "model_hash", "object_id", "separation_arcsec"]);
 
+const STRIPS = [["neighbours", "Neighbours in score"], ["similar", "Seen alike by the networks"]];
+
 export class Single {
   constructor(app) {
     this.app = app;
@@ -69,19 +71,19 @@ export class Single {
         element("div", { class: "grades", role: "group", "aria-label": "Grade" }, ...grades,
           element("button", { type: "button", id: "flag", "aria-pressed": String(told.flagged), onclick: () => this.flag() }, "Flag ", element("kbd", {}, "f"))),
         comment, this.about(told.about),
-        element("div", { class: "neighbours", id: "neighbours", role: "group", "aria-label": "Neighbours in score" }),
+        ...STRIPS.map(([id, title]) => element("div", { class: "strip", id, role: "group", "aria-label": title })),
         element("p", { class: "hint", id: "where" }, `${(this.at + 1).toLocaleString()} of ${this.total.toLocaleString()}`))));
     app.view.scrollTop = 0;
-    if (told.about) this.neighbours(told);
+    if (told.about) for (const [id, title] of STRIPS) this.strip(told, id, title);
   }
 
-  // Those next to it in score, once they are there; the next candidate may be on the page by then.
-  async neighbours(told) {
-    const found = await this.app.service.get(`/api/inspection/objects/${told.object}/neighbours`).catch(() => ({ objects: [] }));
-    const place = document.getElementById("neighbours");
-    if (this.told !== told || !place) return;
-    place.replaceChildren(...found.objects.map((each) => element("button", {
-      type: "button", class: "neighbour", "aria-label": `Candidate ${each.place + 1}, score ${format(each.about.score)}`,
+  // Others beside it, once they are there; the next candidate may be on the page by then.
+  async strip(told, id, title) {
+    const found = await this.app.service.get(`/api/inspection/objects/${told.object}/${id}`).catch(() => ({ objects: [] }));
+    const place = document.getElementById(id);
+    if (this.told !== told || !place || !found.objects.length) return;
+    place.replaceChildren(element("h3", {}, title), ...found.objects.map((each) => element("button", {
+      type: "button", class: "other", "aria-label": `Candidate ${each.place + 1}, score ${format(each.about.score)}`,
       onclick: () => { this.app.select("all"); this.app.to("single", each.place); },
     }, picture(each, this.app.look, 2, ""), element("span", {}, format(each.about.score)))));
   }

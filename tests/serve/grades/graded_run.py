@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from lenspipe.catalogue.candidates import COLUMNS, Chosen, write_candidates
+from lenspipe.catalogue.candidates import COLUMNS, Chosen, StampBatch, write_candidates
 from lenspipe.contracts import InputSpec, score_schema
 from lenspipe.run_directory import RunDirectory
 
@@ -34,7 +34,7 @@ def make_run(folder: Path, n: int = 8, text_ids: bool = False) -> RunDirectory:
         schema=schema,
     )
     pixels = np.broadcast_to(np.arange(n, dtype=np.float32)[:, None, None, None], (n, *SPEC.shape))
-    batch = (ids[: n - 1], {"image": pixels[: n - 1]}, None)
+    batch = StampBatch(ids[: n - 1], {"image": pixels[: n - 1]})
     write_candidates(run, Chosen(n, table), [SPEC], [batch], {})
     run.write_json("run.json", {"state": "done", "layout": 3})
     return run
