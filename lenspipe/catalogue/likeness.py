@@ -23,8 +23,9 @@ def open_likeness(group: zarr.Group) -> Likeness | None:
 
 
 class Likeness:
-    """Which rows an ensemble sees alike. Every feature counts by its spread over the rows, and
-    every member as much as another, however many features it has."""
+    """Which rows an ensemble sees alike: those whose features point the same way. Every feature
+    counts by its spread over the rows, and every member as much as another, however many features
+    it has."""
 
     def __init__(
         self, embedding: Float32[np.ndarray, "n d"], members: Sequence[tuple[str, int]]
@@ -38,14 +39,16 @@ class Likeness:
             spread = inside.std(axis=0)
             features = (features - inside.mean(axis=0)) / np.where(spread > 0, spread, np.inf)
         counts = np.concatenate([np.full(width, width) for _, width in members])
-        self._features = (features / np.sqrt(counts)).astype(np.float32)
+        scaled = features / np.sqrt(counts)
+        lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+        self._features = (scaled / np.where(lengths > 0, lengths, np.inf)).astype(np.float32)
 
     def nearest(self, row: int, count: int) -> Int64[np.ndarray, " k"]:
         """Rows that are most like `row`, without itself, the nearest first; none where nothing is
         known of it."""
         if not self._known[row]:
             return np.empty(0, np.int64)
-        away = np.einsum("nd,nd->n", *(2 * [self._features - self._features[row]]))
+        away = 1.0 - self._features @ self._features[row]
         away[~self._known] = np.inf
         away[row] = np.inf
         order = np.argsort(away, kind="stable")[:count]

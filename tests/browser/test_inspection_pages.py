@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,7 @@ def test_a_look_by_keys_alone(
         until(driver, lambda: text(driver, "where") == "1 of 2")
         until(driver, lambda: loaded(driver))
         for strip in ("neighbours", "similar"):
-            chosen = f"#{strip} .other img"
-            until(
-                driver, lambda chosen=chosen: len(driver.find_elements(By.CSS_SELECTOR, chosen)) > 2
-            )
+            until(driver, partial(has_others, driver, strip))
         looks = driver.find_element(By.ID, "flag")
         assert looks.value_of_css_property("border-radius") == "6px"
         until(driver, lambda: loaded(driver))
@@ -127,6 +125,10 @@ def test_a_look_by_keys_alone(
     assert sorted(state.grades.values()) == ["B"]
     assert list(state.comments.values()) == ["an arc"]
     assert len(state.flagged) == 2
+
+
+def has_others(driver: WebDriver, strip: str) -> bool:
+    return len(driver.find_elements(By.CSS_SELECTOR, f"#{strip} .other img")) > 2
 
 
 def test_ten_thousand_candidates_turn_page_by_page_in_a_moment(

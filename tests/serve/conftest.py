@@ -63,8 +63,8 @@ def _stamps(ids: np.ndarray) -> StampBatch:
     maps = np.broadcast_to(core, (keep.sum(), SIZE, SIZE))
     images = {"image": (pixels + noise).astype(np.float32)}
     # Candidates of the same sixth are seen alike.
-    seen = np.stack([np.arange(len(ids)) % 6, np.ones(len(ids))], axis=1).astype(np.float32)
-    members = (("resnet_a", 1), ("vit_b", 1))
+    seen = np.eye(6, dtype=np.float32)[np.arange(len(ids)) % 6]
+    members = (("resnet_a", 2), ("vit_b", 4))
     return StampBatch(ids[keep], images, maps.astype(np.float32), seen[keep], members)
 
 
