@@ -24,6 +24,7 @@ from lenspipe.run_directory import VERBATIM, RunDirectory
 from lenspipe.select.files import CatalogueFile
 from lenspipe.select.sources import SourcePart, list_parts, stored_share
 from lenspipe.select.stage import SelectPlan, plan_select
+from lenspipe.stages.planning import most_rows
 from lenspipe.stages.publish import PublishSettings
 from lenspipe.stages.scoring import ScoreSettings
 
@@ -111,6 +112,11 @@ class CheckedSurvey:
             known=self.known,
             keep_columns=self.survey.sources.keep_columns,
         )
+
+    @property
+    def shard_rows(self) -> int:
+        """Most rows of a shard; see `stages.planning.most_rows`."""
+        return most_rows(self.survey.runtime.shard_rows, self.ensemble.inputs)
 
     def _rule(self) -> Rule:
         wanted = self.survey.candidates
@@ -213,6 +219,7 @@ def describe(checked: CheckedSurvey, slots: Slots | None = None) -> list[tuple[s
         *([] if checked.known is None else [("known lenses", f"{checked.known.table.num_rows:,}")]),
         *(("warning", line) for line in _warnings(survey)),
         ("workers", _workers(slots)),
+        ("shards", _shards(checked, slots)),
         ("cost", _cost(checked, size)),
         ("not known", _not_known(survey)),
         ("output", _output(checked.output)),
@@ -242,6 +249,13 @@ def _workers(slots: Slots | None) -> str:
     return f"{told}, {slots.readers} readers, provider {slots.provider}"
 
 
+def _shards(checked: CheckedSurvey, slots: Slots | None) -> str:
+    """What a worker has in memory at most, beside the networks."""
+    size = checked.shard_rows * _row_bytes(checked)
+    told = f"of at most {checked.shard_rows:,} rows, {_bytes(size)} of pixels"
+    return told if slots is None else f"{told}; a scorer holds {slots.depth}"
+
+
 def _cost(checked: CheckedSurvey, size: int) -> str:
     """Upper bounds: what is read where every row survives."""
     share = stored_share(checked.files(), checked.select_plan.stored_columns)
@@ -249,11 +263,15 @@ def _cost(checked: CheckedSurvey, size: int) -> str:
     most = checked.rows
     if keep is not None and keep.fraction is not None:
         most = round(keep.fraction * most)
-    pixels = sum(4 * math.prod(spec.shape) for spec in checked.ensemble.inputs)
+    pixels = _row_bytes(checked)
     return (
         f"at most {_bytes(share * size)} of the catalogue's columns read, at most {most:,} cutouts"
         f" ({_bytes(most * pixels)} of pixels into the networks)"
     )
+
+
+def _row_bytes(checked: CheckedSurvey) -> int:
+    return sum(4 * math.prod(spec.shape) for spec in checked.ensemble.inputs)
 
 
 def _not_known(survey: Survey) -> str:

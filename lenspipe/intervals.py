@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Int64
@@ -61,6 +62,15 @@ def shard_bounds(
         pieces = -(-rows // shard_rows)
         bounds.extend(begin + rows * piece // pieces for piece in range(1, pieces))
     return np.array(bounds, np.int64)
+
+
+def divided(interval: Interval, most: int) -> list[Interval]:
+    """The interval as equal pieces, as few as have no more than `most` rows each."""
+    start, stop = interval
+    rows = stop - start
+    pieces = max(1, -(-rows // most))
+    cuts = [start + rows * piece // pieces for piece in range(pieces + 1)]
+    return list(pairwise(cuts))
 
 
 class Intervals:

@@ -91,7 +91,7 @@ def plan_shards(job: Job, slots: Slots) -> Plan:
     if plan is None:
         job.events.note("planning the shards")
         parts = job.run.part_names("select", job.run.commits("select"))
-        rows = job.checked.survey.runtime.shard_rows
+        rows = job.checked.shard_rows
         plan = job.ledger.patiently(lambda: make_plan(job.run, parts, rows, slots.scorers))
     if plan.duplicates:
         job.events.message(f"{plan.duplicates} selected rows repeat another row's id: not scored")
@@ -109,7 +109,9 @@ def score(job: Job, plan: Plan, slots: Slots) -> bool:
         options=_pool(job, slots.scorers, slots.cpus, slots.gpus, slots.depth),
         feed=scoring.PixelReading(settings) if slots.readers else None,
     )
-    return run_stage(job.ledger, spec, [scoring.PlanRows(*shard) for shard in plan.shards])
+    # A resume that may hold fewer rows at a time divides the shards that were planned.
+    shards = plan.shards_of(job.checked.shard_rows)
+    return run_stage(job.ledger, spec, [scoring.PlanRows(*shard) for shard in shards])
 
 
 def check_pixels(job: Job) -> None:

@@ -1,11 +1,24 @@
-"""Distances on the sky, and which of some positions lie together."""
+"""Positions on the sky, distances of them, and which of some lie together."""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 _SLACK_DEG = 1e-9  # a pair that is just within the radius must not be lost to rounding
+
+
+def on_sky(
+    ra_deg: Float64[np.ndarray, " n"], dec_deg: Float64[np.ndarray, " n"]
+) -> Bool[np.ndarray, " n"]:
+    """Whether ra is within -180..360 (both conventions are in use) and dec within -90..90 deg."""
+    return np.asarray((ra_deg >= -180.0) & (ra_deg <= 360.0) & (np.abs(dec_deg) <= 90.0))
+
+
+def wrapped(ra_deg: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """Right ascensions from 0 to below 360 deg."""
+    turned = np.mod(ra_deg, 360.0)
+    return np.where(turned == 360.0, 0.0, turned)  # mod of a tiny negative number rounds to 360
 
 
 def separation_deg(

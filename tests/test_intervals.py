@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lenspipe.errors import CorruptRunError
-from lenspipe.intervals import Intervals, halves, pending, shard_bounds
+from lenspipe.intervals import Intervals, divided, halves, pending, shard_bounds
 
 
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 40))
@@ -52,3 +52,13 @@ def test_overlaps_are_told_with_what_they_overlap_and_hide_no_gap() -> None:
 
 def test_halves_are_the_interval() -> None:
     assert halves((3, 8)) == [(3, 5), (5, 8)]
+
+
+@given(st.integers(0, 50), st.integers(1, 200), st.integers(1, 60))
+def test_a_divided_interval_is_whole_and_its_pieces_alike(start: int, rows: int, most: int) -> None:
+    pieces = divided((start, start + rows), most)
+    sizes = [last - first for first, last in pieces]
+    assert [row for piece in pieces for row in range(*piece)] == [*range(start, start + rows)]
+    assert len(pieces) == -(-rows // most)
+    assert max(sizes) <= most
+    assert max(sizes) - min(sizes) <= 1

@@ -82,10 +82,10 @@ RULES: tuple[ResumeRule, ...] = (
         "`runtime`, any key: provider, workers, shard size",
         "accepted",
         "which rows and pixels are scored does not depend on it, and shards stay as they were "
-        "planned; scores on another provider differ in the last digits (on engines of half "
-        "precision by more), and the run tells the change; to or from `openvino_bf16`, and "
-        "where the ensemble's `on_cpu` has other networks for it, it is refused once rows are "
-        "scored",
+        "planned, but that those with more rows than `shard_rows` now says are divided; scores on "
+        "another provider differ in the last digits (on engines of half precision by more), and "
+        "the run tells the change; to or from `openvino_bf16`, and where the ensemble's `on_cpu` "
+        "has other networks for it, it is refused once rows are scored",
     ),
     ResumeRule(
         "output",

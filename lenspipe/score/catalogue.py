@@ -90,20 +90,28 @@ def _with_folders(
 
 def _read_csv(path: str, names: Collection[str], identifier: str | None) -> pa.Table:
     table = _parse(path)
+    stands = dict(zip(_stripped(table).column_names, table.column_names, strict=True))
+    table = _stripped(table)
     guessed = [name for name, kind in _types(table) if name in names and not _is_text(kind)]
     if not guessed:
         return table
+    in_file = [stands[name] for name in guessed]
     as_text = pacsv.ConvertOptions(
-        include_columns=guessed,
-        column_types=dict.fromkeys(guessed, pa.string()),
+        include_columns=in_file,
+        column_types=dict.fromkeys(in_file, pa.string()),
         strings_can_be_null=True,
     )
-    written = _parse(path, as_text)
+    written = _stripped(_parse(path, as_text))
     for name in guessed:
         number = name != identifier or _is_whole(table[name].type)
         if not (number and _says_the_same(table[name], written[name])):
             table = table.set_column(table.column_names.index(name), name, written[name])
     return table
+
+
+def _stripped(table: pa.Table) -> pa.Table:
+    """The columns' names without the blanks that people write after commas."""
+    return table.rename_columns([name.strip() for name in table.column_names])
 
 
 def _parse(path: str, convert: pacsv.ConvertOptions | None = None) -> pa.Table:

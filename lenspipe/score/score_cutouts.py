@@ -38,6 +38,8 @@ from lenspipe.score.listing import list_cutouts, name_columns
 from lenspipe.score.order import InOrder, chunk_rows, with_locality
 from lenspipe.score.outputs import Outputs, name_outputs, refuse_inputs
 from lenspipe.score.report import RowScores, ScoreReport, render_report, row_scores
+from lenspipe.select.expressions import match_column
+from lenspipe.sky import on_sky, wrapped
 from lenspipe.stages.scoring import ShardPixels, score_rows
 from lenspipe.storage.refusals import describe_refusal, is_refusal
 from lenspipe.storage.store import Store
@@ -270,6 +272,8 @@ def _with_identity(table: pa.Table, columns: Columns) -> pa.Table:
     if columns.id not in table.column_names:
         raise InputError("columns.id", f"one of {', '.join(table.column_names)}", repr(columns.id))
     identity = table[columns.id].combine_chunks()
+    if pa.types.is_dictionary(identity.type):
+        identity = identity.dictionary_decode()
     if pa.types.is_large_string(identity.type) or pa.types.is_string_view(identity.type):
         identity = pc.cast(identity, pa.string())
     if not (pa.types.is_integer(identity.type) or pa.types.is_string(identity.type)):
@@ -282,12 +286,11 @@ def _with_identity(table: pa.Table, columns: Columns) -> pa.Table:
 
 
 def _position(table: pa.Table, name: str, default: str) -> np.ndarray:
-    """A column of degrees, NaN where there is none; only a column under its default may lack."""
-    if name not in table.column_names:
-        if name != default:
-            raise InputError(f"columns.{default}", "a column of the catalogue", repr(name))
+    """A column of degrees, NaN where there is none; only a column under its default may lack. As in
+    a survey, a name may differ in capitals where it is the only one that does."""
+    if name == default and name not in [found.lower() for found in table.column_names]:
         return np.full(table.num_rows, np.nan)
-    column = table[name]
+    column = table[match_column(f"columns.{default}", name, table.column_names)]
     try:
         if pa.types.is_string(column.type):  # of a CSV, where it is a part of a name too
             column = pc.utf8_trim_whitespace(column)
@@ -298,7 +301,9 @@ def _position(table: pa.Table, name: str, default: str) -> np.ndarray:
 
 
 def _with_position(table: pa.Table, ra: np.ndarray, dec: np.ndarray) -> pa.Table:
-    known = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90.0)
+    """ra within 0..360 deg, both null where they are no position on the sky."""
+    known = on_sky(ra, dec)
+    ra = np.where(known, wrapped(np.where(known, ra, 0.0)), np.nan)
     index = np.zeros(len(ra), np.int64)
     index[known] = healpix_29(ra[known], dec[known])
     table = _with(table, "ra", pa.array(ra, mask=~known))

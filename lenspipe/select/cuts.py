@@ -302,8 +302,10 @@ def _check(name: str, tree: Node, types: _Types) -> str:
         if found != "BOOLEAN":
             raise InputError(field, "a boolean expression", f"one of type {found}")
         guarded = expressions.guard_comparisons(field, tree, types.of, connection)
-        sql = f"TRY({expressions.write(guarded, connection)})"
-        connection.execute(_query(sql)).fetchall()
+        plain = expressions.write(guarded, connection)
+        # Of NULLs nothing can fail but constants: a date that is none, a number of no type.
+        connection.execute(_query(plain)).fetchall()
+        sql = f"TRY({plain})"
     except (duckdb.InterruptException, duckdb.OutOfMemoryException):
         raise  # its limits are told by who set them
     except duckdb.Error as error:

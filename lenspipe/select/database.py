@@ -205,6 +205,7 @@ def closed_database(threads: int, memory_mb: int) -> duckdb.DuckDBPyConnection:
         "autoinstall_known_extensions = false",
         "python_enable_replacements = false",
         "preserve_insertion_order = true",
+        "TimeZone = 'UTC'",  # not the host's: hosts differ, and a row is cut on all or on none
         "enable_external_access = false",
         "lock_configuration = true",
     ):

@@ -1,13 +1,13 @@
 """What of a catalogue was measured: the one rule for missing values.
 
 A number that is NULL, not finite, or listed in `sources.missing_values` was not measured; the list
-does not hold for id and position. Text that is no UTF-8 is missing: what reads it later would fail
-on the whole table.
+does not hold for id and position, nor for what finds a source's pixels. Text that is no UTF-8 is
+missing: what reads it later would fail on the whole table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -19,10 +19,13 @@ from jaxtyping import Bool, Shaped
 RESERVED = ("object_id", "ra", "dec")
 
 
-def with_nulls(table: pa.Table, missing_values: Sequence[float]) -> pa.Table:
-    """The table with what was not measured as NULL."""
+def with_nulls(
+    table: pa.Table, missing_values: Sequence[float], exact: Collection[str] = ()
+) -> pa.Table:
+    """The table with what was not measured as NULL. exact: columns that the list does not hold for,
+    beside id and position."""
     for k, field in enumerate(table.schema):
-        listed = listed_for(field.name, missing_values)
+        listed = () if field.name in exact else listed_for(field.name, missing_values)
         if pa.types.is_floating(field.type) or (pa.types.is_integer(field.type) and listed):
             chunks = [_chunk_with_nulls(chunk, listed) for chunk in table.column(k).chunks]
             table = table.set_column(k, field, pa.chunked_array(chunks, field.type))

@@ -14,6 +14,7 @@ from lenspipe import config, cutouts
 from lenspipe.catalogue.kept_columns import FIELD, check_kept
 from lenspipe.contracts import RESERVED_COLUMNS, failure_schema, selected_schema
 from lenspipe.cutouts.base import ReaderOptions
+from lenspipe.cutouts.columns import Kind
 from lenspipe.errors import InputError
 from lenspipe.models import zoo
 from lenspipe.select.cuts import CompiledCuts, compile_cuts
@@ -101,6 +102,9 @@ def plan_catalogue(
     limits = limits or Limits()
     view = open_view(sources, base)
     needs = cutouts.open_reader(reader, base).needs if reader else ()
+    # Numbers that find pixels are names: 99 of a CCD is no missing value.
+    exact = frozenset(column.name for column in needs if column.kind is not Kind.NUMBER)
+    view = replace(view, exact=exact)
     needed = {column.name for column in needs}
     carried = tuple(sorted({*needed, *sources.keep_columns} - set(RESERVED)))
     _require(view, needed - set(RESERVED), "cutouts")
@@ -151,6 +155,7 @@ def _key(plan: SelectPlan) -> str:
         "stored": plan.view.stored,
         "types": [str(kind) for kind in plan.view.schema.types],
         "missing": plan.view.missing_values,
+        "exact": sorted(plan.view.exact),
         "cuts": [plan.cuts.names, plan.cuts.sql],
         "network": str(plan.network),
         "threshold": plan.threshold,

@@ -5,6 +5,7 @@ A part is about half a million rows: consecutive row groups of one file, or seve
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -66,13 +67,14 @@ class View:
     """The catalogue's columns under the names that cuts, features and readers use.
 
     schema: name -> type, text as string. stored: (name, name in the files). missing_values: numbers
-    read as NULL, but for id and position. A name of `sources.columns` or `sources.rename` hides a
-    column of the files that has the same name.
+    read as NULL, but for id, position and the columns of `exact`. A name of `sources.columns` or
+    `sources.rename` hides a column of the files that has the same name.
     """
 
     schema: pa.Schema
     stored: tuple[tuple[str, str], ...]
     missing_values: tuple[float, ...] = ()
+    exact: frozenset[str] = frozenset()
 
     def stored_name(self, name: str) -> str:
         """Name of column `name` in the files or their folders."""
@@ -190,7 +192,7 @@ def read_part(
             tables.append(_read_slice(piece, view, columns, inside, threads > 1))
     schema = pa.schema([view.schema.field(name) for name in columns])
     table = pa.concat_tables(tables) if tables else schema.empty_table()
-    return table if as_stored else with_nulls(table, view.missing_values)
+    return table if as_stored else with_nulls(table, view.missing_values, view.exact)
 
 
 def groups_holding(
@@ -306,12 +308,16 @@ def _row_groups(
         metadata, schema = read_footer(file)
     groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
     share = file.size_bytes / max(metadata.num_rows, 1)
-    types = {
-        field.name: str(_plain_type(field.type))
-        for field in schema
-        if columns is None or field.name in columns
-    }
+    used = [field for field in schema if columns is None or field.name in columns]
+    _refuse_twice(file, [field.name for field in used])
+    types = {field.name: str(_plain_type(field.type)) for field in used}
     return [(group.num_rows, round(share * group.num_rows)) for group in groups], types
+
+
+def _refuse_twice(file: CatalogueFile, names: Sequence[str]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InputError(f"sources {file.path}: column {name}", "each column once", count)
 
 
 def _check_same(

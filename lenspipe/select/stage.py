@@ -25,6 +25,7 @@ from lenspipe.select.measured import RESERVED, with_nulls
 from lenspipe.select.photometry import PhotometryNetwork, keeps
 from lenspipe.select.plan import SelectPlan, plan_select
 from lenspipe.select.sources import SourcePart, read_part
+from lenspipe.sky import on_sky, wrapped
 
 __all__ = [
     "SelectCounts",
@@ -104,7 +105,7 @@ def _survivors(part: SourcePart, plan: SelectPlan) -> tuple[pa.Table, Mapping[st
     result = plan.cuts.apply(early, plan.view.missing_values)
     again = [name for name in later if name in plan.cuts.columns]
     kept = early.select(again).take(pa.array(result.kept))
-    kept = with_nulls(kept, plan.view.missing_values)
+    kept = with_nulls(kept, plan.view.missing_values, plan.view.exact)
     table = _read_the_rest(part, plan, [name for name in later if name not in again], result.kept)
     for name in again:
         table = table.append_column(early.schema.field(name), kept.column(name))
@@ -125,8 +126,8 @@ def _split_unusable(table: pa.Table, plan: SelectPlan) -> tuple[pa.Table, pa.Tab
     """Rows with an id and a position on the sky; failures for the others."""
     ra, dec = _degrees(table, "ra"), _degrees(table, "dec")
     has_id = np.asarray(pc.is_valid(table.column("object_id")).to_numpy())
-    usable, unusable = _split(table, has_id & _on_sky(ra, dec))
-    rows = np.flatnonzero(~(has_id & _on_sky(ra, dec)))
+    usable, unusable = _split(table, has_id & on_sky(ra, dec))
+    rows = np.flatnonzero(~(has_id & on_sky(ra, dec)))
     details = [_what_is_wrong(bool(has_id[k]), float(ra[k]), float(dec[k])) for k in rows]
     return usable, _failures(unusable, Reason.BAD_METADATA, details, plan)
 
@@ -140,13 +141,6 @@ def _split(table: pa.Table, mask: Bool[np.ndarray, " n"]) -> tuple[pa.Table, pa.
 def _degrees(table: pa.Table, name: str) -> Float64[np.ndarray, " n"]:
     column = table.column(name).cast(pa.float64())
     return np.asarray(pc.fill_null(column, float("nan")).to_numpy())
-
-
-def _on_sky(
-    ra: Float64[np.ndarray, " n"], dec: Float64[np.ndarray, " n"]
-) -> Bool[np.ndarray, " n"]:
-    """Whether ra is within -180..360 (both conventions are in use) and dec within -90..90 deg."""
-    return np.asarray((ra >= -180.0) & (ra <= 360.0) & (np.abs(dec) <= 90.0))
 
 
 def _what_is_wrong(has_id: bool, ra: float, dec: float) -> str:
@@ -164,7 +158,7 @@ def _scores(table: pa.Table, plan: SelectPlan) -> Float32[np.ndarray, " n"]:
 
 def _selected(table: pa.Table, scores: Float32[np.ndarray, " n"], plan: SelectPlan) -> pa.Table:
     """Survivors as `select/part-*.parquet` holds them; ra within 0..360 deg."""
-    ra, dec = _wrapped(_degrees(table, "ra")), _degrees(table, "dec")
+    ra, dec = wrapped(_degrees(table, "ra")), _degrees(table, "dec")
     reader = _reader(plan)
     none = np.full(table.num_rows, -1, np.int64)
     columns = {
@@ -182,20 +176,15 @@ def _selected(table: pa.Table, scores: Float32[np.ndarray, " n"], plan: SelectPl
     return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
-def _wrapped(ra: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    wrapped = np.mod(ra, 360.0)
-    return np.where(wrapped == 360.0, 0.0, wrapped)  # mod of a tiny negative number rounds to 360
-
-
 def _failures(
     table: pa.Table, reason: Reason, details: Sequence[str], plan: SelectPlan
 ) -> pa.Table:
     """Failure rows; position as the catalogue has it, no HEALPix index where there is none."""
     rows = table.num_rows
     ra, dec = _degrees(table, "ra"), _degrees(table, "dec")
-    there = _on_sky(ra, dec)
+    there = on_sky(ra, dec)
     index = np.zeros(rows, np.int64)
-    index[there] = healpix_29(_wrapped(ra[there]), dec[there])
+    index[there] = healpix_29(wrapped(ra[there]), dec[there])
     return pa.table(
         [
             table.column("object_id"),

@@ -8,6 +8,7 @@ rows pass by once.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice, pairwise
 
@@ -17,9 +18,9 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from lenspipe.contracts import DUPLICATE
+from lenspipe.contracts import DUPLICATE, InputSpec
 from lenspipe.errors import CorruptRunError
-from lenspipe.intervals import Groups, Interval, shard_bounds
+from lenspipe.intervals import Groups, Interval, divided, shard_bounds
 from lenspipe.run.shard_record import Part
 from lenspipe.run_directory import PLAN_FILE_ROWS, PLAN_RECORD, RunDirectory, plan_name, reading
 from lenspipe.stages.plan_order import sorted_rows
@@ -29,8 +30,17 @@ __all__ = ["DUPLICATE", "Plan", "make_plan", "read_plan", "read_rows"]
 
 ROW_GROUP_ROWS = 8192
 MIN_SHARD_ROWS = 256  # a few batches: the last one is padded
+# Pixels of one shard; a scorer holds two, the one it scores and the one it reads.
+SHARD_BYTES = 512 * 1024**2
 # Shards that a worker should get at least, so that the last ones end together.
 SHARDS_PER_WORKER = 8
+
+
+def most_rows(shard_rows: int, inputs: Iterable[InputSpec]) -> int:
+    """Rows of a shard whose pixels a scorer can hold several of: `shard_rows`, fewer where their
+    pixels would take more than `SHARD_BYTES`."""
+    row_bytes = sum(4 * math.prod(spec.shape) for spec in inputs)
+    return max(1, min(shard_rows, SHARD_BYTES // max(row_bytes, 1)))
 
 
 class Plan(BaseModel):
@@ -62,6 +72,10 @@ class Plan(BaseModel):
     def shards(self) -> list[Interval]:
         """The planned shards as row intervals."""
         return list(zip(self.bounds[:-1], self.bounds[1:], strict=True))
+
+    def shards_of(self, most: int) -> list[Interval]:
+        """The same, those of more than `most` rows evenly divided."""
+        return [piece for shard in self.shards for piece in divided(shard, most)]
 
 
 def read_plan(run: RunDirectory) -> Plan | None:

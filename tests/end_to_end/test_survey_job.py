@@ -93,6 +93,30 @@ def test_the_scores_are_those_of_the_bare_arithmetic(undisturbed: Path) -> None:
     assert scores["ra"].to_pylist() == kept["ra"].to_pylist()
 
 
+def test_a_resume_that_may_hold_fewer_rows_divides_what_is_not_done(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    survey = make_survey(
+        tmp_path / "divided",
+        runtime={"shard_rows": 64, "provider": "cpu", "failure_limit": 1.0},
+    )
+    run(survey)
+    directory = RunDirectory(str(survey.parent / "run"))
+    before = {(record.start, record.stop) for record in directory.records("score")}
+    for name in list(directory.store.names("shards")):
+        if "score" in name:
+            directory.store.delete(name)
+    content = yaml.safe_load(survey.read_text())
+    content["runtime"]["shard_rows"] = 16
+    survey.write_text(yaml.safe_dump(content, sort_keys=False))
+    run(survey)
+    after = [(record.start, record.stop) for record in directory.records("score")]
+    assert max(stop - start for start, stop in before) > 16
+    assert max(stop - start for start, stop in after) <= 16
+    assert verify(directory) == []
+    assert results(survey)[0].equals(results(undisturbed)[0])
+
+
 def test_string_ids_small_row_groups_and_reader_tasks_give_the_same(
     undisturbed: Path, tmp_path: Path
 ) -> None:

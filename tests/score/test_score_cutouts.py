@@ -536,3 +536,30 @@ def test_probabilities_at_another_prevalence(folder: Path, ensemble: str, tmp_pa
     np.testing.assert_allclose(table["probability"].to_numpy(), odds / (1 + odds), rtol=1e-5)
     with pytest.raises(InputError, match="prevalence: expected a fraction"):
         score_cutouts(ensemble, folder / "stamps.h5", out, provider="cpu", prevalence=1.0)
+
+
+def test_positions_are_found_wrapped_and_unknown_where_they_are_none(
+    tmp_path: Path, folder: Path, ensemble: str
+) -> None:
+    ra = [-10.0, 370.0, 1e30, np.inf, -1e-17, 360.0, *[5.0] * (ROWS - 6)]
+    lines = [f"object-{k}, {value}, 2.0" for k, value in enumerate(ra)]
+    catalogue = tmp_path / "c.csv"
+    catalogue.write_text("\n".join(["name, RA, Dec", *lines]) + "\n")
+    out = tmp_path / "s.parquet"
+    columns = {"id": "name"}
+    score_cutouts(
+        ensemble, folder / "stamps.h5", out, catalogue=catalogue, columns=columns, provider="cpu"
+    )
+    found = pq.read_table(out)
+    expected = [350.0, None, None, None, 0.0, 0.0, *[5.0] * (ROWS - 6)]
+    assert found["ra"].to_pylist() == expected
+    assert found["healpix_29"].is_null().to_pylist() == [value is None for value in expected]
+
+
+def test_ids_of_a_dictionary_are_text(tmp_path: Path, folder: Path, ensemble: str) -> None:
+    names = pa.array([f"object-{row}" for row in range(ROWS)]).dictionary_encode()
+    pq.write_table(pa.table({"object_id": names}), tmp_path / "c.parquet")
+    out = tmp_path / "s.parquet"
+    catalogue = tmp_path / "c.parquet"
+    score_cutouts(ensemble, folder / "stamps.h5", out, catalogue=catalogue, provider="cpu")
+    assert pq.read_table(out)["object_id"].to_pylist() == names.to_pylist()

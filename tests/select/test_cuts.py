@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -197,6 +200,10 @@ def test_honest_expressions_are_taken_and_survive_a_pickle(cut: str) -> None:
         ("Y > 1 AND yy > 1", "yy"),
         ("(" * 2000 + "g > 1" + ")" * 2000, "depth"),
         ("g" + " + 1" * 2000 + " > 2", "depth"),
+        ("taken > '2019-02-30'", "2019-02-30"),
+        ("taken > 'last year'", "last year"),
+        ("taken BETWEEN '2019-01-01' AND '2019-13-01'", "2019-13-01"),
+        ("n < CAST('many' AS INTEGER)", "many"),
         ("g > 1" + " " * 10_000, "characters"),
     ],
 )
@@ -297,3 +304,30 @@ def test_a_column_that_the_database_has_no_type_for_is_refused_in_one_line() -> 
         compile_cuts({"a": "y > 1", "b": "y > 1 AND x > 1"}, schema)
     assert "\n" not in str(told.value)
     assert compile_cuts({"a": "y > 1"}, schema).names == ("a",)
+
+
+IN_ZONE = """
+import datetime as dt
+import pyarrow as pa
+from lenspipe.select.cuts import compile_cuts
+hours = [dt.datetime(2019, 12, 31, h, tzinfo=dt.UTC) for h in range(0, 24, 6)]
+hours += [dt.datetime(2020, 1, 1, h, tzinfo=dt.UTC) for h in range(0, 24, 6)]
+table = pa.table({"seen": pa.array(hours, pa.timestamp("us", "UTC")),
+                  "said": [f"{h:%Y-%m-%d %H:%M:%S}" for h in hours]})
+for cut in ("seen >= '2020-01-01'", "year(seen) = 2020", "day(seen) = 1",
+            "CAST(said AS TIMESTAMPTZ) >= CAST('2020-01-01 00:00:00+00' AS TIMESTAMPTZ)"):
+    print(compile_cuts({"cut": cut}, table.schema).apply(table).kept.tolist())
+"""
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Los_Angeles"])
+def test_the_time_zone_of_the_host_decides_nothing(zone: str) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", IN_ZONE],
+        env={**os.environ, "TZ": zone},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert told.stdout.splitlines() == ["[4, 5, 6, 7]"] * 4

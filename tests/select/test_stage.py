@@ -8,6 +8,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -380,3 +381,52 @@ def test_real_luminous_red_galaxies_through_both_stages(tmp_path: Path) -> None:
     assert counts.balanced
     assert counts.selected + counts.rejected + counts.failed == int(kept.sum()) > 50_000
     assert counts.selected == pytest.approx(0.05 * kept.sum(), rel=0.001)
+
+
+@pytest.mark.parametrize("cuts", [{}, {"some": "row != 5"}])
+def test_a_missing_value_is_none_where_pixels_are_found_by_it(
+    tmp_path: Path, cuts: dict[str, str]
+) -> None:
+    n = 120
+    table = pa.table(
+        {
+            "object_id": pa.array(range(n)),
+            "ra": pa.array(np.full(n, 99.0)),
+            "dec": pa.array(np.full(n, 2.0)),
+            "row": pa.array(range(n)),
+            "zp_g": pa.array(np.where(np.arange(n) == 7, 99.0, 25.0)),
+        }
+    )
+    pq.write_table(table, tmp_path / "c.parquet", row_group_size=50)
+    with h5py.File(tmp_path / "cutouts.h5", "w") as file:
+        file["images"] = np.zeros((n, 1, 8, 8), np.float32)
+    reader = cutouts.options_model("hdf5").model_validate(
+        {
+            "reader": "hdf5",
+            "path": "cutouts.h5",
+            "dataset": "images",
+            "bands": ["g"],
+            "row": "row",
+            "pixel_scale_arcsec": 0.25,
+            "zero_point": {"column": "zp_{band}"},
+        }
+    )
+    sources = config.Sources(path="c.parquet", missing_values=(99.0,))
+    plan = plan_catalogue(sources, cuts, None, reader, str(tmp_path))
+    [part] = list_parts(sources, str(tmp_path))
+    found = select_part(part, plan).selected.sort_by("object_id")
+    kept = [k for k in range(n) if not cuts or k != 5]
+    if cuts:  # in a cut the list holds for every column: 99 is unknown there
+        kept.remove(99)
+    assert found["row"].to_pylist() == kept
+    assert found["zp_g"].null_count == 1
+
+
+def test_a_column_that_is_there_twice_is_refused_where_it_is_used(tmp_path: Path) -> None:
+    columns = [pa.array([1]), pa.array([1.0]), pa.array([2.0]), pa.array([20.0]), pa.array([21.0])]
+    table = pa.Table.from_arrays(columns, ["object_id", "ra", "dec", "i", "i"])
+    pq.write_table(table, tmp_path / "c.parquet")
+    sources = config.Sources(path="c.parquet")
+    with pytest.raises(InputError, match=r"c\.parquet: column i: expected each column once"):
+        list_parts(sources, str(tmp_path), ["object_id", "ra", "dec", "i"])
+    assert list_parts(sources, str(tmp_path), ["object_id", "ra", "dec"])

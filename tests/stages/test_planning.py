@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lenspipe.contracts import selected_schema
+from lenspipe.contracts import InputSpec, selected_schema
 from lenspipe.errors import CorruptRunError
 from lenspipe.run_directory import PLAN_RECORD, RunDirectory
 from lenspipe.stages import planning
-from lenspipe.stages.planning import make_plan, read_plan, read_rows
+from lenspipe.stages.planning import SHARD_BYTES, make_plan, most_rows, read_plan, read_rows
 from lenspipe.storage import external_sort
 
 
@@ -225,3 +225,13 @@ def test_a_record_of_the_plan_that_is_damaged_says_what_to_do(tmp_path: Path) ->
     run.store.write("plan/plan.json", run.store.read("plan/plan.json")[:-3])
     with pytest.raises(CorruptRunError, match=r"^plan/plan.json: .*--fresh begins anew"):
         read_plan(run)
+
+
+def test_a_shard_holds_fewer_rows_where_they_are_large() -> None:
+    small = InputSpec("image", ("g", "r", "i"), 48, 0.25)
+    vis, nisp = InputSpec("vis", ("VIS",), 200, 0.1), InputSpec("nisp", ("Y", "J", "H"), 66, 0.3)
+    assert most_rows(8192, [small]) == 8192
+    assert most_rows(100, [vis, nisp]) == 100
+    rows = most_rows(8192, [vis, nisp])
+    assert 0.99 * SHARD_BYTES < rows * 4 * (200**2 + 3 * 66**2) <= SHARD_BYTES
+    assert most_rows(8192, [InputSpec("image", ("g",), 20_000, 0.1)]) == 1
