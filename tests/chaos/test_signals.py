@@ -20,6 +20,7 @@ from lenspipe.telling.progress import SilentProgress
 from tests.chaos.job_process import PATIENCE_S, JobProcess
 from tests.toy_survey import make_survey
 
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 ROWS = 2000
 # A cluster that evicts waits 30 s; on a quiet machine the end takes about 2 s.
 IN_ORDER_S = 30.0
@@ -43,15 +44,10 @@ def _wait_for_stage(job: JobProcess, stage: str) -> None:
     ("number", "status", "line"),
     [
         (signal.SIGTERM, 143, "terminated: the same command resumes"),
-        pytest.param(
-            signal.SIGINT, 130, "interrupted: the same command resumes", marks=pytest.mark.chaos
-        ),
-        pytest.param(
-            signal.SIGHUP, 129, "hung up: the same command resumes", marks=pytest.mark.chaos
-        ),
+        (signal.SIGINT, 130, "interrupted: the same command resumes"),
+        (signal.SIGHUP, 129, "hung up: the same command resumes"),
     ],
 )
-@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_run_that_is_told_to_stop_ends_in_order_and_is_resumed(
     tmp_path: Path, number: signal.Signals, status: int, line: str
@@ -79,8 +75,6 @@ def test_a_run_that_is_told_to_stop_ends_in_order_and_is_resumed(
     assert (funnel.scored, funnel.failed) == (_expected(survey), 0)
 
 
-@pytest.mark.chaos
-@pytest.mark.timeout(600)
 def test_the_second_interrupt_ends_at_once_and_leaves_no_process(tmp_path: Path) -> None:
     with JobProcess(_make(tmp_path)) as job:
         _wait_for_stage(job, "score")
