@@ -14,6 +14,7 @@ from lenspipe.config import Survey, resolve
 from lenspipe.contracts import ProviderName
 from lenspipe.cutouts.base import BandInfo, Inspector
 from lenspipe.cutouts.files.listing import Listing
+from lenspipe.cutouts.files.paths import constant_part
 from lenspipe.models.card import file_sha256
 from lenspipe.models.ensemble_file import EnsembleDescription, describe_ensemble
 from lenspipe.preflight import check_address, check_apart, check_output, free_bytes, local_slots
@@ -180,7 +181,7 @@ def _check_apart(survey: Survey) -> None:
         resolve(survey.output, survey.base),
         [resolve(path, survey.base) for path in ((paths,) if isinstance(paths, str) else paths)],
         {
-            f"cutouts.{name}": resolve(value, survey.base)
+            f"cutouts.{name}": constant_part(value, survey.base)
             for name in ("path", "tiles")
             if isinstance(value := getattr(survey.cutouts, name, None), str)
         },

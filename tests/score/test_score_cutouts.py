@@ -536,3 +536,22 @@ def test_probabilities_at_another_prevalence(folder: Path, ensemble: str, tmp_pa
     np.testing.assert_allclose(table["probability"].to_numpy(), odds / (1 + odds), rtol=1e-5)
     with pytest.raises(InputError, match="prevalence: expected a fraction"):
         score_cutouts(ensemble, folder / "stamps.h5", out, provider="cpu", prevalence=1.0)
+
+
+def test_a_name_on_the_command_line_is_no_pattern(
+    folder: Path, ensemble: str, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    place = tmp_path / "x[1] {y}"
+    place.mkdir()
+    (folder / "stamps.h5").rename(place / "only[2].h5")
+    for name in ("only2.h5", "../x1 {y}"):
+        if name.endswith(".h5"):
+            target = place / name
+        else:
+            (place / name).mkdir()
+            target = place / name / "only2.h5"
+        with h5py.File(target, "w") as file:
+            file["images"] = -pixels
+            file["images"].attrs.update({"bands": "gri", "pixel_scale_arcsec": 0.25})
+    score_cutouts(ensemble, place / "only[2].h5", tmp_path / "s.parquet", provider="cpu")
+    assert_scores(pq.read_table(tmp_path / "s.parquet"), pixels)
