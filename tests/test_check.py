@@ -4,11 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
-from lenspipe.check import check_survey
+from lenspipe.check import check_survey, describe
 from lenspipe.config import load_survey
-from tests.toy_survey import make_survey
+from tests.toy_survey import make_survey, write_cutouts
+
+
+@pytest.mark.parametrize(
+    ("numbers", "pair"), [(("1", "2", "10"), ("10", "2")), (("01", "02", "10"), None)]
+)
+def test_files_that_were_counted_by_number_are_warned_of(
+    tmp_path: Path, numbers: tuple[str, ...], pair: tuple[str, str] | None
+) -> None:
+    survey = make_survey(tmp_path, 30)
+    for number in numbers:
+        write_cutouts(tmp_path / f"part{number}.h5", 20, np.random.default_rng(0))
+    content = yaml.safe_load(survey.read_text())
+    content["cutouts"]["path"] = "part*.h5"
+    survey.write_text(yaml.safe_dump(content))
+    told = dict(describe(check_survey(load_survey(survey)))).get("warning")
+    if pair is None:
+        assert told is None
+    else:
+        assert told is not None
+        assert f"part{pair[0]}.h5 before {tmp_path}/part{pair[1]}.h5" in told
 
 
 @pytest.mark.parametrize("name", ["gl[1]ob", "s*r", "br{a}ce"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -19,6 +19,7 @@ from lenspipe.storage.walk import matches
 
 _GLOB = re.compile(r"[*?\[]")
 _OPEN = re.compile(r"[*?\[{]")  # where a pattern or a template may name several files
+_DIGITS = re.compile(r"[0-9]+")
 _NUMBER_FORMATS = frozenset("bcdoxXneEfFgG%")  # of Python's format specifications
 _WHOLE_FORMATS = frozenset("bcdoxX")
 
@@ -44,6 +45,19 @@ def find(pattern: str) -> tuple[str, ...]:
             raise InputError(pattern, "folders that can be listed", error) from error
     fs, path = url_to_fs(pattern)
     return tuple(fs.unstrip_protocol(name) for name in sorted(str(name) for name in fs.glob(path)))
+
+
+def out_of_number(paths: Iterable[str]) -> tuple[str, str] | None:
+    """Two files, the first one earlier by name, that their numbers would put the other way round
+    (`part10.h5`, `part2.h5`); None where both orders are one. paths: sorted by name."""
+    before: dict[str, tuple[tuple[int, ...], str]] = {}
+    for path in paths:
+        alike, numbers = _DIGITS.sub("0", path), tuple(map(int, _DIGITS.findall(path)))
+        last, name = before.get(alike, ((), ""))
+        if numbers < last:
+            return name, path
+        before[alike] = numbers, path
+    return None
 
 
 def constant_part(pattern: str, base: str) -> str:

@@ -11,6 +11,7 @@ from lenspipe.cutouts.files.paths import (
     constant_folder,
     constant_part,
     expand,
+    out_of_number,
     tiles_of,
 )
 from lenspipe.errors import InputError
@@ -157,3 +158,23 @@ def test_braces_of_the_folder_are_no_fields() -> None:
     match = template.pattern({}).fullmatch(path)
     assert match is not None
     assert match["name"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("sorted_names", "found"),
+    [
+        (["p1.h5", "p10.h5", "p2.h5"], ("p10.h5", "p2.h5")),
+        (["10/p.h5", "9/p.h5"], ("10/p.h5", "9/p.h5")),
+        (["r1_p1", "r1_p10", "r1_p2", "r2_p1"], ("r1_p10", "r1_p2")),
+        (["p01.h5", "p02.h5", "p10.h5"], None),
+        (["p1.h5", "p2.h5", "p9.h5"], None),
+        (["p10.h5", "q2.h5"], None),
+        (["a.h5"], None),
+        ([], None),
+    ],
+)
+def test_names_whose_numbers_count_otherwise(
+    sorted_names: list[str], found: tuple[str, str] | None
+) -> None:
+    assert sorted_names == sorted(sorted_names)
+    assert out_of_number(sorted_names) == found
