@@ -14,6 +14,7 @@ from lenspipe.config import Survey, resolve
 from lenspipe.contracts import ProviderName
 from lenspipe.cutouts.base import BandInfo, Inspector
 from lenspipe.cutouts.files.listing import Listing
+from lenspipe.cutouts.files.paths import constant_part, out_of_number
 from lenspipe.models.card import file_sha256
 from lenspipe.models.ensemble_file import EnsembleDescription, describe_ensemble
 from lenspipe.preflight import check_address, check_apart, check_output, free_bytes, local_slots
@@ -55,6 +56,21 @@ class CheckedSurvey:
     def pixels_now(self) -> dict[str, Listing]:
         """The files of each band as they are now: one more listing, no file is opened."""
         return dict(cutouts.open_reader(self.survey.cutouts, self.survey.base).listing())
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What may give a source the pixels of another one, in words; a run tells it too."""
+        if not self.survey.cutouts.counts_files:
+            return ()
+        files = next(iter(self.pixels.values())).files
+        pair = out_of_number(file.path for file in files)
+        if pair is None:
+            return ()
+        return (
+            f"cutouts.row counts through the files in the order of their names, {pair[0]} before"
+            f" {pair[1]}; where it was counted in the order of their numbers, give the numbers"
+            " leading zeros",
+        )
 
     @property
     def output(self) -> str:
@@ -186,7 +202,7 @@ def _check_apart(survey: Survey) -> None:
         resolve(survey.output, survey.base),
         [resolve(path, survey.base) for path in ((paths,) if isinstance(paths, str) else paths)],
         {
-            f"cutouts.{name}": resolve(value, survey.base)
+            f"cutouts.{name}": constant_part(value, survey.base)
             for name in ("path", "tiles")
             if isinstance(value := getattr(survey.cutouts, name, None), str)
         },
@@ -217,7 +233,7 @@ def describe(checked: CheckedSurvey, slots: Slots | None = None) -> list[tuple[s
         ("ensemble", f"{checked.ensemble.name} ({', '.join(checked.ensemble.member_names)})"),
         *((f"band {name}", _band(info, survey)) for name, info in checked.bands.items()),
         *([] if checked.known is None else [("known lenses", f"{checked.known.table.num_rows:,}")]),
-        *(("warning", line) for line in _warnings(survey)),
+        *(("warning", line) for line in (*checked.cautions, *_warnings(survey))),
         ("workers", _workers(slots)),
         ("shards", _shards(checked, slots)),
         ("cost", _cost(checked, size)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import resource
 import shutil
 import socket
@@ -39,8 +38,9 @@ def check_output(url: str, field: str = "output") -> None:
 def check_apart(output: str, sources: Sequence[str], inputs: Mapping[str, str]) -> None:
     """InputError where a run would write among its own inputs, or over them.
 
-    sources: files and folders of the catalogue. inputs: field of the survey file -> path or glob.
-    A run replaces folders of its directory as a whole, and `--fresh` erases them.
+    sources: files and folders of the catalogue. inputs: field of the survey file -> path, of a
+    pattern what stands before its wildcards. A run replaces folders of its directory as a whole,
+    and `--fresh` erases them.
     """
     folder = _real(output)
     for path in sources:
@@ -53,9 +53,8 @@ def check_apart(output: str, sources: Sequence[str], inputs: Mapping[str, str]) 
 
 
 def _real(path: str) -> str:
-    """An absolute path behind links, up to the first wildcard; a URL as it is."""
-    fixed = re.split(r"[*?\[{]", path, maxsplit=1)[0]
-    return path.rstrip("/") if is_url(path) else os.path.realpath(fixed)
+    """An absolute path behind links; a URL as it is."""
+    return path.rstrip("/") if is_url(path) else os.path.realpath(path)
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -39,6 +39,8 @@ def test_a_run_may_open_as_many_files_as_the_system_grants() -> None:
         ("/a", ["/c"], {"cutouts.tiles": "/a/plan/*_g.fits"}, "cutouts.tiles"),
         ("s3://b", ["s3://b/scores/x.parquet"], {}, "sources.path"),
         ("/a/run", ["/b"], {"cutouts.path": "/a/run/candidates.zarr"}, "cutouts.path"),
+        ("/gl[1]ob", ["/gl[1]ob/select/x"], {}, "sources.path"),
+        ("/a/r[1]/run", ["/a/r[1]"], {}, "output"),
     ],
 )
 def test_a_run_is_kept_apart_from_its_inputs(
@@ -56,6 +58,8 @@ def test_a_run_is_kept_apart_from_its_inputs(
         ("/a/run2", ["/a/run/catalogue"], {"cutouts.tiles": "/a/*"}),
         ("/a", ["/a/survey/catalogue"], {"cutouts.path": "/a/plans/x"}),
         ("s3://b/run", ["s3://b/run1", "/run"], {}),
+        ("/gl[1]ob/run", ["/gl[1]ob/catalogue"], {"cutouts.path": "/gl[1]ob/x.h5"}),
+        ("/s/{run}", ["/s/{catalogue}"], {}),
     ],
 )
 def test_neighbours_are_taken(output: str, sources: list[str], inputs: dict[str, str]) -> None:

@@ -54,7 +54,7 @@ def ucd_of(name: str) -> str | None:
 def told(field: pa.Field, key: str) -> str:
     """`unit` or `description` of a column; empty where it has none."""
     metadata: dict[bytes, bytes] = field.metadata or {}
-    return metadata.get(key.encode(), b"").decode()
+    return metadata.get(key.encode(), b"").decode(errors="replace")
 
 
 def to_astropy(table: pa.Table, name: str = "") -> Table:

@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 from jaxtyping import Float64
 
+from lenspipe.catalogue.columns import told as about
 from lenspipe.config import is_url, resolve
 from lenspipe.errors import InputError, LenspipeError, StoppedError
 from lenspipe.storage.refusals import describe_refusal, is_refusal
@@ -49,11 +51,13 @@ class Fields:
 
 @dataclass(frozen=True)
 class Outside:
-    """A catalogue that was opened. ra, dec: names of its columns of degrees."""
+    """A catalogue that was opened. ra, dec: names of its columns of positions; in_degrees: what a
+    value of each becomes degrees by."""
 
     schema: pa.Schema
     ra: str
     dec: str
+    in_degrees: tuple[float, float]
     _batches: Any
     _path: str
     _fields: Fields
@@ -75,7 +79,10 @@ class Outside:
         self, table: pa.Table
     ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
         """(ra, dec) in degrees of some rows; NaN where there is none."""
-        ra, dec = (_degrees(table[name], name, self._fields) for name in (self.ra, self.dec))
+        ra, dec = (
+            factor * _numbers(table[name], name, self._fields)
+            for name, factor in zip((self.ra, self.dec), self.in_degrees, strict=True)
+        )
         return np.mod(ra, 360.0), np.where(np.abs(dec) <= 90.0, dec, np.nan)
 
     def _read(self) -> Iterator[pa.RecordBatch]:
@@ -96,8 +103,9 @@ def open_outside(
     fields: Fields | None = None,
 ) -> Outside:
     """Open a catalogue by its suffix; a folder is Parquet, HATS or not; `lenscat`, where nothing
-    there has that name, is the list in the package. ra, dec: names of columns in degrees, found by
-    themselves where they have a usual name. base: the folder that a relative path starts from.
+    there has that name, is the list in the package. ra, dec: names of columns, found by themselves
+    where they have a usual name; degrees, where the file tells no other unit. base: the folder that
+    a relative path starts from.
 
     InputError where it cannot be read or has no positions; StoppedError or OutageError where it
     is the storage that fails.
@@ -105,10 +113,11 @@ def open_outside(
     fields = fields or Fields()
     place = _place(path, base, fields)
     with _told(place, fields):
-        schema, batches = _open(place, fields)
-    names = schema.names
+        opened = _open(place, fields)
+    names = opened.schema.names
     ra, dec = _column(ra, _RA, names, fields.ra), _column(dec, _DEC, names, fields.dec)
-    return Outside(schema, ra, dec, batches, place, fields)
+    across, up = (_degrees_per(opened.units.get(name, ""), name, fields) for name in (ra, dec))
+    return Outside(opened.schema, ra, dec, (across, up), opened.batches, place, fields)
 
 
 def _place(path: str, base: str, fields: Fields) -> str:
@@ -154,27 +163,42 @@ def _is_outage(error: Exception) -> bool:
     return is_refusal(error) if type(error) is OSError else is_storage_fault(error)
 
 
-def _open(path: str, fields: Fields) -> tuple[pa.Schema, Any]:
+class _Opened(NamedTuple):
+    """batches: makes an iterator over the rows. units: of the columns of which the file tells."""
+
+    schema: pa.Schema
+    batches: Any
+    units: Mapping[str, str]
+
+
+def _open(path: str, fields: Fields) -> _Opened:
     low = path.lower()
     kind = PurePosixPath(low).suffix
     if kind in _VOTABLE or low.endswith(_FITS):
-        table = _by_astropy(path, "votable" if kind in _VOTABLE else "fits")
-        return table.schema, table.to_batches
+        return _by_astropy(path, "votable" if kind in _VOTABLE else "fits")
     if kind in _TEXT:
         return _text(path, _TEXT[kind], fields.path)
     return _parquet(path, kind not in _PARQUET, fields.path)
 
 
-def _by_astropy(path: str, form: str) -> pa.Table:
+def _by_astropy(path: str, form: str) -> _Opened:
+    """Columns of more than one axis and of complex numbers are left out."""
+    from astropy.io.votable.exceptions import VOWarning
     from astropy.table import Table
+    from astropy.units import UnitsWarning
 
     folder, _, name = path.rpartition("/")
-    with Store(folder or "/").open(name) as file:
+    with Store(folder or "/").open(name) as file, catch_warnings():
+        # A unit that is none matters where it is that of a position, and is refused there.
+        simplefilter("ignore", UnitsWarning)
+        simplefilter("ignore", VOWarning)
         table = Table.read(file, format=form)
     if form == "fits":
         table.convert_bytestring_to_unicode()
-    flat = [name for name in table.colnames if table[name].ndim == 1]
-    return pa.table({name: _arrow(table[name]) for name in flat})
+    held = [n for n in table.colnames if table[n].ndim == 1 and table[n].dtype.kind != "c"]
+    rows = pa.table({name: _arrow(table[name]) for name in held})
+    units = {name: str(table[name].unit) for name in held if table[name].unit is not None}
+    return _Opened(rows.schema, rows.to_batches, units)
 
 
 def _arrow(column: Any) -> pa.Array:
@@ -188,7 +212,7 @@ def _arrow(column: Any) -> pa.Array:
     return pa.array(values, mask=mask)
 
 
-def _text(path: str, delimiter: str, field: str) -> tuple[pa.Schema, Any]:
+def _text(path: str, delimiter: str, field: str) -> _Opened:
     """Text is text in every row but for numbers in every row: a type is not guessed from the
     first block."""
     folder, _, name = path.rpartition("/")
@@ -206,7 +230,7 @@ def _text(path: str, delimiter: str, field: str) -> tuple[pa.Schema, Any]:
             raise InputError(field, f"{len(heading)} values in each row", found)
     columns = zip(*body, strict=True) if body else ((),) * len(heading)
     table = pa.table({k: _typed(list(v)) for k, v in zip(heading, columns, strict=True)})
-    return table.schema, table.to_batches
+    return _Opened(table.schema, table.to_batches, {})
 
 
 def _typed(texts: list[str]) -> pa.Array:
@@ -219,7 +243,7 @@ def _typed(texts: list[str]) -> pa.Array:
     return pa.array(known, pa.string())
 
 
-def _parquet(path: str, folder: bool, field: str) -> tuple[pa.Schema, Any]:
+def _parquet(path: str, folder: bool, field: str) -> _Opened:
     store = Store(path if folder else path.rpartition("/")[0] or "/")
     if folder:
         names = [n for n in store.names() if n.lower().endswith(_PARQUET)]
@@ -241,7 +265,7 @@ def _parquet(path: str, folder: bool, field: str) -> tuple[pa.Schema, Any]:
         for batch in dataset.to_batches(batch_size=65_536):
             yield batch.cast(schema)
 
-    return schema, batches
+    return _Opened(schema, batches, {column.name: about(column, "unit") for column in schema})
 
 
 def _column(asked: str | None, usual: tuple[str, ...], names: list[str], field: str) -> str:
@@ -256,7 +280,26 @@ def _column(asked: str | None, usual: tuple[str, ...], names: list[str], field: 
     return found
 
 
-def _degrees(column: pa.ChunkedArray, name: str, fields: Fields) -> Float64[np.ndarray, " n"]:
+def _degrees_per(unit: str, name: str, fields: Fields) -> float:
+    """Degrees of one unit; without one it is degrees. InputError where it is no angle.
+
+    Hours are of right ascension; capitals and plurals (`DEG`, `degrees`), which no standard knows,
+    are what files have.
+    """
+    from astropy import units
+
+    if not unit.strip():
+        return 1.0
+    for text in (unit, unit.lower(), unit.lower().removesuffix("s")):
+        found = units.Unit(text, parse_strict="silent")
+        if found == units.hour:
+            found = units.hourangle
+        if found.is_equivalent(units.deg):
+            return float(found.to(units.deg))
+    raise InputError(fields.path, f"an angle (deg, rad, hourangle …) in column {name}", repr(unit))
+
+
+def _numbers(column: pa.ChunkedArray, name: str, fields: Fields) -> Float64[np.ndarray, " n"]:
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
         raise InputError(fields.path, f"degrees in column {name}", f"{column.type}")
     return np.asarray(column.cast(pa.float64()).fill_null(np.nan).to_numpy(), np.float64)

@@ -57,7 +57,7 @@ def repair(pixels: Float32[np.ndarray, "n y x"], max_bad_fraction: float) -> Ver
     stamps = pixels[bad_rows]
     flat = stamps.reshape(len(stamps), -1)
     good = np.isfinite(flat)
-    fraction = 1.0 - good.mean(axis=1)
+    fraction = (~good).mean(axis=1)
     hopeless = (fraction > max_bad_fraction) | ~good.any(axis=1)
     middle, equal = _median_and_equality(flat, good)
     np.copyto(flat, middle[:, None], where=~good)
@@ -88,5 +88,15 @@ def mask_rejects(
     """Where a mask image says "bad": any of these bits set, or any value but 0 without bits."""
     if not bits:
         return np.asarray(mask != 0)
-    plane = sum(1 << bit for bit in bits)
-    return np.asarray((np.nan_to_num(mask).astype(np.int64) & plane) != 0)
+    wanted = np.bitwise_or.reduce([np.uint64(1 << bit) for bit in bits])
+    return np.asarray((_as_bits(mask) & wanted) != 0)
+
+
+def _as_bits(mask: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Integers as 64 bits (two's complement), of floats the whole part; NaN has none."""
+    if mask.dtype.kind != "f":
+        return mask.astype(np.uint64)
+    whole = np.nan_to_num(mask)
+    with np.errstate(invalid="ignore"):  # each value is converted both ways, one of which holds it
+        signed = whole.astype(np.int64).astype(np.uint64)
+        return np.asarray(np.where(whole < 2.0**63, signed, whole.astype(np.uint64)))

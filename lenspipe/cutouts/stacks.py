@@ -44,12 +44,14 @@ _MOST_LISTED = 2**31
 class StackOptions(ReaderOptions):
     """How a source finds its object; exactly one of `row` and `ids`.
 
-    row: catalogue column with the object's position (from 0, counted through all files in the
-    order of their names). ids: array of identifiers beside the pixels, matched to the catalogue
-    column `id_column` as text. sparse: whether chunks that were never written hold the fill value;
-    without it their objects are NOT_FOUND, since a chunk that was lost looks the same.
+    path: the file or files. row: catalogue column with the object's position (from 0, counted
+    through all files in the order of their names). ids: array of identifiers beside the pixels,
+    matched to the catalogue column `id_column` as text. sparse: whether chunks that were never
+    written hold the fill value; without it their objects are NOT_FOUND, since a chunk that was lost
+    looks the same.
     """
 
+    path: str
     bands: tuple[str, ...] = Field(min_length=1)
     row: str | None = None
     ids: str | None = None
@@ -165,7 +167,8 @@ class StackReader:
         except FileNotFoundError as error:
             raise InputError("cutouts.path", "a readable file", error) from error
         if not stacks:
-            raise InputError("cutouts.path", "a readable file", "; ".join(self._stacks().broken))
+            told = "; ".join(self._stacks().broken) or f"none that fits {self._options.path}"
+            raise InputError("cutouts.path", "a readable file", told)
         first = stacks[0]
         for stack in stacks:
             if stack.shape[1:] != first.shape[1:]:
@@ -363,6 +366,13 @@ def require_listable(field: str, count: int) -> None:
     """InputError where an array tells of more objects than can be listed one by one."""
     if count > _MOST_LISTED:
         raise InputError(field, f"at most {_MOST_LISTED:,} objects to list", f"{count:,}")
+
+
+def require_ids(field: str, kind: Any) -> None:
+    """InputError where an array of identifiers holds neither whole numbers nor text: as text 7.0 is
+    not 7, so they would match nothing. kind: its NumPy type."""
+    if kind.kind not in "iuSUOT":
+        raise InputError(field, "identifiers that are whole numbers or text", kind)
 
 
 def id_text(value: Any) -> str:

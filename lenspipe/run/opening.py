@@ -65,6 +65,8 @@ def check_and_open(
             raise
         raise StoppedError(f"{describe_refusal(error)}; the same command resumes") from error
     events.run_started(survey.name, checked.output)
+    for line in checked.cautions:
+        events.message(f"warning: {line}")
     run = RunDirectory(checked.output)
     lock = RunLock(Store(run.url))  # not the run's own, which asks the lock before it writes
     lock.acquire(events.message)

@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 from astropy.table import MaskedColumn, Table
+from astropy.units import Unit
 
 from lenspipe.catalogue import formats
 from lenspipe.catalogue.outside import open_outside
@@ -206,3 +208,51 @@ def test_text_that_is_held_as_views_can_be_joined(tmp_path: Path) -> None:
     pq.write_table(views, tmp_path / "a.parquet")
     table = only(tmp_path / "a.parquet")
     assert table.take(pa.array([1]))["name"].to_pylist() == ["b"]
+
+
+UNITS = [("deg", 10.0), ("rad", np.radians(10.0)), ("hourangle", 10 / 15), ("h", 10 / 15)]
+UNITS += [("arcsec", 36000.0), ("", 10.0), ("degrees", 10.0), ("DEG", 10.0)]
+
+
+@pytest.mark.parametrize(("unit", "value"), UNITS)
+@pytest.mark.parametrize("suffix", [".fits", ".vot", ".parquet"])
+@pytest.mark.filterwarnings("ignore::astropy.units.UnitsWarning")
+@pytest.mark.filterwarnings("ignore::astropy.io.votable.exceptions.W50")
+def test_positions_are_converted_by_their_unit(
+    tmp_path: Path, unit: str, value: float, suffix: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".parquet":
+        field = pa.field("ra", pa.float64(), metadata={"unit": unit})
+        rows = pa.table([[value], [5.0]], schema=pa.schema([field, ("dec", pa.float64())]))
+        pq.write_table(rows, path)
+    elif suffix == ".fits":
+        columns = [fits.Column("ra", "D", unit=unit, array=[value])]
+        columns.append(fits.Column("dec", "D", array=[5.0]))
+        fits.BinTableHDU.from_columns(columns).writeto(path)
+    else:
+        table = Table({"ra": [value], "dec": [5.0]})
+        table["ra"].unit = Unit(unit, parse_strict="silent")
+        table.write(path, format="votable")
+    outside = open_outside(str(path))
+    [rows] = outside.slabs()
+    np.testing.assert_allclose(outside.position(rows), [[10.0], [5.0]], rtol=1e-12)
+    assert rows["ra"].to_pylist() == [value]
+
+
+@pytest.mark.parametrize("unit", ["mag", "pix", "J2000"])
+@pytest.mark.filterwarnings("ignore::astropy.units.UnitsWarning")
+def test_units_that_are_no_angle_are_refused(tmp_path: Path, unit: str) -> None:
+    column = fits.Column("RA", "D", unit=unit, array=[1.0])
+    other = fits.Column("DEC", "D", array=[1.0])
+    fits.BinTableHDU.from_columns([column, other]).writeto(tmp_path / "a.fits")
+    told = rf"^CATALOGUE: expected an angle .* in column RA, found '.*{unit}.*'$"
+    with pytest.raises(InputError, match=told):
+        open_outside(str(tmp_path / "a.fits"))
+
+
+def test_columns_that_no_table_holds_are_left_out(tmp_path: Path) -> None:
+    for suffix in (".fits", ".vot"):
+        table = Table({"ra": [1.0, 2.0], "dec": [3.0, 4.0], "z": [1 + 2j, 3j], "n": [1, 2]})
+        table.write(tmp_path / f"a{suffix}", format="votable" if suffix == ".vot" else "fits")
+        assert only(tmp_path / f"a{suffix}").column_names == ["ra", "dec", "n"]

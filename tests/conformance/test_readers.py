@@ -240,6 +240,26 @@ def test_pixels_of_all_sources_at_the_models_zero_point(build: Build) -> None:
     assert batch.bytes_read > 0
 
 
+def test_the_surveys_own_folder_is_no_pattern(
+    request: pytest.FixtureRequest, build: Build, tmp_path: Path
+) -> None:
+    """`a[1]` is a folder of that name, also where `a1` holds files of the same names."""
+    builder = BUILDERS[request.node.callspec.params["build"]]
+    stamps = plain_stamps()
+    written = {}
+    for name, values in (("a[1] {x}", stamps), ("a1 {x}", -stamps), ("a1 x", 2 * stamps)):
+        (tmp_path / name).mkdir()
+        written[name] = builder(tmp_path / name, Sky(values))
+    own = written["a[1] {x}"]
+    own.open().check([SPEC])
+    assert (own.open().locality(own.table) >= 0).all()
+    for info in own.open().describe().values():
+        assert all(Path(file.path).is_relative_to(own.base) for file in info.listing.files)
+    batch = _read(own)
+    assert not batch.failures
+    _expect_rest_intact(batch, stamps, ())
+
+
 def test_bands_come_in_the_models_order(build: Build) -> None:
     stamps = plain_stamps()
     batch = _read(build(Sky(stamps)), replace(SPEC, bands=("i", "g")))

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +38,13 @@ def test_bad_pixels_take_the_median_or_the_row_fails(bad: int, limit: float, val
         np.testing.assert_allclose(flat[2, :bad], np.median(good), rtol=1e-6)
 
 
+def test_as_many_bad_pixels_as_allowed_are_allowed() -> None:
+    for bad in range(36):
+        stamps = _stamps()
+        stamps.reshape(4, -1)[2, :bad] = np.nan
+        assert repair(stamps, bad / 36).bad_pixels.tolist() == []
+
+
 def test_equal_pixels_are_a_constant_image_with_and_without_bad_ones() -> None:
     stamps = _stamps()
     stamps[0] = 7.0
@@ -56,3 +66,23 @@ def test_mask_bits_pick_planes_and_none_means_any() -> None:
     assert mask_rejects(mask, ()).tolist() == [False, True, True, True, True]
     assert mask_rejects(mask, (1,)).tolist() == [False, False, True, False, True]
     assert mask_rejects(mask, (0, 2)).tolist() == [False, True, False, True, True]
+
+
+KINDS = ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", ">i2", ">i4", ">i8"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_bit_works_for_every_integer_mask(kind: Any) -> None:
+    width = np.dtype(kind).itemsize * 8
+    for bit in range(width):
+        mask = np.array([0, 1 << bit], np.uint64).astype(kind)
+        assert mask_rejects(mask, (bit,)).tolist() == [False, True]
+        assert mask_rejects(mask, (bit, bit)).tolist() == [False, True]
+        assert mask_rejects(mask, ((bit + 1) % width,)).tolist() == [False, False] or width == 1
+
+
+def test_bits_of_floats_are_those_of_their_whole_part() -> None:
+    mask = np.array([0.0, np.nan, 5.0, 2.0**62, 2.0**63, np.inf])
+    assert mask_rejects(mask, (0,))[:5].tolist() == [False, False, True, False, False]
+    assert mask_rejects(mask, (62,))[:5].tolist() == [False, False, False, True, False]
+    assert mask_rejects(mask, (63,))[:5].tolist() == [False, False, False, False, True]

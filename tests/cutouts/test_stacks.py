@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 import zarr
 from pydantic import ValidationError
+from zarr.storage import ZipStore
 
 from lenspipe import cutouts
 from lenspipe.bench.sparse import CountedFiles
@@ -195,6 +196,58 @@ def test_an_id_that_a_file_has_twice_is_a_failure(tmp_path: Path) -> None:
     np.testing.assert_array_equal(batch.images["image"], PIXELS[[4, 8]])
     assert reasons(batch) == {0: Reason.DUPLICATE_ID, 2: Reason.NOT_FOUND}
     assert reader.columns == {"name"}
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8", "c8", "bool"])
+@pytest.mark.parametrize("reader", ["hdf5", "zarr"])
+def test_ids_that_match_nothing_as_text_are_refused(tmp_path: Path, kind: str, reader: str) -> None:
+    ids = np.arange(N).astype(kind)
+    write_hdf5(tmp_path / "a.h5", ids=ids)
+    root = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    root.create_array("images", data=PIXELS)
+    root.create_array("ids", data=ids)
+    path = {"hdf5": "a.h5", "zarr": "a.zarr"}[reader]
+    told = rf"cutouts\.ids: .*{path}: expected identifiers that are .* text, found {ids.dtype}"
+    with pytest.raises(InputError, match=told):
+        open_reader(reader, tmp_path, path=path, ids="ids").check([SPEC])
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        np.arange(N) - 3,
+        np.arange(N, dtype=np.uint64) + 2**63,
+        np.array([f"n{k}" for k in range(N)], "S4"),
+        np.array([f"\u00f6{k}" for k in range(N)]),
+    ],
+    ids=lambda ids: str(ids.dtype),
+)
+@pytest.mark.parametrize("reader", ["hdf5", "zarr"])
+def test_ids_of_every_kind_of_number_and_text(tmp_path: Path, ids: Any, reader: str) -> None:
+    names = [k.decode() if isinstance(k, bytes) else str(k) for k in ids.tolist()]
+    if reader == "hdf5":
+        write_hdf5(tmp_path / "a.h5", ids=names if ids.dtype.kind == "U" else ids)
+    else:
+        root = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
+        root.create_array("images", data=PIXELS)
+        root.create_array("ids", data=ids)
+    path = {"hdf5": "a.h5", "zarr": "a.zarr"}[reader]
+    opened = open_reader(reader, tmp_path, path=path, ids="ids", id_column="name")
+    opened.check([SPEC])
+    batch = opened.read(table(name=names[7:9]), [SPEC])
+    np.testing.assert_array_equal(batch.images["image"], PIXELS[7:9])
+
+
+def test_a_pattern_that_fits_no_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a readable file, found none that fits p\*\.h5"):
+        open_reader("hdf5", tmp_path, path="p*.h5", row="row").describe()
+
+
+def test_a_zip_file_is_no_store(tmp_path: Path) -> None:
+    with ZipStore(tmp_path / "a.zip", mode="w") as store:
+        zarr.open_group(store, mode="w").create_array("images", data=PIXELS)
+    with pytest.raises(InputError, match=r"a readable file, found .*a\.zip: "):
+        open_reader("zarr", tmp_path, path="a.zip", row="row").describe()
 
 
 def test_a_damaged_chunk_takes_only_its_objects(tmp_path: Path) -> None:

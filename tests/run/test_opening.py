@@ -410,3 +410,15 @@ def test_a_lock_that_is_damaged_is_told_by_status(survey: Path, holder: str, tol
     run = RunDirectory(str(survey.parent / "run"))
     run.store.write("lock.json", holder.encode())
     assert dict(describe_status(run.url))["state"].startswith(told)
+
+
+def test_a_run_tells_of_files_that_may_have_been_counted_by_number(tmp_path: Path) -> None:
+    survey = make_survey(tmp_path, 40)
+    for number in (2, 10):
+        write_cutouts(tmp_path / f"part{number}.h5", 20, np.random.default_rng(0))
+    content = yaml.safe_load(survey.read_text())
+    content["cutouts"]["path"] = "part*.h5"
+    survey.write_text(yaml.safe_dump(content))
+    told = [line for line in _open(survey) if line.startswith("warning: cutouts.row counts")]
+    assert len(told) == 1
+    assert f"part10.h5 before {tmp_path}/part2.h5" in told[0]

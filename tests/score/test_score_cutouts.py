@@ -563,3 +563,22 @@ def test_ids_of_a_dictionary_are_text(tmp_path: Path, folder: Path, ensemble: st
     catalogue = tmp_path / "c.parquet"
     score_cutouts(ensemble, folder / "stamps.h5", out, catalogue=catalogue, provider="cpu")
     assert pq.read_table(out)["object_id"].to_pylist() == names.to_pylist()
+
+
+def test_a_name_on_the_command_line_is_no_pattern(
+    folder: Path, ensemble: str, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    place = tmp_path / "x[1] {y}"
+    place.mkdir()
+    (folder / "stamps.h5").rename(place / "only[2].h5")
+    for name in ("only2.h5", "../x1 {y}"):
+        if name.endswith(".h5"):
+            target = place / name
+        else:
+            (place / name).mkdir()
+            target = place / name / "only2.h5"
+        with h5py.File(target, "w") as file:
+            file["images"] = -pixels
+            file["images"].attrs.update({"bands": "gri", "pixel_scale_arcsec": 0.25})
+    score_cutouts(ensemble, place / "only[2].h5", tmp_path / "s.parquet", provider="cpu")
+    assert_scores(pq.read_table(tmp_path / "s.parquet"), pixels)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
+from pathlib import Path
 from typing import Any
 
 from lenspipe.config import is_url, resolve
@@ -16,14 +18,19 @@ from lenspipe.storage.remote import url_to_fs
 from lenspipe.storage.walk import matches
 
 _GLOB = re.compile(r"[*?\[]")
+_OPEN = re.compile(r"[*?\[{]")  # where a pattern or a template may name several files
+_DIGITS = re.compile(r"[0-9]+")
 _NUMBER_FORMATS = frozenset("bcdoxXneEfFgG%")  # of Python's format specifications
 _WHOLE_FORMATS = frozenset("bcdoxX")
 
 
 def expand(pattern: str, base: str) -> tuple[str, ...]:
-    """The files that a path or glob names, sorted; a path without wildcards stands for itself."""
+    """The files that a path or glob names, sorted. What has no wildcard stands for itself, and so
+    does what is there under exactly that name; wildcards of `base` are none."""
     full = resolve(pattern, base)
-    return (full,) if not _GLOB.search(full) else find(full)
+    if not _GLOB.search(pattern) or _is_there(full):
+        return (full,)
+    return find(resolve(pattern, escape(_absolute(base))))
 
 
 def find(pattern: str) -> tuple[str, ...]:
@@ -40,10 +47,48 @@ def find(pattern: str) -> tuple[str, ...]:
     return tuple(fs.unstrip_protocol(name) for name in sorted(str(name) for name in fs.glob(path)))
 
 
-def constant_folder(pattern: str) -> str:
+def out_of_number(paths: Iterable[str]) -> tuple[str, str] | None:
+    """Two files, the first one earlier by name, that their numbers would put the other way round
+    (`part10.h5`, `part2.h5`); None where both orders are one. paths: sorted by name."""
+    before: dict[str, tuple[tuple[int, ...], str]] = {}
+    for path in paths:
+        alike, numbers = _DIGITS.sub("0", path), tuple(map(int, _DIGITS.findall(path)))
+        last, name = before.get(alike, ((), ""))
+        if numbers < last:
+            return name, path
+        before[alike] = numbers, path
+    return None
+
+
+def constant_part(pattern: str, base: str) -> str:
+    """The absolute path of what is there under exactly that name, else of a pattern up to its first
+    wildcard or field; a URL as it is."""
+    full = resolve(pattern, base)
+    literal = is_url(full) or _is_there(full)
+    return full if literal else resolve(_before_wildcard(pattern), base)
+
+
+def constant_folder(pattern: str, base: str) -> str:
     """The folder of a path, or as much of it as stands before a wildcard or a field."""
-    first = re.search(r"[*?\[{]", pattern)
-    return (pattern[: first.start()] if first else pattern).rpartition("/")[0]
+    folder, slash, _ = _before_wildcard(pattern).rpartition("/")
+    return resolve(folder or slash, base)
+
+
+def _before_wildcard(pattern: str) -> str:
+    first = _OPEN.search(pattern)
+    return pattern[: first.start()] if first else pattern
+
+
+def _is_there(path: str) -> bool:
+    """Whether a file or folder has exactly this name."""
+    if not is_url(path):
+        return os.path.lexists(path)
+    fs, name = url_to_fs(path)
+    return bool(fs.exists(name))
+
+
+def _absolute(folder: str) -> str:
+    return folder if is_url(folder) else str(Path(folder).absolute())
 
 
 @dataclass(frozen=True)
@@ -120,13 +165,15 @@ class UnsafeNameError(ValueError):
 class NameTemplate:
     """A path template such as `stamps/{name}_{band}.fits`, filled from catalogue columns.
 
-    Fields are plain column names, with a format (`{object_id:06d}`) where wanted.
+    Fields are plain column names, with a format (`{object_id:06d}`) where wanted. base: the folder
+    that a relative template starts from, whose braces are no fields.
     """
 
-    def __init__(self, template: str, field: str) -> None:
-        self.template, self.key = template, field
+    def __init__(self, template: str, field: str, base: str | None = None) -> None:
+        self.template = template if base is None else resolve(template, base)
+        self.key = field
         try:
-            self._parts = list(string.Formatter().parse(template))
+            self._parts = list(string.Formatter().parse(_below(template, base)))
         except ValueError as error:
             raise InputError(field, "a template such as {name}_{band}.fits", error) from None
         for _, name, spec, conversion in self._parts:
@@ -139,7 +186,12 @@ class NameTemplate:
     @property
     def folder(self) -> str:
         """The folder that all names share."""
-        return constant_folder(self.template)
+        text = ""
+        for literal, name, *_ in self._parts:
+            text += literal
+            if name is not None:
+                break
+        return text.rpartition("/")[0]
 
     def kind(self, field: str) -> Kind:
         """What a column must hold for the template to format it, wherever it stands."""
@@ -196,6 +248,13 @@ class NameTemplate:
                 text += f"(?P<{name}>[^/]+)"
                 named.add(name)
         return re.compile(text)
+
+
+def _below(template: str, base: str | None) -> str:
+    """A template below a folder; the folder's own braces stand for themselves."""
+    if base is None:
+        return template
+    return resolve(template, _absolute(base).replace("{", "{{").replace("}", "}}"))
 
 
 def safe_part(name: str, value: str) -> str:

@@ -320,6 +320,9 @@ class Image:
 
 
 def _physical(stored: np.ndarray[Any, Any], layout: Layout) -> np.ndarray[Any, Any]:
+    if (layout.bitpix, layout.scale, layout.zero, layout.blank) == (64, 1.0, 2.0**63, None):
+        # Unsigned numbers of 64 bits, of a mask say: a float would lose the lowest bits.
+        return stored.astype(np.uint64) ^ np.uint64(2**63)
     values: np.ndarray[Any, Any] = stored.astype(np.float64)
     values = values * layout.scale + layout.zero
     if layout.blank is not None:

@@ -22,6 +22,13 @@ _WCS_CARD = re.compile(
     r"(WCSAXES|NAXIS[12]?|C(TYPE|RVAL|RPIX|DELT|UNIT|ROTA)[12]|CD[12]_[12]|PC[12]_[12]|"
     r"PC00[12]00[12]|P[VS]\d_\d+|[AB]P?_(\d_\d|ORDER)|LONPOLE|LATPOLE|EQUINOX|RADESYS|RADECSYS)$"
 )
+_DEGREES = {
+    "deg": 1.0,
+    "arcmin": 1 / 60,
+    "arcsec": 1 / 3600,
+    "mas": 1 / 3.6e6,
+    "rad": math.degrees(1.0),
+}
 _OLD_PC = re.compile(r"PC00([12])00([12])")
 
 
@@ -82,13 +89,13 @@ def disc_of(hdu: Hdu) -> Disc | None:
     nearer to each other on the sky than on the plane, so the half diagonal bounds the image.
     """
     kinds = [str(hdu.value(f"CTYPE{axis}")) for axis in (1, 2)]
-    units = [str(hdu.value(f"CUNIT{axis}") or "deg").strip().lower() for axis in (1, 2)]
     if hdu.shape is None or kinds[0][:2] != "RA" or not all(map(_TANGENT.match, kinds)):
         return None
+    units = {plane_unit(hdu, axis) for axis in (1, 2)}
     turned = any(key.startswith(("CROTA", "PV")) for key in hdu.cards)
     dec0 = hdu.number("CRVAL2")
     north_up = hdu.number("LONPOLE", 0.0 if dec0 >= 90.0 else 180.0) == 180.0
-    if turned or not north_up or set(units) - {"deg", "degree"}:
+    if turned or not north_up or units != {"deg"}:
         return None
     height, width = hdu.shape
     (a, b), (c, d) = plane_matrix(hdu)
@@ -121,9 +128,7 @@ def centre_position(hdu: Hdu) -> tuple[float, float]:
 def celestial(hdu: Hdu) -> Any:
     """astropy's WCS of the two image axes; only the cards that it needs are parsed."""
     cards = [
-        f"{_standard_key(key):<8}".encode() + card[8:]
-        for key, card in hdu.cards.items()
-        if _WCS_CARD.match(key)
+        _standard_card(hdu, key, card) for key, card in hdu.cards.items() if _WCS_CARD.match(key)
     ]
     if hdu.compressed:
         cards = [card for card in cards if not card.startswith(b"NAXIS")]
@@ -137,6 +142,13 @@ def celestial(hdu: Hdu) -> Any:
     except Exception as error:  # astropy and wcslib raise a dozen unrelated types on bad cards
         raise UnreadableError(f"WCS: {error}") from error
     return wcs
+
+
+def _standard_card(hdu: Hdu, key: str, card: bytes) -> bytes:
+    """A card under today's name; a unit as the standard spells it, since wcslib takes no other."""
+    if key in ("CUNIT1", "CUNIT2"):
+        return f"{key}  = '{plane_unit(hdu, int(key[-1])):<8}'".ljust(80).encode()
+    return f"{_standard_key(key):<8}".encode() + card[8:]
 
 
 def _standard_key(key: str) -> str:
@@ -154,7 +166,7 @@ def pixel_scale(hdu: Hdu) -> float:
 
 _SCALE_CARDS = tuple(
     pattern.format(i, j)
-    for pattern in ("CD{}_{}", "PC{}_{}", "PC{:03d}{:03d}", "CDELT{}")
+    for pattern in ("CD{}_{}", "PC{}_{}", "PC{:03d}{:03d}", "CDELT{}", "CUNIT{}")
     for i in (1, 2)
     for j in (1, 2)
 )
@@ -177,7 +189,21 @@ def plane_matrix(hdu: Hdu) -> tuple[tuple[float, float], tuple[float, float]]:
         rows = [[hdu.number(f"CD{i}_{j}", 0.0) for j in (1, 2)] for i in (1, 2)]
     else:
         rows = [[hdu.number(f"CDELT{i}") * _pc(hdu, i, j) for j in (1, 2)] for i in (1, 2)]
-    return (rows[0][0], rows[0][1]), (rows[1][0], rows[1][1])
+    across, up = (_DEGREES[plane_unit(hdu, axis)] for axis in (1, 2))
+    return (rows[0][0] * across, rows[0][1] * across), (rows[1][0] * up, rows[1][1] * up)
+
+
+def plane_unit(hdu: Hdu, axis: int) -> str:
+    """Unit of an axis of the plane; without a card it is deg. UnreadableError for one that is no
+    angle of the standard (FITS 4.0, table 4)."""
+    told = str(hdu.value(f"CUNIT{axis}") or "").strip()
+    unit = told.lower() or "deg"
+    if unit in ("degree", "degrees"):
+        return "deg"
+    if unit not in _DEGREES:
+        expected = ", ".join(_DEGREES)
+        raise UnreadableError(f"card CUNIT{axis}: expected one of {expected}, found {told!r}")
+    return unit
 
 
 def _pc(hdu: Hdu, i: int, j: int) -> float:

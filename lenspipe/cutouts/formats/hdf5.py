@@ -49,6 +49,7 @@ from lenspipe.cutouts.stacks import (
     StackOptions,
     StackReader,
     check_band_order,
+    require_ids,
     require_listable,
 )
 from lenspipe.errors import InputError
@@ -58,7 +59,6 @@ from lenspipe.storage.remote import url_to_fs
 class Options(StackOptions):
     """See the module. path: a file or a glob; dataset: the array's name in each file."""
 
-    path: str
     dataset: str = "images"
 
     @property
@@ -118,6 +118,7 @@ class _Hdf5Stack:
         with _open(self.path) as file:
             found = own_dataset(file, f"cutouts.ids: {self.path}", name, 1)
             require_listable(f"cutouts.ids: {self.path}", found.shape[0])
+            require_ids(f"cutouts.ids: {self.path}", found.dtype)
             return list(found[...].tolist())
 
     def pieces(self, wanted: Int64[np.ndarray, " k"], region: Region) -> Iterator[Piece]:

@@ -32,7 +32,6 @@ import pyarrow as pa
 from jaxtyping import Float64, Int64
 from pydantic import Field
 
-from lenspipe.config import resolve
 from lenspipe.contracts import CutoutBatch, Flag, InputSpec, Reason
 from lenspipe.cutouts.assemble import Collector, finish
 from lenspipe.cutouts.base import BandInfo, Block, Reader, ReaderOptions, Switch, WholeNumber
@@ -85,11 +84,11 @@ class StampReader:
 
     def __init__(self, options: Options, base: str) -> None:
         self._options = options
-        self._template = NameTemplate(resolve(options.path, base), "cutouts.path")
+        self._template = NameTemplate(options.path, "cutouts.path", base)
         if "band" not in self._template.fields and len(options.bands) > 1:
             raise InputError("cutouts.path", "a template with {band} in it", options.path)
         mask = options.mask.file
-        self._mask = NameTemplate(resolve(mask, base), "cutouts.mask.file") if mask else None
+        self._mask = NameTemplate(mask, "cutouts.mask.file", base) if mask else None
         self._scales: dict[str, float] = {}
 
     @property
@@ -331,7 +330,7 @@ def list_stamps(options: Options, base: str, positions: bool = True) -> pa.Table
     from the headers of the first band that has the object, NaN where they cannot be read, or where
     they are not asked for: then no file is opened.
     """
-    template = NameTemplate(resolve(options.path, base), "cutouts.path")
+    template = NameTemplate(options.path, "cutouts.path", base)
     found: dict[tuple[str, ...], str] = {}
     fields = sorted(template.fields - {"band"})
     for text in options.bands.values():

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
@@ -42,7 +41,7 @@ from lenspipe.cutouts.faults import (
     UnreadableError,
     raise_if_of_the_process,
 )
-from lenspipe.cutouts.files.list_files import listed, listed_below, merged
+from lenspipe.cutouts.files.list_files import listed_below, merged
 from lenspipe.cutouts.files.listing import Listing
 from lenspipe.cutouts.files.ranges import Range, files_of
 from lenspipe.cutouts.files.storedfile import require_regular
@@ -52,6 +51,7 @@ from lenspipe.cutouts.stacks import (
     StackOptions,
     StackReader,
     check_band_order,
+    require_ids,
     require_listable,
 )
 from lenspipe.errors import InputError
@@ -69,7 +69,6 @@ _LOCAL_CHUNK_REQUEST_BYTES = 600 * 1024
 class Options(StackOptions):
     """See the module; exactly one of `array` and `arrays`. The default is `array: images`."""
 
-    path: str
     array: str | None = None
     arrays: dict[str, str] | None = None
 
@@ -122,6 +121,7 @@ class _ZarrStack:
     def read_ids(self, name: str) -> list[Any]:
         found = _array(self._root, self.path, name, 1)
         require_listable(f"cutouts.ids: {self.path}", found.shape[0])
+        require_ids(f"cutouts.ids: {self.path}", found.dtype)
         return list(np.asarray(found[...]).tolist())
 
     def _known_chunks(self, request_bytes: float) -> tuple[Chunked, ...] | None:
@@ -265,17 +265,13 @@ def _array(root: Any, path: str, name: str, ndim: int) -> Any:
 
 
 def list_files(path: str, options: Options) -> Listing:
-    """The files of a store that a reader with these options looks at; of a ZIP file itself."""
-    if not is_url(path) and Path(path).is_file():
-        return listed([path])
+    """The files of a store that a reader with these options looks at."""
     names = {*options.names.values(), *([options.ids] if options.ids else [])}
     return merged(listed_below(f"{path}/{name}") for name in sorted(names))
 
 
 def _stored_bytes(files: Listing, path: str, arrays: Sequence[Any]) -> int:
     """Bytes of the arrays; zarr-python would ask an object store for each chunk."""
-    if not is_url(path) and Path(path).is_file():
-        return sum(int(array.nbytes_stored()) for array in arrays)
     folders = tuple(f"{path}/{array.path}/" for array in arrays)
     return sum(file.size_bytes for file in files.files if file.path.startswith(folders))
 

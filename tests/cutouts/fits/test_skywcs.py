@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy import units
 from astropy.io import fits
 from astropy.wcs import WCS
+from astropy.wcs.utils import proj_plane_pixel_area
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -136,6 +138,43 @@ def test_a_disc_at_a_pole_is_where_the_wcs_is(
         ra, dec_found = map(np.atleast_1d, tile.centre_deg)
         away = separation_deg(ra, dec_found, *disc.centre_deg)
         assert away[0] + tile.radius_deg <= disc.radius_deg
+
+
+@pytest.mark.parametrize("unit", ["deg", "arcmin", "arcsec", "mas", "rad"])
+@pytest.mark.parametrize("matrix", ["CDELT", "CD", "PC"])
+def test_units_of_the_axes_are_astropys(unit: str, matrix: str) -> None:
+    per = units.deg.to(units.Unit(unit))
+    step = 0.25 / 3600 * per
+    cards: dict[str, Any] = {"CRVAL1": 150.0 * per, "CRVAL2": 2.0 * per}
+    cards |= {"CUNIT1": unit, "CUNIT2": unit}
+    if matrix == "CD":
+        cards |= {"CDELT1": None, "CDELT2": None, "CD1_1": -step, "CD2_2": 1.2 * step}
+    else:
+        cards |= {"CDELT1": -step, "CDELT2": 1.2 * step}
+    if matrix == "PC":
+        cards |= {"PC1_1": 0.8, "PC1_2": -0.6, "PC2_1": 0.6, "PC2_2": 0.8}
+    hdu = _hdu(**cards)
+    header = fits.Header.fromstring(b"".join(hdu.cards.values()))
+    expected = WCS(header)
+    area = proj_plane_pixel_area(expected)
+    assert pixel_scale(hdu) == pytest.approx(3600 * np.sqrt(area), rel=1e-9)
+    assert sky_wcs(hdu).pixel_scale_arcsec == pixel_scale(hdu)
+    place = expected.all_pix2world([31.0], [21.5], 0)
+    np.testing.assert_allclose(sky_wcs(hdu).pixels(*place), [[31.0], [21.5]], atol=1e-6)
+
+
+def test_other_units_are_refused_and_other_spellings_taken() -> None:
+    for unit in ("m", "pixel", "hourangle"):
+        told = f"card CUNIT1: expected one of deg, .*, found '{unit}'"
+        for look in (pixel_scale, sky_wcs):
+            with pytest.raises(UnreadableError, match=told):
+                look(_hdu(CUNIT1=unit))
+    straight = sky_wcs(_hdu()).pixels(np.array([150.001]), np.array([2.0005]))
+    for unit in ("DEG", "degree", ""):
+        hdu = _hdu(CUNIT1=unit, CUNIT2=unit)
+        assert pixel_scale(hdu) == pytest.approx(0.25)
+        found = sky_wcs(hdu).pixels(np.array([150.001]), np.array([2.0005]))
+        np.testing.assert_array_equal(found, straight)
 
 
 @pytest.mark.parametrize(

@@ -212,3 +212,49 @@ def test_localities_spread_over_names_and_null_names_have_none(tmp_path: Path) -
     locality = open_stamps(tmp_path).locality(table("a", "b", "a", None))
     assert locality[0] == locality[2] >= 0
     assert locality[3] == -1
+
+
+def test_masks_below_a_folder_with_braces(tmp_path: Path) -> None:
+    base = tmp_path / "dr{band} [1]"
+    pixels = write(base / "a_g.fits")
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2, 3] = 1
+    fits.PrimaryHDU(mask).writeto(base / "a_g.mask")
+    reader = open_stamps(base, mask={"file": "{name}_{band}.mask"})
+    assert {need.name for need in reader.needs} == {"name"}
+    batch = reader.read(table("a"), [SPEC])
+    assert batch.flags.tolist() == [Flag.MASKED]
+    changed = batch.images["image"][0, 0] != pixels
+    np.testing.assert_array_equal(np.argwhere(changed), [[2, 3]])
+    listed = list_stamps(options(), str(base))
+    assert listed["object_id"].to_pylist() == ["a"]
+
+
+UNSIGNED = [np.uint8, np.uint16, np.uint32, np.uint64]
+
+
+@pytest.mark.parametrize("kind", [*UNSIGNED, np.int16, np.int32, np.int64])
+@pytest.mark.parametrize("reader", ["stamps", "coadd"])
+def test_every_bit_of_every_mask(tmp_path: Path, kind: Any, reader: str) -> None:
+    """FITS holds unsigned numbers as signed ones and an offset."""
+    write(tmp_path / "a_g.fits", CTYPE1="RA---TAN", CTYPE2="DEC--TAN", CRPIX1=5, CRPIX2=5)
+    width = np.dtype(kind).itemsize * 8
+    mask = np.zeros(64, kind)
+    mask[:width] = np.left_shift(np.ones(width, kind), np.arange(width, dtype=kind))
+    fits.PrimaryHDU(mask.reshape(8, 8)).writeto(tmp_path / "a.mask")
+    spec = InputSpec("image", ("g",), 8, 0.25)
+    where = pa.table({"object_id": ["a"], "name": ["a"], "ra": [0.0], "dec": [0.0]})
+    for bit in (0, width - 2, width - 1):
+        block: dict[str, Any] = {"mask": {"file": "a.mask", "bits": [bit, bit]}}
+        if reader == "coadd":
+            block |= {"reader": "coadd", "tiles": "*.fits", "bands": {"g": "{tile}_g.fits"}}
+        else:
+            block |= {"reader": "stamps", "path": "{name}_{band}.fits", "bands": {"g": "g"}}
+        model = cutouts.options_model(reader)
+        opened = cutouts.open_reader(model.model_validate(block), str(tmp_path))
+        batch = opened.read(where, [spec])
+        assert not batch.failures
+        assert batch.flags.tolist() == [Flag.MASKED]
+        image = batch.images["image"][0, 0]
+        filled = np.argwhere(image.ravel() == np.median(np.delete(image, bit)))
+        assert bit in filled.ravel()
