@@ -218,6 +218,8 @@ def _status(error: LenspipeError) -> int:
         return 400
     if isinstance(error, BusyError):
         return 503
+    if isinstance(error, inspection.OtherError):
+        return 409
     return 500 if isinstance(error, CorruptRunError) else 502
 
 

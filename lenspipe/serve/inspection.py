@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from lenspipe.errors import InputError
+from lenspipe.errors import InputError, LenspipeError
 from lenspipe.serve import api, stamps
 from lenspipe.serve.access import ANYONE
 from lenspipe.serve.grades.book import GradeBook
-from lenspipe.serve.grades.event import Kind, NewEvent, View
+from lenspipe.serve.grades.event import LONGEST_NAME, Kind, NewEvent, View, check_name
 from lenspipe.serve.grades.state import GraderState, Progress, progress
 from lenspipe.serve.shown import Shown
 
@@ -20,7 +21,13 @@ MOST_OBJECTS = 500
 MOST_EVENTS = 200
 _CACHED = "private, max-age=3600"
 Name = Annotated[str, Path(pattern="^[0-9a-f]{24}$")]
-Grader = Annotated[str | None, Query(max_length=100)]
+Grader = Annotated[str | None, Query(max_length=LONGEST_NAME)]
+
+
+class OtherError(LenspipeError):
+    """A page asks for another person, or of another run, than this service has: it stayed open
+    while somebody else logged in, or while the service came back with something else. What it has
+    to send is no worse for that, and is to wait."""
 
 
 class Told(BaseModel):
@@ -38,8 +45,10 @@ class GradeTold(Told):
 
 
 class InspectionTold(Told):
-    """How one grades here, and how far the grader is."""
+    """How one grades here, and how far the grader is. run: what a page that asks more says, so
+    that it is answered for no other run."""
 
+    run: str
     grader: str
     named_by_token: bool
     blind: bool
@@ -63,9 +72,11 @@ class ObjectTold(Told):
 
 
 class ObjectsTold(Told):
-    """Some objects of an order, or of those that are flagged in it."""
+    """Some objects of an order, or of those that are flagged in it. start: how many are before
+    the first one."""
 
     total: int
+    start: int
     objects: list[ObjectTold]
 
 
@@ -88,7 +99,8 @@ class EventsAsked(Told):
 
 
 class EventsKept(Told):
-    """Keys of the events that are on disk, and how far the grader is."""
+    """Keys of the events that are on disk, and how far the grader is. undone: where the last
+    event is an undo, the object that it was about; None where that is not shown here."""
 
     kept: list[str]
     progress: Progress
@@ -98,7 +110,12 @@ class EventsKept(Told):
 
 def router(catalogue: api.Catalogue, shown: Shown, book: GradeBook) -> APIRouter:
     """The routes below /api/inspection."""
-    routes = APIRouter(prefix="/api/inspection")
+
+    def same_run(run: Annotated[str | None, Query(max_length=24)] = None) -> None:
+        if run not in (None, shown.identity):
+            raise OtherError("another run is served here now")
+
+    routes = APIRouter(prefix="/api/inspection", dependencies=[Depends(same_run)])
 
     @routes.get("")
     def inspection(request: Request, grader: Grader = None) -> InspectionTold:
@@ -107,6 +124,7 @@ def router(catalogue: api.Catalogue, shown: Shown, book: GradeBook) -> APIRouter
         state = book.state(name)
         image = catalogue.stamps.image(1) if catalogue.candidates.num_rows else None
         return InspectionTold(
+            run=shown.identity,
             grader=name,
             named_by_token=by_token,
             blind=shown.manner.blind,
@@ -121,19 +139,23 @@ def router(catalogue: api.Catalogue, shown: Shown, book: GradeBook) -> APIRouter
     def objects(
         request: Request,
         grader: Grader = None,
-        start: Annotated[int, Query(ge=0, le=2**31)] = 0,
+        start: Annotated[int, Query(ge=-1, le=2**31)] = 0,
         count: Annotated[int, Query(ge=1, le=MOST_OBJECTS)] = 100,
         flagged: bool = False,
+        place: Annotated[int | None, Query(ge=0, le=2**31)] = None,
         details: bool = False,
     ) -> ObjectsTold:
-        """Objects from a place of the grader's order on; or of the flagged ones alone, where
-        `start` counts those. details: all that the catalogue has of each, for a look at few."""
+        """Objects of the grader's order, or the flagged ones alone, from the one on that `start`
+        counts. place: count from the first at that place of the order or after it; -1 is the one
+        before, whatever was flagged meanwhile. details: all that the catalogue has of each, for a
+        look at few."""
         name, _ = _grader(request, grader)
         state, order = book.state(name), shown.order(name)
         places = [k for k, each in enumerate(order) if not flagged or each in state.flagged]
+        first = max(0, start + (0 if place is None else bisect_left(places, place)))
         about = catalogue.candidate if details else catalogue.listed
-        told = [_object(catalogue, shown, state, k, about) for k in places[start : start + count]]
-        return ObjectsTold(total=len(places), objects=told)
+        told = [_object(catalogue, shown, state, k, about) for k in places[first : first + count]]
+        return ObjectsTold(total=len(places), start=first, objects=told)
 
     @routes.get(
         "/objects/{name}/picture.png",
@@ -195,20 +217,20 @@ def router(catalogue: api.Catalogue, shown: Shown, book: GradeBook) -> APIRouter
         """Candidates by rank, as a grader sees them who does not grade blind: in that order."""
         state = book.state(_grader(request, grader)[0])
         told = [_object(catalogue, shown, state, k - 1, catalogue.listed) for k in ranks]
-        return ObjectsTold(total=len(told), objects=told)
+        return ObjectsTold(total=len(told), start=0, objects=told)
 
     @routes.post("/events")
     def keep(request: Request, asked: EventsAsked, grader: Grader = None) -> EventsKept:
         """Keep what a grader did: it is on disk when this answers. The same keys again are the same
         events."""
         name, _ = _grader(request, grader)
-        before = book.state(name).undoable
         kept = book.record_all([_event(shown, name, each) for each in asked.events])
         state = book.state(name)
-        undone = None
-        if asked.events[-1].kind == "undo" and before is not None and before.object_id is not None:
-            place = shown.order(name).index(before.object_id)
-            undone = _object(catalogue, shown, state, place, catalogue.candidate)
+        taken = state.undone.get(kept[-1].event.id)
+        place = None if taken is None else shown.place_of(name, taken.subject)
+        undone = (
+            None if place is None else _object(catalogue, shown, state, place, catalogue.candidate)
+        )
         return EventsKept(
             kept=[each.event.key for each in kept],
             progress=_progress(shown, state),
@@ -224,8 +246,10 @@ def _grader(request: Request, given: str | None) -> tuple[str, bool]:
     person = str(request.scope.get("state", {}).get("person") or ANYONE)
     if person != ANYONE:
         if given not in (None, person):
-            raise InputError("grader", f"{person}, whose token it is", repr(given))
+            raise OtherError(f"this browser shows the token of {person} now")
         return person, True
+    if given:
+        check_name("name", given)
     return given or ANYONE, False
 
 

@@ -66,10 +66,15 @@ class Shown:
             hidden_rate=self.manner.hidden_rate,
         )
 
+    @cached_property
+    def identity(self) -> str:
+        """The same wherever objects have the same names: a page tells by it whether what it still
+        has to send is meant for this service."""
+        return self._hashed("run")
+
     def name_of(self, object_id: ObjectId) -> str:
         """The object's name in pages."""
-        written = f"{'i' if isinstance(object_id, int) else 't'}{object_id}"
-        return hmac.new(self._secret, written.encode(), hashlib.sha256).hexdigest()[:24]
+        return self._hashed(f"{'i' if isinstance(object_id, int) else 't'}{object_id}")
 
     def object_of(self, name: str) -> ObjectId:
         """The object of that name; InputError where there is none."""
@@ -88,6 +93,14 @@ class Shown:
     def rank_of(self, object_id: ObjectId) -> int | None:
         """Its place among the candidates, from 1; None of a training image."""
         return self._rank.get(object_id)
+
+    def _hashed(self, text: str) -> str:
+        return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()[:24]
+
+    def place_of(self, grader: str, object_id: ObjectId) -> int | None:
+        """Its place in a grader's order, from 0; None of one that is not shown."""
+        order = self.order(grader)
+        return order.index(object_id) if object_id in order else None
 
     @cached_property
     def _by_name(self) -> dict[str, Any]:

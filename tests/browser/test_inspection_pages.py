@@ -2,84 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
 from lenspipe.run_directory import RunDirectory
 from lenspipe.serve.grades.state import states_of
 from lenspipe.serve.grades.store import open_store
 from lenspipe.serve.shown import Manner
 from tests.browser.conftest import Open
+from tests.browser.page import Keep, begin, complaints, hosts, kept, loaded, press, text, until
 from tests.serve.running import serving
 
 pytestmark = pytest.mark.timeout(240)
-Keep = Callable[[WebDriver, str], None]
-
-
-def until(driver: WebDriver, done: Callable[[], object], seconds: float = 30.0) -> None:
-    WebDriverWait(driver, seconds, poll_frequency=0.05).until(lambda _: done())
-
-
-def text(driver: WebDriver, name: str) -> str:
-    """Of an element, in one step: the page may draw it anew meanwhile."""
-    read = "return document.getElementById(arguments[0])?.textContent ?? ''"
-    return str(driver.execute_script(read, name)).strip()
-
-
-def begin(driver: WebDriver, name: str = "ana") -> None:
-    until(driver, lambda: driver.find_element(By.ID, "name").is_displayed())
-    driver.find_element(By.ID, "name").send_keys(name, Keys.ENTER)
-    until(driver, lambda: driver.find_elements(By.CSS_SELECTOR, ".tile img"))
-
-
-def press(driver: WebDriver, *keys: str) -> None:
-    for key in keys:
-        driver.switch_to.active_element.send_keys(key)
-
-
-def kept(driver: WebDriver) -> None:
-    until(driver, lambda: text(driver, "saving") == "all kept")
-
-
-def loaded(driver: WebDriver) -> bool:
-    return bool(
-        driver.execute_script(
-            "return [...document.querySelectorAll('#view img')]"
-            ".every((i) => i.complete && i.naturalWidth > 0)"
-        )
-    )
-
-
-def complaints(driver: WebDriver) -> list[str]:
-    return [str(line["message"]) for line in _log(driver, "browser")]
-
-
-def _log(driver: Any, kind: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = driver.get_log(kind)
-    return found
-
-
-def hosts(driver: WebDriver) -> set[str]:
-    """All that the browser asked anything of."""
-    found = set()
-    for line in _log(driver, "performance"):
-        told = json.loads(line["message"])["message"]
-        if told["method"] == "Network.requestWillBeSent":
-            url = str(told["params"]["request"]["url"])
-            if url.startswith("http"):
-                found.add(url.split("/")[2])
-    return found
 
 
 def test_a_look_by_keys_alone(

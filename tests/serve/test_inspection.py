@@ -23,6 +23,7 @@ from matplotlib.image import imread
 from lenspipe.errors import InputError
 from lenspipe.run_directory import RunDirectory
 from lenspipe.serve.command import Service
+from lenspipe.serve.grades.event import NewEvent
 from lenspipe.serve.grades.reliability import reliability
 from lenspipe.serve.grades.state import states_of
 from lenspipe.serve.grades.store import open_store
@@ -108,6 +109,63 @@ def test_a_resend_counts_once(inspected: Service, grades: str) -> None:
         assert post(inspected, mark).status_code == 200
     with open_store(grades, writable=False) as store:
         assert store.count() == 1
+
+
+def test_an_undo_says_what_it_took_back(inspected: Service, grades: str) -> None:
+    a, b = (each["object"] for each in objects(inspected)[:2])
+    post(inspected, event("grade", object=a, grade="B"), event("flag", object=b))
+    undo = event("undo")
+    for _ in range(2):  # the first answer may be lost
+        told = post(inspected, undo).json()
+        assert (told["undone"]["object"], told["undone"]["flagged"]) == (b, False)
+    assert post(inspected, event("undo")).json()["undone"]["object"] == a
+    assert post(inspected, event("undo")).json()["undone"] is None
+    # A grade that was imported may be of an object that is not shown.
+    with open_store(grades) as store:
+        store.append(NewEvent("k", "ana", "grade", 999_999, grade="A"))
+    told = post(inspected, event("undo"))
+    assert (told.status_code, told.json()["undone"]) == (200, None)
+
+
+def test_flagged_ones_are_found_by_their_place(inspected: Service) -> None:
+    names = [each["object"] for each in objects(inspected)]
+    marks = [event("flag", object=names[k]) for k in (3, 5, 9)]
+    told = post(inspected, *marks, event("grade", object=names[3], grade="X")).json()["progress"]
+    assert (told["flagged_left"], told["next_flagged"]) == (2, 5)
+
+    def found(place: int, start: int = 0) -> tuple[int, list[int]]:
+        given = {"place": place, "start": start, "flagged": True, "count": 1}
+        told = get(inspected, "/objects", grader="ana", **given)
+        return told["start"], [each["place"] for each in told["objects"]]
+
+    assert [found(k) for k in (0, 3, 4, 9, 10)] == [
+        (0, [3]), (0, [3]), (1, [5]), (2, [9]), (3, []),
+    ]  # fmt: skip
+    assert [found(k, -1) for k in (3, 5, 10)] == [(0, [3]), (0, [3]), (2, [9])]
+
+
+def test_a_name_that_is_none_is_refused_before_anything_is_graded(inspected: Service) -> None:
+    for name in ("Ana\u00a0Ruiz", " ana", "ana\u200b", "x" * 101):
+        reply = requests.get(f"{inspected.url}/api/inspection", {"grader": name}, timeout=30)
+        assert reply.status_code in (400, 422)
+        assert "\n" not in reply.json()["error"]
+
+
+def test_a_page_of_another_run_is_told_so(run: RunDirectory, grades: str) -> None:
+    with serving(run.url, grades=grades) as service:
+        told = get(service, grader="ana")["run"]
+        assert get(service, "/objects", grader="ana", run=told)["total"] == CANDIDATES
+    with serving(run.url, grades=grades) as service:
+        assert get(service)["run"] == told
+    # Objects have other names with another seed, so its pages are others.
+    with serving(run.url, grades=grades, manner=Manner(blind=True, seed=5)) as service:
+        given = {"grader": "ana", "run": told}
+        url = f"{service.url}/api/inspection/events"
+        reply = requests.post(url, params=given, json={"events": [event("undo")]}, timeout=30)
+        assert reply.status_code == 409
+        assert "another run" in reply.json()["error"]
+    with open_store(grades, writable=False) as store:
+        assert store.count() == 0
 
 
 def test_work_goes_on_where_it_stopped(run: RunDirectory, grades: str) -> None:
@@ -299,7 +357,7 @@ def test_a_grader_is_who_has_the_token(run: RunDirectory, grades: str, tmp_path:
         told = requests.get(url, headers=own, timeout=30).json()
         assert (told["grader"], told["named_by_token"]) == ("ana", True)
         other = requests.get(url, {"grader": "ben"}, headers=own, timeout=30)
-        assert other.status_code == 400
+        assert other.status_code == 409  # a page that stayed open: what it has is to wait
         # A browser is led to the page that asks for the token, and gets a cookie for it.
         with requests.Session() as browser:
             page = browser.get(service.url, headers={"Accept": "text/html"}, timeout=30)
@@ -307,12 +365,21 @@ def test_a_grader_is_who_has_the_token(run: RunDirectory, grades: str, tmp_path:
             for wrong in ("no", "", "tokën ★", "a\r\nSet-Cookie: x=1"):
                 reply = browser.post(f"{service.url}/login", {"token": wrong}, timeout=30)
                 assert reply.url.endswith("/login")
+                assert reply.status_code == 401
+                assert '<p role="alert">' in reply.text
                 assert not browser.cookies
             right = browser.post(f"{service.url}/login", {"token": tokens["ben"]}, timeout=30)
             assert right.url == f"{service.url}/"
             assert browser.get(url, timeout=30).json()["grader"] == "ben"
             [cookie] = browser.cookies
             assert "HttpOnly" in str(cookie.__dict__)
+            # Nobody else's page logs out, and whoever logs out has no cookie any more.
+            out = f"{service.url}/logout"
+            strange = {"Sec-Fetch-Site": "cross-site"}
+            assert browser.post(out, headers=strange, timeout=30).status_code == 403
+            assert len(browser.cookies) == 1
+            assert browser.post(out, timeout=30).status_code == 204
+            assert not browser.cookies
 
 
 def test_two_graders_at_once_lose_nothing(inspected: Service, grades: str) -> None:

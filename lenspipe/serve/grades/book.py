@@ -68,4 +68,5 @@ def _copied(state: GraderState) -> GraderState:
     made = copy(state)
     made.grades, made.comments = dict(state.grades), dict(state.comments)
     made.flagged, made.standing = set(state.flagged), list(state.standing)
+    made.seen_up_to, made.undone = set(state.seen_up_to), dict(state.undone)
     return made

@@ -1,78 +1,126 @@
-// What the pages ask of the service, and the queue of what a grader did: an event stays in the
-// browser's storage until the service says that it is on disk, through outages and reloads.
+// What the pages ask of the service, and how it gets what a grader did: an event waits in the
+// browser until the service says that it is on disk, or that it never will be.
+
+import { Waiting } from "./waiting.js";
 
 const RETRY_MS = 2000;
+const ANSWER_MS = 60_000;
+const MOST = 100;
+const REFUSED = new Set([400, 413, 422]);  // what is wrong with a request now is wrong with it for ever
 
 export class Service {
-  constructor(onSaving) {
-    this.grader = null;
-    this.onSaving = onSaving;
-    this.queue = [];
+  // on: saving(waiting, failed), kept(answer, events), refused(entry), leaving().
+  constructor(on) {
+    this.on = on;
+    this.whose = {};
+    this.waiting = null;
     this.sending = false;
-    this.onKept = () => {};
+    this.left = false;
+    this.singly = 0;
+    this.failed = null;
   }
 
-  begin(grader) {
-    this.grader = grader;
-    this.storage = `lenspipe events ${location.host} ${grader ?? ""}`;
-    this.queue = JSON.parse(localStorage.getItem(this.storage) ?? "[]");
-    this.send();
+  begin(run, grader) {
+    this.whose = { run, grader };
+    this.waiting = new Waiting(run, grader);
+    addEventListener("storage", () => {
+      this.saving();
+      if (this.waiting.events.length) this.later();  // the other window may be gone by then
+    });
+    if (this.waiting.events.length) this.send();
   }
 
-  async get(path, given = {}) {
-    const query = new URLSearchParams(given);
-    if (this.grader !== null) query.set("grader", this.grader);
-    const reply = await fetch(`${path}?${query}`, { credentials: "same-origin" });
-    if (reply.status === 401) location.assign("/login");
-    const told = await reply.json();
-    if (!reply.ok) throw new Error(told.error ?? reply.statusText);
-    return told;
+  get(path, given = {}) { return this.ask(path, given); }
+
+  async ask(path, given, options = {}) {
+    const query = new URLSearchParams({ ...this.whose, ...given });
+    const signal = AbortSignal.timeout(ANSWER_MS);
+    const reply = await fetch(`${path}?${query}`, { credentials: "same-origin", signal, ...options })
+      .catch(() => { throw new Error("no answer"); });
+    if (reply.status === 401) return this.leave("/login");
+    const told = await reply.json().catch(() => null);
+    if (reply.ok && told !== null) return told;
+    throw Object.assign(new Error(told?.error ?? `status ${reply.status}`), { status: reply.status });
+  }
+
+  // Nothing goes on in a page that is left; what waits is sent when its person is back.
+  leave(address) {
+    this.left = true;
+    this.on.leaving();
+    location.assign(address);
+    return new Promise(() => {});
   }
 
   // The key makes a resend the same event.
-  add(event) {
-    this.queue.push({ key: crypto.randomUUID?.() ?? key(), ...event });
-    this.store();
-    return this.send();
+  add(event, words) {
+    const known = { key: crypto.randomUUID?.() ?? key(), ...event };
+    this.waiting.add(known, words);
+    this.saving();
+    this.send();
+    return known.key;
   }
 
-  store() {
-    localStorage.setItem(this.storage, JSON.stringify(this.queue));
-    this.onSaving(this.queue.length, this.failed);
+  saving() { this.on.saving(this.waiting.events.length, this.failed); }
+
+  // Until what is on its way has arrived, or for a moment.
+  async settled() {
+    const end = performance.now() + 1500;
+    while (this.sending && performance.now() < end) await new Promise((resolve) => setTimeout(resolve, 20));
   }
 
   async send() {
-    if (this.sending || this.queue.length === 0) return;
+    if (this.sending || this.left) return;
     this.sending = true;
     try {
-      while (this.queue.length > 0) {
-        // An undo goes alone, so that its answer says what it took back.
-        const first = this.queue.findIndex((event) => event.kind === "undo");
-        const events = this.queue.slice(0, first === 0 ? 1 : first > 0 ? Math.min(first, 100) : 100);
-        const query = this.grader === null ? "" : `?${new URLSearchParams({ grader: this.grader })}`;
-        const reply = await fetch(`/api/inspection/events${query}`, {
-          method: "POST",
-          credentials: "same-origin",
-          headers: { "Content-Type": "application/json" },
-          body: JSON.stringify({ events }),
-        });
-        if (reply.status === 401) location.assign("/login");
-        const told = await reply.json();
-        if (reply.status >= 500) throw new Error(told.error);
-        // What the service refuses would be refused for ever: it is said, and let go.
-        if (!reply.ok) this.onSaving(this.queue.length, told.error);
-        this.queue.splice(0, events.length);
-        this.failed = null;
-        this.store();
-        if (reply.ok) this.onKept(told);
-      }
+      for (let events = this.next(); events.length > 0 && !this.left; events = this.next()) await this.post(events);
+      this.failed = null;
     } catch (error) {
-      this.failed = error.message || "no answer";
-      this.store();
-      setTimeout(() => this.send(), RETRY_MS);
+      this.failed = error.message;
+      this.later();
     } finally {
       this.sending = false;
     }
+    this.saving();
+  }
+
+  later() {
+    clearTimeout(this.again);
+    this.again = setTimeout(() => this.send(), RETRY_MS);
+  }
+
+  // An undo goes alone, so that its answer says what it took back.
+  next() {
+    const events = this.waiting.events;
+    const undo = events.findIndex(({ event }) => event.kind === "undo");
+    const most = this.singly > 0 || undo === 0 ? 1 : undo > 0 ? Math.min(undo, MOST) : MOST;
+    return events.slice(0, most);
+  }
+
+  // The service keeps all of a request or nothing: where it refuses one, each goes by itself.
+  async post(events) {
+    const asked = {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ events: events.map(({ event }) => event) }),
+    };
+    const told = await this.ask("/api/inspection/events", {}, asked).catch((error) => {
+      if (!REFUSED.has(error.status)) throw error;
+      return error;
+    });
+    if (told instanceof Error && events.length > 1) {
+      this.singly = events.length;
+      return;
+    }
+    this.singly = Math.max(0, this.singly - 1);
+    this.failed = null;
+    if (told instanceof Error) {
+      this.waiting.refuse(events[0], told.message);
+      this.on.refused(events[0]);
+    } else {
+      this.waiting.remove(...events);
+      this.on.kept(told, events);
+    }
+    this.saving();
   }
 }
 

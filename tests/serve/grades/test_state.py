@@ -40,14 +40,14 @@ STEPS = st.lists(
 def naive(events: list[Event], who: str) -> tuple[object, ...]:
     """What stands after every undo was matched with what it takes back, played from the start."""
     standing: list[Event] = []
-    seen = None
+    seen: set[ObjectId | None] = set()
     for each in events:
         if each.grader != who:
             continue
         if each.kind == "undo":
             standing = standing[:-1]
         elif each.kind == "seen":
-            seen = each.object_id
+            seen.add(each.object_id)
         else:
             standing.append(each)
     grades: dict[ObjectId | None, str | None] = {}
@@ -117,7 +117,13 @@ def test_progress_says_where_to_go_on() -> None:
     assert (found.objects, found.graded, found.flagged) == (4, 2, 1)
     assert (found.next_ungraded, found.seen, found.next_unseen) == (1, 2, 2)
     assert found.stopped_at is None
+    assert (found.flagged_left, found.next_flagged) == (1, 3)
     assert progress(state, []).next_ungraded == 0
+    # Who turns back has not seen less.
+    state.apply(event(10, "ana", "seen", 5))
+    assert progress(state, order).seen == 2
+    state.apply(event(11, "ana", "grade", 9))
+    assert (progress(state, order).flagged_left, progress(state, order).next_flagged) == (0, 4)
 
 
 @pytest.mark.parametrize("kind", ["undo", "seen"])
