@@ -39,8 +39,8 @@ def grades_schema(id_type: pa.DataType) -> pa.Schema:
             _field(
                 "probability_combined",
                 pa.float64(),
-                "probability of a lens from the network's and all votes; none where the object is "
-                "no candidate",
+                "probability of a lens from the network's score and all votes; none where the "
+                "object is no candidate",
             ),
             _field("flagged_by", pa.int32(), "how many persons flagged it in the mosaic"),
             _field("comments", pa.string(), "comments, each after its writer's name"),

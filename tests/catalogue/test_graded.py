@@ -48,11 +48,11 @@ def test_grades_are_a_table_of_the_run(run: RunDirectory) -> None:
     assert table["comments"].to_pylist() == ["bo: ring", None, None, None, None]
     assert table["training"].to_pylist() == [False, False, True, False, False]
     combined = table["probability_combined"].to_pylist()
-    network = [0.9, 0.9 - 0.8 / 7, None, 0.9 - 5 * 0.8 / 7]
-    assert combined[0] > network[0]
-    assert combined[1] < network[1]
+    # The network has 0.9, 0.79 and, where nobody voted, 0.33; the two votes are an A and an X.
+    assert combined[0] > 0.8
+    assert combined[1] < 0.3
     assert combined[2] == 1.0, "its truth is known"
-    assert combined[3] == pytest.approx(network[3], abs=1e-6), "nobody voted"
+    assert 0.0 < combined[3] < 0.33, "nobody voted: shifted as the others are"
     assert combined[4] is None
     assert all(field.metadata[b"description"] for field in table.schema)
 
