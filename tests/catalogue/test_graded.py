@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,12 +9,13 @@ import pytest
 
 from lenspipe.catalogue.export import export
 from lenspipe.catalogue.graded import open_grade_events, open_grades
-from lenspipe.catalogue.query import query
+from lenspipe.catalogue.query import ask, query, query_limits
 from lenspipe.catalogue.tables import open_tables
 from lenspipe.errors import InputError
 from lenspipe.run_directory import GRADES, RunDirectory
 from lenspipe.serve.grades.event import NewEvent, ObjectId
 from lenspipe.serve.grades.store import Hidden, open_store
+from lenspipe.serve.query_process import PRIVATE
 from tests.serve.grades.graded_run import make_run
 
 
@@ -92,8 +94,12 @@ def test_a_run_that_nobody_graded_has_none(tmp_path: Path) -> None:
     run = make_run(tmp_path, text_ids=True)
     with pytest.raises(InputError, match=r"^--table: expected a run with grades"):
         export(run, str(tmp_path / "a.csv"), "grades")
-    with pytest.raises(InputError, match="the run has no grades"):
+    looked_at = re.escape(str(tmp_path / GRADES))
+    with pytest.raises(InputError, match=rf"the run has no grades: none at {looked_at}; --grades"):
         query(run, "SELECT * FROM grades")
+    with pytest.raises(InputError) as raised:  # as an outsider, who may not ask it
+        ask(run, "SELECT * FROM grades", query_limits(), without=PRIVATE)
+    assert str(tmp_path) not in str(raised.value)
     open_store(tmp_path / GRADES).close()
     table = open_grades(run)
     assert table is not None

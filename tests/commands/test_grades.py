@@ -49,9 +49,9 @@ def test_grades_go_in_and_out(tmp_path: Path) -> None:
     ask("export", run, tmp_path / "grades.parquet", "--table", "grades")
     assert pq.read_table(tmp_path / "grades.parquet")["grade"].to_pylist() == ["A", "X", "B", "A"]
     other = tmp_path / "other.sqlite"
-    told = ask("import", run, tmp_path / "events.parquet", "--store", other)
+    told = ask("import", run, tmp_path / "events.parquet", "--grades", other)
     assert told.startswith("7 new events")
-    told = ask("show", run, "--store", other)
+    told = ask("show", run, "--grades", other)
     assert [line.split() for line in told.splitlines()[2:4]] == [
         ["ana", "4", "graded,", "0", "flagged"],
         ["bo", "3", "graded,", "0", "flagged"],
