@@ -10,6 +10,7 @@ from functools import cached_property
 import pyarrow as pa
 
 from lenspipe.catalogue import votable
+from lenspipe.catalogue.plain_types import plain
 from lenspipe.catalogue.survey_sources import SOURCES, open_sources
 from lenspipe.catalogue.tables import open_tables
 from lenspipe.errors import InputError
@@ -111,7 +112,7 @@ def _encoded(rows: pa.Table, kind: str, overflow: bool) -> bytes:
         from pyarrow import csv
 
         sink = pa.BufferOutputStream()
-        csv.write_csv(rows, sink)
+        csv.write_csv(plain(rows, by_type=True), sink)
         content: bytes = sink.getvalue().to_pybytes()
         return content
     return encoded(rows)
