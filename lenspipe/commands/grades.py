@@ -121,8 +121,9 @@ def import_(
     with _opened(directory, store) as grades:
         done = import_rows(grades, rows, grader, _integers(directory))
         known = {*probabilities(directory), *(each.object_id for each in grades.hidden())}
+    passed = f" ({done.overruled:,} of them overruled since)" if done.overruled else ""
     typer.echo(
-        f"{done.stored:,} new events, {done.repeated:,} known before; "
+        f"{done.stored:,} new events, {done.repeated:,} known before{passed}; "
         f"{len(done.object_ids - known):,} of {len(done.object_ids):,} objects are no candidates"
     )
 
