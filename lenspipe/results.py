@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Results:
     """What a run left. Nothing is written."""
 
-    def __init__(self, run: RunDirectory) -> None:
-        self._run = run
+    def __init__(self, run: RunDirectory, grades: str | None = None) -> None:
+        self._run, self._grades = run, grades
 
     def __repr__(self) -> str:
         return f"lenspipe.open_run({self._run.url!r})"
@@ -55,7 +55,7 @@ class Results:
         from lenspipe.catalogue import query as asked
 
         limits = asked.query_limits(timeout_s, memory_mb)
-        return _table(asked.query(self._run, query, limits), "query")
+        return _table(asked.query(self._run, query, limits, self._grades), "query")
 
     def candidates(self) -> Table:
         """The candidates whose stamps are kept, the best first."""
@@ -93,9 +93,10 @@ class Results:
         return open_catalog(folder)
 
 
-def open_run(run: str | Path) -> Results:
-    """Open a run directory, a path or a URL. InputError where no run was begun there."""
-    return Results(open_directory(str(run))[0])
+def open_run(run: str | Path, grades: str | Path | None = None) -> Results:
+    """Open a run directory, a path or a URL. grades: a SQLite file or postgresql:// URL in place of
+    RUN/grades.sqlite. InputError where no run was begun there."""
+    return Results(open_directory(str(run))[0], None if grades is None else str(grades))
 
 
 def _table(rows: pa.Table, name: str) -> Table:

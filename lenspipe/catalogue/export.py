@@ -29,17 +29,24 @@ _VOTES = _field("votes", pa.int32(), "how many persons graded it")
 _REFERENCES = _field("references", pa.string(), "who published the known lens at this position")
 
 
-def export(run: RunDirectory, out: str, table: str = "candidates", acronym: str = "") -> int:
+def export(
+    run: RunDirectory,
+    out: str,
+    table: str = "candidates",
+    acronym: str = "",
+    grades: str | None = None,
+) -> int:
     """Write a table of the run to a file by its suffix; returns how many rows.
 
-    acronym: of the survey, before the names of candidates. InputError where the table or the
-    format is none, or the format cannot hold the rows.
+    acronym: of the survey, before the names of candidates. grades: a SQLite file or postgresql://
+    URL in place of RUN/grades.sqlite. InputError where the table or the format is none, or the
+    format cannot hold the rows.
     """
     require_known(out, FIELD)
-    relation = open_table(run, table, "--table")
+    relation = open_table(run, table, "--table", grades)
     if table == "candidates":
         references = known_at(run, relation), known_at(run, relation, "reference")
-        relation = publishable(relation, acronym, open_grades(run), _cited(*references))
+        relation = publishable(relation, acronym, open_grades(run, grades), _cited(*references))
     counted = _Counted(relation)
     write_rows(counted.reader, out, table, FIELD)
     return counted.rows

@@ -1,4 +1,4 @@
-"""The tables `grades` and `grade_events` of a run, from RUN/grades.sqlite."""
+"""The tables `grades` and `grade_events` of a run, from its own grades or those at a place."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from jaxtyping import Float64, Int64
 from lenspipe.catalogue import scores
 from lenspipe.catalogue.candidates import array_of, open_candidates
 from lenspipe.contracts import id_field
-from lenspipe.run_directory import GRADES, RunDirectory
+from lenspipe.run_directory import RunDirectory
 from lenspipe.serve.grades.combine import combine, ordered_prior
 from lenspipe.serve.grades.consensus import consensus
 from lenspipe.serve.grades.event import Event, ObjectId
+from lenspipe.serve.grades.place import found_store
 from lenspipe.serve.grades.state import GraderState, states_of
-from lenspipe.serve.grades.store import GradeStore, Hidden, open_store
+from lenspipe.serve.grades.store import GradeStore, Hidden
 from lenspipe.serve.grades.votes import votes_of
 
 
@@ -39,8 +40,8 @@ def grades_schema(id_type: pa.DataType) -> pa.Schema:
             _field(
                 "probability_combined",
                 pa.float64(),
-                "probability of a lens from the network's and all votes; none where the object is "
-                "no candidate",
+                "probability of a lens from the network's score and all votes; none where the "
+                "object is no candidate",
             ),
             _field("flagged_by", pa.int32(), "how many persons flagged it in the mosaic"),
             _field("comments", pa.string(), "comments, each after its writer's name"),
@@ -69,25 +70,19 @@ def events_schema(id_type: pa.DataType) -> pa.Schema:
     )
 
 
-def open_run_store(run: RunDirectory) -> GradeStore | None:
-    """The run's own grades, for reading; None where nobody graded yet."""
-    if not run.store.is_local or not run.store.local_path(GRADES).exists():
-        return None
-    return open_store(run.store.local_path(GRADES), writable=False)
-
-
-def open_grades(run: RunDirectory) -> pa.Table | None:
-    """Table `grades`; None where nobody graded yet."""
-    store = open_run_store(run)
+def open_grades(run: RunDirectory, where: str | None = None) -> pa.Table | None:
+    """Table `grades`; None where nobody graded yet. where: a SQLite file or postgresql:// URL in
+    place of RUN/grades.sqlite; InputError where nothing is there."""
+    store = found_store(run, where)
     if store is None:
         return None
     with store:
         return grades_table(store, probabilities(run), id_type_of(run))
 
 
-def open_grade_events(run: RunDirectory) -> pa.Table | None:
-    """Table `grade_events`; None where nobody graded yet."""
-    store = open_run_store(run)
+def open_grade_events(run: RunDirectory, where: str | None = None) -> pa.Table | None:
+    """Table `grade_events`; as `open_grades`."""
+    store = found_store(run, where)
     if store is None:
         return None
     with store:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from lenspipe.catalogue import sky_functions
 from lenspipe.catalogue.survey_sources import SOURCES, open_sources
-from lenspipe.catalogue.tables import TABLES, Relation, open_tables
+from lenspipe.catalogue.tables import TABLES, Relation, lacking, open_tables
 from lenspipe.errors import CorruptRunError, InputError
 from lenspipe.run_directory import RunDirectory
 from lenspipe.select.database import Limits, closed_database, limited
@@ -29,14 +29,17 @@ def query_limits(seconds: float = 60.0, memory_mb: int = 2048) -> Limits:
     return Limits(seconds, memory_mb, threads, "--timeout-s", "--memory-mb", scope="")
 
 
-def query(run: RunDirectory, text: str, limits: Limits | None = None) -> pa.Table:
+def query(
+    run: RunDirectory, text: str, limits: Limits | None = None, grades: str | None = None
+) -> pa.Table:
     """Rows of one SELECT over the tables of the run (`tables.TABLES`) and the survey's `sources`.
 
     Columns that come straight out of a table keep their unit and description. The functions of
     `sky_functions` are there; files, network and extensions are not. InputError where the text is
-    no such query, or names what is not there; HopelessError where it goes past its limits.
+    no such query, or names what is not there; HopelessError where it goes past its limits. grades:
+    a SQLite file or postgresql:// URL in place of RUN/grades.sqlite.
     """
-    return ask(run, text, limits or query_limits())
+    return ask(run, text, limits or query_limits(), grades=grades)
 
 
 def ask(
@@ -46,12 +49,19 @@ def ask(
     rows: int | None = None,
     extra: Mapping[str, pa.Table] | None = None,
     without: Collection[str] = (),
+    grades: str | None = None,
 ) -> pa.Table:
     """As `query`, the first `rows` rows alone. extra: tables beside the run's, by name. without:
     tables of the run that may not be asked."""
     tree = _check(text)
-    relations = {**open_tables(run, text), **(extra or {})}
+    relations = {**open_tables(run, text, grades), **(extra or {})}
     relations = {name: table for name, table in relations.items() if name not in without}
+    # Outsiders are not told where that is which they may not ask.
+    lacks = {
+        name: f"the run has no {name}" if name in without else lacking(run, name)
+        for name in TABLES
+        if name not in relations
+    }
     unreachable = None
     if SOURCES in _tables(tree):
         try:
@@ -63,7 +73,7 @@ def ask(
         for name, relation in relations.items():
             connection.register(name, relation)
         with limited(FIELD, connection, limits):
-            found = _execute(connection, text, relations, rows, unreachable)
+            found = _execute(connection, text, relations, rows, unreachable, lacks)
     return _with_meanings(found, relations)
 
 
@@ -121,6 +131,7 @@ def _execute(
     relations: dict[str, Relation],
     rows: int | None,
     unreachable: InputError | None,
+    lacks: Mapping[str, str],
 ) -> pa.Table:
     try:
         found = connection.sql(text)
@@ -130,10 +141,8 @@ def _execute(
     except duckdb.CatalogException as error:
         if unreachable is not None and SOURCES in str(error).lower():
             raise unreachable from error
-        missing = [name for name in TABLES if name not in relations and name in str(error)]
-        there = f"tables {', '.join(relations) or 'none'}" + (
-            f" (the run has no {missing[0]})" if missing else ""
-        )
+        missing = [told for name, told in lacks.items() if name in str(error)]
+        there = f"tables {', '.join(relations) or 'none'}" + (f" ({missing[0]})" if missing else "")
         raise InputError(FIELD, there, _said(error)) from error
     except duckdb.IOException as error:
         raise CorruptRunError(f"tables of the run: {_said(error)}") from error

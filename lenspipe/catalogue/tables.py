@@ -19,6 +19,7 @@ from lenspipe.catalogue.survey_sources import SOURCES, open_sources
 from lenspipe.contracts import id_field
 from lenspipe.errors import CorruptRunError, InputError
 from lenspipe.run_directory import RunDirectory, Stage
+from lenspipe.serve.grades.place import without_grades
 
 # A dataset reads only the columns and row groups that are asked for; a table is in memory.
 Relation: TypeAlias = "pads.Dataset | pa.Table"
@@ -33,27 +34,39 @@ _KNOWN_LENS = pa.field(
 )
 
 
-def open_table(run: RunDirectory, name: str, field: str = "table") -> Relation:
+def open_table(
+    run: RunDirectory, name: str, field: str = "table", grades: str | None = None
+) -> Relation:
     """A table of the run, or the survey's own `sources`; InputError where there is no such table or
-    the run has none yet."""
+    the run has none yet. grades: where they are, see `open_grades`."""
     if name == SOURCES:
         return open_sources(run, f"{field} {SOURCES}")
     if name not in TABLES:
         raise InputError(field, f"one of {', '.join([*TABLES, SOURCES])}", repr(name))
-    found = TABLES[name](run)
+    found = _opened(run, name, grades)
     if found is None:
-        raise InputError(field, f"a run with {name}", f"{run.url} without any")
+        raise InputError(field, f"a run with {name}", f"{run.url}: {lacking(run, name)}")
     return found
 
 
-def open_tables(run: RunDirectory, text: str | None = None) -> dict[str, Relation]:
+def lacking(run: RunDirectory, name: str) -> str:
+    """That the run has no table of that name, and where grades were looked for."""
+    if name in _GRADED:
+        place = without_grades(run, None)
+        return f"the run has no {name}: none at {place}; --grades names another place"
+    return f"the run has no {name}"
+
+
+def open_tables(
+    run: RunDirectory, text: str | None = None, grades: str | None = None
+) -> dict[str, Relation]:
     """All tables that the run has; the survey's `sources`, which cost a listing, are not opened.
 
     text: of a query; tables that are made when they are opened are left out where it does not name
-    them.
+    them. grades: where they are, see `open_grades`.
     """
-    wanted = (n for n in TABLES if text is None or n not in _MADE or n in text.lower())
-    found = {name: TABLES[name](run) for name in wanted}
+    wanted = (n for n in TABLES if text is None or n not in _GRADED or n in text.lower())
+    found = {name: _opened(run, name, grades) for name in wanted}
     return {name: relation for name, relation in found.items() if relation is not None}
 
 
@@ -126,12 +139,19 @@ def _dataset(run: RunDirectory, names: Any, schema: pa.Schema) -> pads.Dataset:
         raise CorruptRunError(f"{error.args[0]}: lenspipe verify says what else is lost") from error
 
 
-TABLES: dict[str, Callable[[RunDirectory], Relation | None]] = {
+def _opened(run: RunDirectory, name: str, grades: str | None) -> Relation | None:
+    return _GRADED[name](run, grades) if name in _GRADED else _OF_RUN[name](run)
+
+
+_OF_RUN: dict[str, Callable[[RunDirectory], Relation | None]] = {
     "scores": _open_scores,
     "candidates": _open_candidates,
     "failures": _open_failures,
-    "grades": open_grades,
-    "grade_events": open_grade_events,
     "known_lenses": _open_known,
 }
-_MADE = frozenset({"grades", "grade_events"})
+# Made when they are opened, from wherever grades are.
+_GRADED: dict[str, Callable[[RunDirectory, str | None], Relation | None]] = {
+    "grades": open_grades,
+    "grade_events": open_grade_events,
+}
+TABLES = ("scores", "candidates", "failures", *_GRADED, "known_lenses")

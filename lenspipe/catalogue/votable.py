@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from lenspipe.catalogue.columns import to_astropy
-from lenspipe.errors import printable
+from lenspipe.catalogue.plain_types import plain
+from lenspipe.errors import InputError, printable
 
 MEDIA_TYPE = "application/x-votable+xml"
 _FRAME = "ICRS"
@@ -98,21 +99,27 @@ def _is_ascii(column: pa.ChunkedArray) -> bool:
 
 
 def _tellable(rows: pa.Table) -> pa.Table:
-    """Rows whose values a VOTable can hold: characters that XML has not as escapes, other types as
-    text."""
+    """Rows whose values a VOTable can hold: characters that XML has not as escapes, times as ISO
+    8601 has them, other types as text."""
     arrays, fields = [], []
-    for field, column in zip(rows.schema, rows.columns, strict=True):
-        values, kind = column, field.type
-        if pa.types.is_decimal(kind):
-            values = column.cast(pa.float64())
-        elif pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+    for field, told in zip(rows.schema, rows.columns, strict=True):
+        column = _plain_or_itself(field, told)
+        values, kind = column, column.type
+        if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
             values = _plain_number(column)
         else:  # a text of nothing is what the standard has for no text
-            told = [None if v in (None, "") else _text(v) for v in column.to_pylist()]
-            values = pa.chunked_array([pa.array(told, pa.string())])
+            texts = [None if v in (None, "") else _text(v) for v in column.to_pylist()]
+            values = pa.chunked_array([pa.array(texts, pa.string())])
         arrays.append(values)
         fields.append(field.with_type(values.type))
     return pa.table(arrays, schema=pa.schema(fields))
+
+
+def _plain_or_itself(field: pa.Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return plain(pa.table([column], schema=pa.schema([field])))[0]
+    except InputError:  # of a service, which answers with what it has
+        return column
 
 
 def _plain_number(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -34,6 +34,7 @@ def query(
     rows: ShownRows = 40,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="Longest time.")] = 60.0,
     memory_mb: Annotated[int, typer.Option(min=64, help="Most memory.")] = 2048,
+    grades: GradesPlace = None,
 ) -> None:
     """Ask a run's tables by SQL."""
     from lenspipe.catalogue import query as asked
@@ -42,7 +43,7 @@ def query(
 
     if out is not None:
         require_known(out, "--out")
-    found = asked.query(open_run(run)[0], sql, asked.query_limits(timeout_s, memory_mb))
+    found = asked.query(open_run(run)[0], sql, asked.query_limits(timeout_s, memory_mb), grades)
     print_or_write(found, out, rows, "query")
 
 
@@ -121,12 +122,23 @@ def export(
         ),
     ] = "candidates",
     acronym: Annotated[str, typer.Option(help="Before the candidates' names.")] = "",
+    grades: GradesPlace = None,
 ) -> None:
     """Write a run's candidates, or another of its tables, to a file."""
     from lenspipe.catalogue.export import export as write
     from lenspipe.run.status import open_run
+    from lenspipe.serve.grades.place import without_grades
+    from lenspipe.telling.progress import make_progress
 
-    written = write(open_run(run)[0], file, table, acronym)
+    directory = open_run(run)[0]
+    written = write(directory, file, table, acronym, grades)
+    looked_at = without_grades(directory, grades)
+    if table == "candidates" and looked_at is not None:
+        with make_progress() as progress:
+            progress.message(
+                f"no grades at {looked_at}: columns grade and votes are empty; --grades names "
+                "another place"
+            )
     typer.echo(f"{written:,} rows in {file}")
 
 

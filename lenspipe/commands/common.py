@@ -33,7 +33,7 @@ OutFile = Annotated[
 ShownRows = Annotated[int, typer.Option(min=0, help="Most rows that are printed.")]
 GradesPlace = Annotated[
     str | None,
-    typer.Option(help="SQLite file or postgresql:// URL; default: RUN/grades.sqlite."),
+    typer.Option("--grades", help="SQLite file or postgresql:// URL; default: RUN/grades.sqlite."),
 ]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lenspipe.commands.common import RunFolder, print_fields
+from lenspipe.commands.common import GradesPlace, RunFolder, print_fields
 from lenspipe.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,14 +17,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="What people said of the candidates.", no_args_is_help=True)
 
 
-StorePlace = Annotated[
-    str | None,
-    typer.Option("--store", help="SQLite file or postgresql:// URL; default: RUN/grades.sqlite."),
-]
-
-
 @app.command("show")
-def show(run: RunFolder, store: StorePlace = None) -> None:
+def show(run: RunFolder, store: GradesPlace = None) -> None:
     """Say how much each person graded, how far they agree, and how good they are on hidden
     objects."""
     from lenspipe.serve.grades.summary import describe
@@ -39,7 +33,7 @@ def scheme(
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="YAML with the grades to use from now on.")
     ] = None,
-    store: StorePlace = None,
+    store: GradesPlace = None,
 ) -> None:
     """Show the grades that there are, or set them."""
     from lenspipe.serve.grades.scheme import load_scheme
@@ -63,7 +57,7 @@ def hidden(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="CSV or Parquet: object_id, is_lens, kind.")
     ],
-    store: StorePlace = None,
+    store: GradesPlace = None,
 ) -> None:
     """Add training objects of known truth, to be mixed in among the candidates."""
     from lenspipe.serve.grades.exchange import hidden_of, read_rows
@@ -82,7 +76,7 @@ def export(
         str, typer.Argument(metavar="FILE", help="Ends in .csv, .parquet, .vot or .fits.")
     ],
     table: Annotated[str, typer.Option(help="grade_events or grades.")] = "grade_events",
-    store: StorePlace = None,
+    store: GradesPlace = None,
 ) -> None:
     """Write all events, which `lenspipe grades import` takes, or the grades that follow from
     them."""
@@ -116,7 +110,7 @@ def import_(
     grader: Annotated[
         str | None, typer.Option(help="Whose they are; of events: only this person's.")
     ] = None,
-    store: StorePlace = None,
+    store: GradesPlace = None,
 ) -> None:
     """Add grades that were given elsewhere; the same file counts once."""
     from lenspipe.catalogue.graded import probabilities
@@ -127,8 +121,9 @@ def import_(
     with _opened(directory, store) as grades:
         done = import_rows(grades, rows, grader, _integers(directory))
         known = {*probabilities(directory), *(each.object_id for each in grades.hidden())}
+    passed = f" ({done.overruled:,} of them overruled since)" if done.overruled else ""
     typer.echo(
-        f"{done.stored:,} new events, {done.repeated:,} known before; "
+        f"{done.stored:,} new events, {done.repeated:,} known before{passed}; "
         f"{len(done.object_ids - known):,} of {len(done.object_ids):,} objects are no candidates"
     )
 
@@ -142,7 +137,7 @@ def labels(
     ] = None,
     other: Annotated[list[str] | None, typer.Option(help="Grade that is none; repeatable.")] = None,
     votes: Annotated[int, typer.Option(min=1, help="Least number of votes.")] = 1,
-    store: StorePlace = None,
+    store: GradesPlace = None,
 ) -> None:
     """Write graded candidates as labelled stamps that `python -m training` takes."""
     from lenspipe.serve.grades.labels import Choice, write_labels
@@ -176,4 +171,4 @@ def _integers(run: RunDirectory) -> bool | None:
 def _opened(run: RunDirectory, store: str | None, writable: bool = True) -> GradeStore:
     from lenspipe.serve.grades.place import store_of
 
-    return store_of(run, store, "--store", writable=writable)
+    return store_of(run, store, "--grades", writable=writable)

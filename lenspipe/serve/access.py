@@ -52,8 +52,9 @@ def is_loopback(host: str) -> bool:
 @dataclass(frozen=True)
 class Access:
     """tokens: name of a person -> what they show; none needed where it is empty. hosts: names that
-    a request may be for, any where it is empty (a page of another site cannot reach a service on
-    loopback under a name of its own)."""
+    a request may be for, any where it is empty. Without tokens they keep pages of other sites from
+    reaching a service on loopback under a name of their own; with tokens a browser sends none under
+    such a name, and a proxy in front has the name that people know."""
 
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
     hosts: frozenset[str] = frozenset()
@@ -78,12 +79,14 @@ class Access:
 
 
 def access_for(host: str, token_file: Path | None) -> Access:
-    """Tokens and names for a host to listen on: on loopback none are needed, elsewhere those of a
-    file, or one that is made now. InputError where the file is none."""
-    tokens = {} if token_file is None else read_tokens(token_file)
+    """Tokens and names for a host to listen on: on loopback no token is needed, but the name of
+    this machine is; elsewhere, or with a file, a token: those of the file, or one that is made now.
+    InputError where the file is none."""
+    if token_file is not None:
+        return Access(read_tokens(token_file))
     if is_loopback(host):
-        return Access(tokens, frozenset({"localhost", "127.0.0.1", "::1", host}))
-    return Access(tokens or {ANYONE: secrets.token_urlsafe(24)})
+        return Access({}, frozenset({"localhost", "127.0.0.1", "::1", host}))
+    return Access({ANYONE: secrets.token_urlsafe(24)})
 
 
 def read_tokens(path: Path) -> dict[str, str]:

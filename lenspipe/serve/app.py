@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from lenspipe import __version__
@@ -31,10 +32,11 @@ from lenspipe.serve import (
 from lenspipe.serve.access import Access, Guard
 from lenspipe.serve.grades.book import GradeBook
 from lenspipe.serve.grades.store import GradeStore
-from lenspipe.serve.query_process import BusyError, QueryLimits
+from lenspipe.serve.query_process import QueryLimits
 from lenspipe.serve.shown import Manner, Shown
 from lenspipe.serve.tap import FORMATS, TapService
 from lenspipe.serve.training_images import TrainingImages
+from lenspipe.serve.turns import BusyError, Turns
 
 _SECONDS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _RETRY_S = "5"
@@ -133,14 +135,13 @@ def _cone(catalogue: api.Catalogue, given: dict[str, str], most: int) -> bytes:
 
 
 def _add_tap(app: FastAPI, tap: TapService) -> None:
+    turns = Turns(tap.limits.at_once, tap.limits.waiting, tap.limits.wait_s)
+
     async def sync(request: Request) -> Response:
         """IVOA Table Access Protocol, synchronous: LANG, QUERY, MAXREC, RESPONSEFORMAT."""
         try:
-            pairs = request.query_params.multi_items()
-            if request.method == "POST":
-                form = await request.form(max_files=0, max_fields=64)
-                pairs = [*pairs, *((k, v) for k, v in form.multi_items() if isinstance(v, str))]
-            reply = await run_in_threadpool(tap.sync, parameters.by_name(pairs))
+            asked = await run_in_threadpool(tap.parse, await _given(request))
+            reply = await turns.run(lambda: tap.answer(asked))
         except LenspipeError as error:
             content = votable.error_document(one_line(str(error)))
             return Response(content, _status(error), _headers(error), votable.MEDIA_TYPE)
@@ -169,6 +170,18 @@ def _add_tap(app: FastAPI, tap: TapService) -> None:
         ("availability", available),
     ):
         app.add_api_route(f"/tap/{path}", answer, methods=["GET"], response_class=Response)
+
+
+async def _given(request: Request) -> dict[str, str]:
+    """Parameters of the address and of a form. InputError where the form is none."""
+    pairs = request.query_params.multi_items()
+    if request.method == "POST":
+        try:
+            form = await request.form(max_files=0, max_fields=64)
+        except HTTPException as error:  # as Starlette says it to FastAPI
+            raise InputError("request", "a form", error.detail) from error
+        pairs = [*pairs, *((k, v) for k, v in form.multi_items() if isinstance(v, str))]
+    return parameters.by_name(pairs)
 
 
 def _add_health(app: FastAPI, run: RunDirectory) -> None:

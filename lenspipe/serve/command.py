@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import threading
@@ -25,6 +26,8 @@ from lenspipe.serve.shown import Manner
 
 _BACKLOG = 128
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# It writes a line for each form that is none; who sent it is told in the answer.
+logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 
 
 class _Server(uvicorn.Server):
@@ -80,6 +83,7 @@ class Service:
             self._app,
             log_level="warning",
             server_header=False,
+            headers=[("Server", "lenspipe")],
             limit_concurrency=256,
             timeout_keep_alive=15,
             h11_max_incomplete_event_size=64 * 1024,

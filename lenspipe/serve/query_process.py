@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -27,21 +25,18 @@ _GRACE_S = 1.0  # in which a query ends by its own limits, with its own words
 _MODULES = ["lenspipe.cli", "lenspipe.catalogue.query", "lenspipe.run.status", "hats"]
 
 
-class BusyError(LenspipeError):
-    """As many queries as may run are running, and none ended within the time one waits."""
-
-
 @dataclass(frozen=True)
 class QueryLimits:
     """What queries from outside may take.
 
-    seconds, memory_mb: of one; at_once: how many run; wait_s: how long one waits for its turn;
-    rows: most that one answers with, whatever it asks for.
+    seconds, memory_mb: of one; at_once: how many run; waiting: how many wait for their turn, and
+    wait_s: how long; rows: most that one answers with, whatever it asks for.
     """
 
     seconds: float = 60.0
     memory_mb: int = 1024
     at_once: int = 2
+    waiting: int = 16
     wait_s: float = 10.0
     rows: int = 100_000
 
@@ -55,11 +50,10 @@ class Answer:
 
 
 class QueryProcesses:
-    """Runs queries on one run's tables, a few at a time."""
+    """Runs queries on one run's tables; how many at once is the caller's to say (`Turns`)."""
 
     def __init__(self, run_url: str, limits: QueryLimits) -> None:
         self._run_url, self._limits = run_url, limits
-        self._turns = threading.BoundedSemaphore(limits.at_once)
         # A server that has its modules and no threads is forked: milliseconds, not a second.
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_MODULES)
@@ -70,25 +64,12 @@ class QueryProcesses:
         """The first `rows` rows of one SELECT of DuckDB's SQL.
 
         extra: tables beside the run's. InputError where the text is no query over the tables, or
-        goes past a limit; BusyError where no turn was free; CorruptRunError where files are lost.
+        goes past a limit; CorruptRunError where files are lost.
         """
         most = self._limits.rows if rows is None else min(rows, self._limits.rows)
-        with self._turn():
-            return self._asked(text, most, extra or {})
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._turns.acquire(timeout=self._limits.wait_s):
-            raise BusyError(f"{self._limits.at_once} queries are running: try again later")
-        try:
-            yield
-        finally:
-            self._turns.release()
-
-    def _asked(self, text: str, rows: int, extra: dict[str, pa.Table]) -> Answer:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_answer, args=(theirs, self._run_url, text, rows, extra, self._limits)
+            target=_answer, args=(theirs, self._run_url, text, most, extra or {}, self._limits)
         )
         process.start()
         theirs.close()

@@ -10,6 +10,7 @@ from functools import cached_property
 import pyarrow as pa
 
 from lenspipe.catalogue import votable
+from lenspipe.catalogue.plain_types import plain
 from lenspipe.catalogue.survey_sources import SOURCES, open_sources
 from lenspipe.catalogue.tables import open_tables
 from lenspipe.errors import InputError
@@ -33,6 +34,16 @@ _ALIASES = {
     "votable/td": "votable",
     "text/csv": "csv",
 }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One query that was found to be one. text: in DuckDB's SQL; most: rows; kind: of the answer, a
+    name of FORMATS."""
+
+    text: str
+    most: int
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -62,9 +73,9 @@ class TapService:
         """VOSI's `/tables`."""
         return tables_document(self.schemas)
 
-    def sync(self, given: Mapping[str, str]) -> Reply:
-        """The answer to one query: parameters LANG, QUERY, MAXREC, RESPONSEFORMAT or FORMAT, and
-        of TAP 1.0 REQUEST. InputError where one of them is none; see `QueryProcesses.ask`."""
+    def parse(self, given: Mapping[str, str]) -> Asked:
+        """One query from parameters LANG, QUERY, MAXREC, RESPONSEFORMAT or FORMAT, and of TAP 1.0
+        REQUEST. InputError where one of them is none."""
         request = given.get("REQUEST", "doQuery")
         if request != "doQuery":
             raise InputError("REQUEST", "doQuery", repr(request[:80]))
@@ -77,10 +88,12 @@ class TapService:
             raise InputError("QUERY", "one SELECT of ADQL", "nothing")
         kind = _format(given)
         most = parameters.whole_number(given, "MAXREC", self.limits.rows, high=self.limits.rows)
-        text = to_duckdb(given["QUERY"], frozenset({"scores"}))
-        answer = self._processes.ask(text, most, tap_schema(self.schemas))
-        content = _encoded(answer.rows, kind, answer.overflow)
-        return Reply(content, FORMATS[kind])
+        return Asked(to_duckdb(given["QUERY"], frozenset({"scores"})), most, kind)
+
+    def answer(self, asked: Asked) -> Reply:
+        """The answer to a query; see `QueryProcesses.ask`."""
+        found = self._processes.ask(asked.text, asked.most, tap_schema(self.schemas))
+        return Reply(_encoded(found.rows, asked.kind, found.overflow), FORMATS[asked.kind])
 
 
 def _format(given: Mapping[str, str]) -> str:
@@ -99,7 +112,7 @@ def _encoded(rows: pa.Table, kind: str, overflow: bool) -> bytes:
         from pyarrow import csv
 
         sink = pa.BufferOutputStream()
-        csv.write_csv(rows, sink)
+        csv.write_csv(plain(rows, by_type=True), sink)
         content: bytes = sink.getvalue().to_pybytes()
         return content
     return encoded(rows)

@@ -35,6 +35,12 @@ def test_grades_go_in_and_out(tmp_path: Path) -> None:
     told = ask("import", run, tmp_path / "ana.csv", "--grader", "ana")
     assert told.startswith("0 new events, 4 known before")
     ask("import", run, tmp_path / "bo.csv", "--grader", "bo")
+    (tmp_path / "later.csv").write_text("object_id,grade\n1,B\n")
+    ask("import", run, tmp_path / "later.csv", "--grader", "ana")
+    told = ask("import", run, tmp_path / "ana.csv", "--grader", "ana")
+    assert told.startswith("0 new events, 4 known before (1 of them overruled since); ")
+    (tmp_path / "last.csv").write_text("object_id,grade\n1,X\n0,A\n")
+    assert ask("import", run, tmp_path / "last.csv", "--grader", "ana").startswith("2 new events")
     assert ask("hidden", run, tmp_path / "known.csv") == "2 new hidden objects of 2\n"
     shown = ask("show", run)
     assert "ana: completeness      1/1 = 1.000" in shown
@@ -45,13 +51,13 @@ def test_grades_go_in_and_out(tmp_path: Path) -> None:
     assert told == f"2 lenses and 1 others in {tmp_path / 'set.h5'}; 0 labels without a stamp\n"
 
     told = ask("export", run, tmp_path / "events.parquet")
-    assert told == f"7 rows in {tmp_path / 'events.parquet'}\n"
+    assert told == f"10 rows in {tmp_path / 'events.parquet'}\n"
     ask("export", run, tmp_path / "grades.parquet", "--table", "grades")
     assert pq.read_table(tmp_path / "grades.parquet")["grade"].to_pylist() == ["A", "X", "B", "A"]
     other = tmp_path / "other.sqlite"
-    told = ask("import", run, tmp_path / "events.parquet", "--store", other)
-    assert told.startswith("7 new events")
-    told = ask("show", run, "--store", other)
+    told = ask("import", run, tmp_path / "events.parquet", "--grades", other)
+    assert told.startswith("10 new events")
+    told = ask("show", run, "--grades", other)
     assert [line.split() for line in told.splitlines()[2:4]] == [
         ["ana", "4", "graded,", "0", "flagged"],
         ["bo", "3", "graded,", "0", "flagged"],

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -167,6 +170,118 @@ def test_text_that_a_format_cannot_hold_is_refused(suffix: str, text: str, tmp_p
     with pytest.raises(InputError, match=r"^object_id: expected text that"):
         formats.write_rows(table.to_reader(), str(tmp_path / f"a{suffix}"), "scores")
     assert list(tmp_path.iterdir()) == []
+
+
+# What `lenspipe query` may give: type, values, as each format tells them. A decimal of a sum of
+# integers is exact where it fits 64 bits.
+AT = datetime(2026, 1, 2, 3, 4, 5, 500_000)
+PARIS = ZoneInfo("Europe/Paris")
+TYPES: dict[str, tuple[pa.DataType, list[Any], list[Any]]] = {
+    "sum": (pa.decimal128(38, 0), [2**53 + 1, -7, None], [2**53 + 1, -7, None]),
+    "huge": (pa.decimal128(38, 0), [10**30, 1, None], [1e30, 1.0, None]),
+    "decimal": (
+        pa.decimal128(10, 2),
+        [Decimal("1.50"), Decimal("-0.25"), None],
+        [1.5, -0.25, None],
+    ),
+    "unsigned": (pa.uint64(), [2**63 - 1, 0, None], [2**63 - 1, 0, None]),
+    "byte": (pa.int8(), [-3, 3, None], [-3, 3, None]),
+    "half": (pa.float16(), [np.float16(value) for value in (0.5, -2.0, 1.0)], [0.5, -2.0, 1.0]),
+    "truth": (pa.bool_(), [True, False, True], [True, False, True]),
+    "date": (pa.date32(), [AT.date(), None, AT.date()], ["2026-01-02", None, "2026-01-02"]),
+    "time": (pa.time64("us"), [AT.time(), None, AT.time()], ["03:04:05.500000", None] * 2),
+    "timestamp": (pa.timestamp("us"), [AT, None, AT], ["2026-01-02T03:04:05.500000", None] * 2),
+    "zoned": (
+        pa.timestamp("us", "Europe/Paris"),
+        [AT.replace(tzinfo=PARIS), None, AT.replace(tzinfo=PARIS)],
+        ["2026-01-02T02:04:05.500000Z", None] * 2,
+    ),
+    "nothing": (pa.null(), [None] * 3, [None] * 3),
+    "category": (pa.dictionary(pa.int8(), pa.string()), ["a", "b", None], ["a", "b", None]),
+}
+
+
+EXACT = ("sum", "huge", "decimal", "unsigned")  # as text
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("suffix", TABULAR)
+def test_types_of_queries_are_told(suffix: str, name: str, tmp_path: Path) -> None:
+    kind, values, expected = TYPES[name]
+    array = pa.array(values, kind)
+    out = tmp_path / f"a{suffix}"
+    formats.write_rows(pa.table({"id": [1, 2, 3], "x": array}).to_reader(), str(out), "query")
+    if suffix == ".parquet":  # has them all
+        assert pq.read_table(out)["x"].to_pylist() == array.to_pylist()
+        return
+    found = as_text(out) if suffix == ".csv" else read(out)["x"]
+    if suffix == ".csv":
+        expected = [_csv(value) for value in (array.to_pylist() if name in EXACT else expected)]
+    for value, wanted in zip(found, expected[:3], strict=True):
+        missing = value in (None, "") or value != value  # noqa: PLR0124  # NaN
+        assert missing if wanted is None else value == wanted
+
+
+def as_text(path: Path) -> list[str | None]:
+    options = csv.ConvertOptions(column_types={"x": pa.string()}, strings_can_be_null=True)
+    return list(csv.read_csv(path, convert_options=options)["x"].to_pylist())
+
+
+def _csv(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "told"),
+    [
+        (pa.list_(pa.int32()), [1, 2], "list<item: int32>"),
+        (pa.struct({"a": pa.int32()}), {"a": 1}, "struct<a: int32>"),
+        (pa.binary(), b"\xff", "binary"),
+        (pa.month_day_nano_interval(), pa.MonthDayNano([1, 2, 3]), "month_day_nano_interval"),
+    ],
+)
+@pytest.mark.parametrize("suffix", TABULAR)
+def test_types_that_a_format_has_not_are_one_line(
+    suffix: str, kind: pa.DataType, value: Any, told: str, tmp_path: Path
+) -> None:
+    table = pa.table({"id": [1], "x": pa.array([value], kind)})
+    out = tmp_path / f"a{suffix}"
+    if suffix == ".parquet" and "interval" not in told:
+        formats.write_rows(table.to_reader(), str(out), "query")
+        assert pq.read_table(out)["x"].to_pylist() == [value]
+        return
+    with pytest.raises(InputError, match=rf"^x: expected .*, found {re.escape(told)}$"):
+        formats.write_rows(table.to_reader(), str(out), "query")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".fits", ".vot"])
+def test_a_date_without_a_year_is_refused(suffix: str, tmp_path: Path) -> None:
+    table = pa.table({"x": pa.array([2**31 - 1], pa.int32()).cast(pa.date32())})
+    with pytest.raises(InputError, match=r"^x: expected times that have a year"):
+        formats.write_rows(table.to_reader(), str(tmp_path / f"a{suffix}"), "query")
+
+
+def test_unsigned_ids_beyond_int64_stay_exact_where_the_format_has_them(tmp_path: Path) -> None:
+    table = pa.table({"object_id": pa.array([2**64 - 1, 5], pa.uint64())})
+    for suffix in (".csv", ".fits", ".parquet"):
+        formats.write_rows(table.to_reader(), str(tmp_path / f"a{suffix}"), "query")
+    for suffix in (".fits", ".parquet"):
+        assert read(tmp_path / f"a{suffix}")["object_id"] == [2**64 - 1, 5]
+    assert (tmp_path / "a.csv").read_text().split()[1:] == [str(2**64 - 1), "5"]
+
+
+def test_regions_take_numbers_alone(tmp_path: Path) -> None:
+    rows = pa.table({"ra": pa.array([Decimal("10.5")]), "dec": [2], "x": [[1]]})
+    formats.write_rows(rows.to_reader(), str(tmp_path / "a.reg"), "query")
+    assert "circle(10.5000000,+2.0000000" in (tmp_path / "a.reg").read_text()
+    rows = pa.table({"ra": ["10.5"], "dec": [2.0]})
+    with pytest.raises(InputError, match=r"^ra: expected numbers, for regions, found string$"):
+        formats.write_rows(rows.to_reader(), str(tmp_path / "b.reg"), "query")
 
 
 def test_regions_are_circles_with_their_names(tmp_path: Path) -> None:

@@ -49,6 +49,9 @@ def test_the_command_serves_until_it_is_told_to_end(
         assert reply.json()["rows"][0]["rank"] == 1
         query = {"LANG": "ADQL", "QUERY": "SELECT TOP 1 ra FROM scores", "FORMAT": "csv"}
         assert requests.get(f"{lines['TAP']}/sync", query, timeout=90).status_code == 200
+        form = {"Content-Type": "multipart/form-data; boundary=x"}
+        broken = requests.post(f"{lines['TAP']}/sync", data=b"junk", headers=form, timeout=30)
+        assert broken.status_code == 400
         process.send_signal(number)
         assert process.wait(20) == 0
         assert process.stderr is not None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow.compute as pc
@@ -141,6 +142,50 @@ def test_errors_are_tables_with_status_400(
     reply = sync(service, given.pop("QUERY", "SELECT 1 FROM scores"), **given)
     assert reply.status_code == 400
     assert error_of(reply).startswith(f"{named}: expected ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data; boundary=x", b"junk"),
+        ("multipart/form-data", b"junk"),
+        ("multipart/form-data; boundary=x", b"--x\r\nbad header\r\n\r\nADQL"),
+        ("application/x-www-form-urlencoded", b"&".join(b"a%d=1" % k for k in range(100))),
+    ],
+)
+def test_a_form_that_is_none_is_an_error_of_the_standard(
+    service: Service, kind: str, body: bytes
+) -> None:
+    url, headers = f"{service.url}/tap/sync", {"Content-Type": kind}
+    reply = requests.post(url, data=body, headers=headers, timeout=30)
+    assert reply.status_code == 400
+    assert error_of(reply).startswith("request: expected a form")
+
+
+def test_queries_that_wait_hold_up_nobody_else(run: RunDirectory) -> None:
+    """Of 90 slow queries one runs, a few wait, and the others are told to come again."""
+    slow = "SELECT COUNT(*) FROM scores a, scores b, scores c, scores d WHERE a.ra + b.ra > d.ra"
+    limits = QueryLimits(seconds=3.0, at_once=1, waiting=4, wait_s=4.0)
+    with serving(run.url, limits=limits) as service, ThreadPoolExecutor(90) as pool:
+        assert sync(service, "SELECT TOP 1 ra FROM scores").status_code == 200
+        replies = [pool.submit(sync, service, slow) for _ in range(90)]
+        took = list[float]()
+        while sum(reply.done() for reply in replies) < 90:
+            began = time.monotonic()
+            for path in ("/healthz", "/api/candidates/1/stamp.png"):
+                assert requests.get(service.url + path, timeout=30).status_code == 200
+            took.append(time.monotonic() - began)
+        assert len(took) > 1
+        # Two answers. Waiting in the threads of all requests, they took the seconds of a query.
+        assert min(took) < 1.0
+        assert max(took[1:]) < 2.5
+        found = [reply.result() for reply in replies]
+        assert {reply.status_code for reply in found} == {400, 503}
+        for reply in found:
+            assert error_of(reply)
+            assert ("Retry-After" in reply.headers) is (reply.status_code == 503)
+        assert 1 <= sum(reply.status_code == 400 for reply in found) <= 1 + limits.waiting
+        assert sync(service, "SELECT TOP 1 ra FROM scores").status_code == 200
 
 
 def test_a_query_past_its_limits_ends_and_the_service_goes_on(run: RunDirectory) -> None:

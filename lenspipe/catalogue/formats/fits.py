@@ -7,15 +7,16 @@ from pathlib import Path
 import pyarrow as pa
 
 from lenspipe.catalogue.columns import to_astropy, told, ucd_of
+from lenspipe.catalogue.plain_types import plain
 from lenspipe.errors import InputError
 
 
 def write(rows: pa.RecordBatchReader, path: Path, name: str) -> None:
     """See `lenspipe.catalogue.formats`. All rows are in memory. InputError where a text is not
-    ASCII, which FITS cannot hold."""
+    ASCII, which FITS cannot hold, or a column is of lists, bytes or the like."""
     from astropy.io import fits
 
-    table = rows.read_all()
+    table = plain(rows.read_all())
     _refuse_other_than_ascii(table)
     hdu = fits.table_to_hdu(to_astropy(table))
     hdu.name = name

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from lenspipe.catalogue.plain_types import plain
 from lenspipe.catalogue.votable import document
 from lenspipe.errors import InputError
 
 
 def write(rows: pa.RecordBatchReader, path: Path, name: str) -> None:
-    """See `lenspipe.catalogue.formats`. All rows are in memory."""
-    _refuse_control_characters(table := rows.read_all())
+    """See `lenspipe.catalogue.formats`. All rows are in memory. InputError where a column is of
+    lists, bytes or the like, or a text has characters that XML has not."""
+    _refuse_control_characters(table := plain(rows.read_all()))
     path.write_bytes(document(table, name))
 
 

@@ -1,14 +1,20 @@
 """Probability that an object is a lens, from the network and from what people said of it.
 
 Model (Dawid & Skene 1979, Appl. Stat. 28, 20, with a prior for each object): object i is a lens
-with the network's calibrated probability p_i; grader g gives grade k to a lens with probability
-c_g1k and to another object with c_g0k; given what the object is, graders and network are
-independent. The rows of the confusion matrices have Dirichlet priors with pseudo-counts a_zk (above
-the uniform one), so that a grader with few votes is taken for an ordinary one. Objects of known
-truth count with that. EM finds the largest posterior density of the matrices:
+with probability π_i before anybody looked, which follows from the network's probability and from
+how many lenses there are among the graded objects (`network_prior`); grader g gives grade k to a
+lens with probability c_g1k and to another object with c_g0k; given what the object is, graders and
+network are independent. The rows of the confusion matrices have Dirichlet priors with pseudo-counts
+a_zk (above the uniform one) by which a grader of few votes is taken for an ordinary one, better
+than chance: otherwise lenses and others could change places. Objects of known truth count with
+that in the matrices, and not in the shift: how many of them are lenses is who chose them. EM finds
+the largest posterior density of matrices and shift:
 
-    E   q_i = p_i ∏_g c_g1v / (p_i ∏_g c_g1v + (1 - p_i) ∏_g c_g0v),   v = vote of g on i
-    M   c_gzk ∝ a_zk + Σ_i P(z_i = z) [v_gi = k]
+    E   q_i = π_i ∏_g c_g1v / (π_i ∏_g c_g1v + (1 - π_i) ∏_g c_g0v),   v = vote of g on i
+    M   c_gzk ∝ a_zk + Σ_i P(z_i = z) [v_gi = k];   π_i: `network_prior.fit`
+
+It begins with graders as their prior and the objects of known truth have them, at several fractions
+of lenses, and takes the best end.
 
 A grader who saw the scores, or who copies another, is not independent of them: probabilities are
 then too sure. Grade in blind mode where this is to be used.
@@ -22,34 +28,39 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from lenspipe.errors import InputError
+from lenspipe.serve.grades.network_prior import Shift, centred_logits, fit
 
-# No network is surer than this; else no vote could ever speak against it.
-SUREST = 1e-6
 TOLERANCE = 1e-7  # of a probability, between two steps
 MOST_STEPS = 2000
-STRENGTH = 4.0  # pseudo-counts of a row
+STRENGTH = 8.0  # pseudo-counts of a row
+BETTER_THAN_CHANCE = 4.0
+STARTS = (0.01, 0.1, 0.5)  # fractions of lenses
 
 
 @dataclass(frozen=True)
 class Combined:
     """probability: posterior of each object; NaN where the network gave none and no truth is known.
-    confusion: of each grader, for others (0) and lenses (1), the probability of each grade.
-    log_posterior: after each step; it never falls. converged: whether it ended by itself."""
+    confusion: of each grader, for others (0) and lenses (1), the probability of each grade. shift:
+    of the network's log-odds. log_posterior: after each step; it never falls. converged: whether it
+    ended by itself."""
 
     probability: Float64[np.ndarray, " n"]
     confusion: Float64[np.ndarray, "g 2 k"]
+    shift: Shift
     log_posterior: tuple[float, ...]
     converged: bool
 
 
 def ordered_prior(
-    values: Float64[np.ndarray, " k"], strength: float = STRENGTH
+    values: Float64[np.ndarray, " k"],
+    strength: float = STRENGTH,
+    ratio: float = BETTER_THAN_CHANCE,
 ) -> Float64[np.ndarray, "2 k"]:
-    """Pseudo-counts by which better grades are somewhat likelier for lenses, worse ones for others:
-    `strength` in each row, and three times as many on the best grade as on the worst, or the other
-    way round. Without this nothing would say which class is which where the network is unsure."""
+    """Pseudo-counts by which better grades are likelier for lenses, worse ones for others:
+    `strength` in each row, `ratio` times as many on the best grade as on the worst or the other way
+    round, in between by the power of the grade's place."""
     up = (values - values.min()) / (values.max() - values.min())
-    rows = np.stack([1.5 - up, 0.5 + up])
+    rows = np.stack([ratio**-up, ratio**up])
     return np.asarray(strength * rows / rows.sum(axis=1, keepdims=True))
 
 
@@ -62,57 +73,86 @@ def combine(
     """Posterior probabilities and confusion matrices.
 
     codes: place of each grade in the scheme, negative for none. network: calibrated probability of
-    each object at the prevalence of the objects that are graded; NaN where there is none: such
-    objects count only where their truth is known. truth: 1 a lens, 0 none, negative unknown; of
-    training objects. prior: pseudo-counts, above 0. InputError where these do not fit.
+    each object at any prevalence, one for all; NaN where there is none: such objects count only
+    where their truth is known. truth: 1 a lens, 0 none, negative unknown; of training objects.
+    prior: pseudo-counts, above 0. Without a vote on an object of unknown truth the network's
+    probabilities stay as they are. InputError where these do not fit.
     """
     _check(codes, network, truth, prior)
-    known = truth >= 0
-    used = known | np.isfinite(network)
-    p = np.where(known, truth == 1, np.clip(np.nan_to_num(network), SUREST, 1.0 - SUREST))
-    votes = np.where(used[:, None], codes, -1)
-    one_hot = np.stack([votes == k for k in range(prior.shape[1])], axis=2)  # (n, g, k)
-    q, told, converged = p.astype(float), list[float](), False
-    confusion = _confusion(q, one_hot, prior)
+    data = _Data.of(codes, network, truth, prior)
+    starts = [Shift.at(fraction) for fraction in STARTS] if data.graded.any() else [Shift()]
+    return max((_climb(data, start) for start in starts), key=lambda found: found.log_posterior[-1])
+
+
+@dataclass(frozen=True)
+class _Data:
+    """votes: codes of the objects that count; one_hot: the same, one place a grade. x: the
+    network's centred log-odds. known: whose truth is known, lens: which of these are lenses.
+    graded: that tell how many lenses there are. used: that get a probability."""
+
+    votes: Int64[np.ndarray, "n g"]
+    one_hot: Float64[np.ndarray, "n g k"]
+    x: Float64[np.ndarray, " n"]
+    known: Bool[np.ndarray, " n"]
+    lens: Bool[np.ndarray, " n"]
+    graded: Bool[np.ndarray, " n"]
+    used: Bool[np.ndarray, " n"]
+    prior: Float64[np.ndarray, "2 k"]
+
+    @classmethod
+    def of(
+        cls,
+        codes: Int64[np.ndarray, "n g"],
+        network: Float64[np.ndarray, " n"],
+        truth: Int64[np.ndarray, " n"],
+        prior: Float64[np.ndarray, "2 k"],
+    ) -> _Data:
+        known = truth >= 0
+        used = known | np.isfinite(network)
+        votes = np.where(used[:, None], codes, -1)
+        graded = used & ~known & (votes >= 0).any(axis=1)
+        one_hot = np.stack([votes == k for k in range(prior.shape[1])], axis=2).astype(float)
+        x = centred_logits(network, graded)
+        return cls(votes, one_hot, x, known, truth == 1, graded, used, prior)
+
+
+def _climb(data: _Data, shift: Shift) -> Combined:
+    """EM from one start."""
+    confusion = _confusion(np.stack([data.known & ~data.lens, data.lens]).astype(float), data)
+    q, told, converged = np.full(len(data.x), np.nan), list[float](), False
     for _ in range(MOST_STEPS):
         before = q
-        q, density = _posterior(p, votes, confusion, known)
-        told.append(density + float((prior * np.log(confusion)).sum()))
+        q, density = _posterior(data, shift, confusion)
+        told.append(density + shift.log_prior + float((data.prior * np.log(confusion)).sum()))
         if np.max(np.abs(q - before), initial=0.0) < TOLERANCE:
             converged = True
             break
-        confusion = _confusion(q, one_hot, prior)
-    return Combined(np.where(used, q, np.nan), confusion, tuple(told), converged)
+        confusion = _confusion(np.stack([1.0 - q, q]), data)
+        if data.graded.any():
+            shift = fit(data.x[data.graded], q[data.graded], shift)
+    return Combined(np.where(data.used, q, np.nan), confusion, shift, tuple(told), converged)
 
 
-def _confusion(
-    q: Float64[np.ndarray, " n"],
-    one_hot: Bool[np.ndarray, "n g k"],
-    prior: Float64[np.ndarray, "2 k"],
-) -> Float64[np.ndarray, "g 2 k"]:
-    """The M step."""
-    share = np.stack([1.0 - q, q])
-    counts = np.einsum("zn,ngk->gzk", share, one_hot.astype(float)) + prior
+def _confusion(share: Float64[np.ndarray, "2 n"], data: _Data) -> Float64[np.ndarray, "g 2 k"]:
+    """The M step of the matrices, of objects that are others and lenses by so much."""
+    counts = np.einsum("zn,ngk->gzk", share, data.one_hot) + data.prior
     found: Float64[np.ndarray, "g 2 k"] = counts / counts.sum(axis=2, keepdims=True)
     return found
 
 
 def _posterior(
-    p: Float64[np.ndarray, " n"],
-    votes: Int64[np.ndarray, "n g"],
-    confusion: Float64[np.ndarray, "g 2 k"],
-    known: Bool[np.ndarray, " n"],
+    data: _Data, shift: Shift, confusion: Float64[np.ndarray, "g 2 k"]
 ) -> tuple[Float64[np.ndarray, " n"], float]:
     """The E step, and the logarithm of the likelihood of all votes."""
-    given = votes >= 0
-    graders = np.arange(votes.shape[1])
-    log_c = np.log(confusion)[graders, :, votes]  # (n, g, 2)
-    of_votes = np.where(given[:, :, None], log_c, 0.0).sum(axis=1)  # (n, 2)
-    with np.errstate(divide="ignore"):
-        log_each = of_votes + np.log(np.stack([1.0 - p, p], axis=1))
+    graders = np.arange(data.votes.shape[1])
+    log_c = np.log(confusion)[graders, :, data.votes]  # (n, g, 2)
+    of_votes = np.where(data.votes[:, :, None] >= 0, log_c, 0.0).sum(axis=1)  # (n, 2)
+    odds = shift.log_odds(data.x)
+    log_pi = -np.logaddexp(0.0, np.stack([odds, -odds], axis=1))
+    certain = np.where(np.stack([~data.lens, data.lens], axis=1), 0.0, -np.inf)
+    log_each = of_votes + np.where(data.known[:, None], certain, log_pi)
     log_all = np.logaddexp(log_each[:, 0], log_each[:, 1])
-    q = np.where(known, p, np.exp(log_each[:, 1] - log_all))
-    return q, float(log_all.sum())
+    return np.exp(log_each[:, 1] - log_all), float(log_all[data.used].sum())
 
 
 def _check(

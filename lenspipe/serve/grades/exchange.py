@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from lenspipe.errors import InputError
-from lenspipe.serve.grades.event import NewEvent, ObjectId, parse_object_id
+from lenspipe.serve.grades.event import Event, NewEvent, ObjectId, parse_object_id
 from lenspipe.serve.grades.scheme import Scheme
+from lenspipe.serve.grades.state import states_of
 from lenspipe.serve.grades.store import GradeStore, Hidden
 
 FIELD = "FILE"
@@ -28,10 +30,12 @@ _TRUE, _FALSE = ("true", "1", "yes", "lens"), ("false", "0", "no", "other")
 @dataclass(frozen=True)
 class Imported:
     """What came of a file. stored, repeated: events that are new, and that were there before.
-    object_ids: of the objects that they are about."""
+    overruled: of the repeated, grades and comments that do not stand any more. object_ids: of the
+    objects that they are about."""
 
     stored: int
     repeated: int
+    overruled: int
     object_ids: frozenset[ObjectId]
 
 
@@ -58,8 +62,10 @@ def import_rows(
     A table with columns `key`, `kind` and `grader` is of events (table `grade_events`); they keep
     key and time, so that a second import adds nothing. `grader` then chooses one person's. Any
     other table has `object_id`, and `grade`, `comment` or both; they are `grader`'s, or of its
-    column `grader`. The key of each is made from what it says: the same file counts once, however
-    often it is imported. Rows with neither grade nor comment are passed over. integers: whether the
+    column `grader`. The key of each is made from what it says and its `time_utc` or, without one,
+    from its place among all that the table says: the same table counts once, however often it is
+    imported, and another one that says a grade again, after a third said otherwise, counts. Rows
+    with neither grade nor comment are passed over. integers: whether the
     survey's ids are integers; None: if all in the table are. InputError names row and column.
     """
     if "object_id" not in rows.column_names:
@@ -72,9 +78,21 @@ def import_rows(
     else:
         new = list(_grades(given, rows.column_names, grader, integers, store.scheme()))
     done = store.append_all(new)
-    repeated = sum(each.repeated for each in done)
+    known = [each.event for each in done if each.repeated]
     ids = frozenset(each.object_id for each in new if each.object_id is not None)
-    return Imported(len(done) - repeated, repeated, ids)
+    return Imported(len(done) - len(known), len(known), _overruled(store, known), ids)
+
+
+def _overruled(store: GradeStore, known: Sequence[Event]) -> int:
+    """How many of these grades and comments do not stand any more."""
+    states = states_of(store.events()) if known else {}
+    return sum(
+        event.grade != states[event.grader].grades.get(event.subject)
+        if event.kind == "grade"
+        else (event.comment or None) != states[event.grader].comments.get(event.subject)
+        for event in known
+        if event.kind in ("grade", "comment")
+    )
 
 
 def hidden_of(rows: pa.Table, integers: bool | None = None) -> list[Hidden]:
@@ -112,10 +130,12 @@ def _grades(
         raise InputError(FIELD, "a column `grade` or `comment`", ", ".join(columns))
     if grader is None and "grader" not in columns:
         raise InputError("--grader", "whose grades these are, or a column `grader`", "neither")
+    table = hashlib.sha256(json.dumps(rows, default=str, sort_keys=True).encode()).hexdigest()
     for number, row in enumerate(rows, 1):
         where = f"{FIELD}: row {number}"
         who = grader if grader is not None else _text(row["grader"])
         time = _time(row.get("time_utc"), where)
+        when = f"{table} {number}" if time is None else time.isoformat()
         for kind in ("grade", "comment"):
             said = row.get(kind)
             if said is None or said == "":
@@ -125,7 +145,7 @@ def _grades(
                 scheme.require(str(said), f"{where}: grade")
             with _at(where):
                 yield NewEvent(
-                    key=_key(who, kind, each, str(said)),
+                    key=_key(who, kind, each, str(said), when),
                     grader=who,
                     kind="grade" if kind == "grade" else "comment",
                     object_id=each,
@@ -189,8 +209,8 @@ def _time(value: object, where: str) -> datetime | None:
         raise InputError(f"{where}: time_utc", "a time (ISO 8601)", repr(value)) from error
 
 
-def _key(who: str, kind: str, each: ObjectId, said: str) -> str:
-    written = "\0".join([who, kind, type(each).__name__, str(each), said])
+def _key(who: str, kind: str, each: ObjectId, said: str, when: str) -> str:
+    written = "\0".join([who, kind, type(each).__name__, str(each), said, when])
     return f"import-{hashlib.sha256(written.encode()).hexdigest()[:32]}"
 
 

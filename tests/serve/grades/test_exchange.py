@@ -11,6 +11,7 @@ from lenspipe.catalogue.graded import events_table
 from lenspipe.errors import InputError
 from lenspipe.serve.grades.event import NewEvent
 from lenspipe.serve.grades.exchange import hidden_of, import_rows, read_rows
+from lenspipe.serve.grades.state import states_of
 from lenspipe.serve.grades.store import GradeStore, Hidden, open_store
 
 
@@ -62,6 +63,29 @@ def test_a_list_of_grades_counts_once(store: GradeStore, tmp_path: Path) -> None
     assert kept == [("ana", 7, "A", None), ("ana", 7, None, "ring"), ("ana", 9, "X", None)]
     text = import_rows(store, read_rows(path), "cy", integers=False)
     assert text.object_ids == {"7", "9"}
+    store.close()
+
+
+def test_what_is_said_again_later_counts(store: GradeStore, tmp_path: Path) -> None:
+    def said(text: str) -> tuple[int, int, int, str]:
+        path = tmp_path / "list.csv"
+        path.write_text(text)
+        done = import_rows(store, read_rows(path), "ana")
+        stands = states_of(store.events())["ana"].grades[7]
+        return done.stored, done.repeated, done.overruled, stands
+
+    # Without times another file is another time, and the same file is the same.
+    assert said("object_id,grade\n7,A\n") == (1, 0, 0, "A")
+    assert said("object_id,grade\n7,X\n8,B\n") == (2, 0, 0, "X")
+    assert said("object_id,grade\n7,A\n") == (0, 1, 1, "X")
+    assert said("object_id,grade\n7,A\n8,B\n") == (2, 0, 0, "A")
+    assert said("object_id,grade\n7,A\n8,B\n") == (0, 2, 0, "A")
+    # In one file the last row holds, and with times it is they that tell rows apart.
+    assert said("object_id,grade\n7,X\n7,A\n7,X\n") == (3, 0, 0, "X")
+    first = "7,A,2026-01-01T00:00:00+00:00\n"
+    assert said(f"object_id,grade,time_utc\n{first}") == (1, 0, 0, "A")
+    more = "7,C,2026-01-02T00:00:00+00:00\n7,A,2026-01-03T00:00:00+00:00\n"
+    assert said(f"object_id,grade,time_utc\n{first}{more}") == (2, 1, 0, "A")
     store.close()
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, log_loss, roc_auc_score
 
 from lenspipe.errors import InputError
+from lenspipe.models.calibrate import logistic, to_prevalence
 from lenspipe.serve.grades.agreement import cohen_kappa, disagreement, fleiss_kappa
 from lenspipe.serve.grades.combine import combine, ordered_prior
 from lenspipe.serve.grades.consensus import consensus
@@ -146,12 +147,24 @@ FIRM = 1e9 * np.array([[0.1, 0.9], [0.8, 0.2]])  # rows: no lens, lens; grades: 
 
 
 def test_a_posterior_by_hand() -> None:
-    """Of graders who are known: p = 0.1; one yes: 0.08 / (0.08 + 0.09); two: 0.064 / 0.073."""
-    codes = np.array([[0, -1], [0, 0], [0, 1], [-1, -1]])
-    found = combine(codes, np.full(4, 0.1), np.full(4, -1), FIRM)
-    expected = [0.08 / 0.17, 0.064 / 0.073, 0.016 / (0.016 + 0.081), 0.1]
-    np.testing.assert_allclose(found.probability, expected, atol=1e-6)
+    """Of graders who are known, on objects that the network takes to be alike. The fraction f of
+    lenses is where ∏ (0.1 + 0.7 f) or (0.9 - 0.7 f) of each vote, times the prior f (1 - f) in
+    log-odds, is largest; then one yes gives 0.8 f / (0.1 + 0.7 f)."""
+    codes = np.repeat([[0, -1], [1, -1], [-1, -1]], [30, 50, 1], axis=0)
+    found = combine(codes, np.full(81, 0.97), np.full(81, -1), FIRM)
+    f = np.linspace(1e-5, 1 - 1e-5, 1_000_001)
+    density = 30 * np.log(0.1 + 0.7 * f) + 50 * np.log(0.9 - 0.7 * f) + np.log(f * (1 - f))
+    best = f[density.argmax()]
+    expected = [0.8 * best / (0.1 + 0.7 * best), 0.2 * best / (0.9 - 0.7 * best), best]
+    np.testing.assert_allclose(found.probability[[0, 40, 80]], expected, atol=1e-5)
     assert found.converged
+
+
+def test_the_network_alone_stays_as_it_is() -> None:
+    """Where nobody voted on an object of unknown truth, nothing says that its odds are others."""
+    codes = np.array([[0], [-1], [-1]])
+    found = combine(codes, np.array([np.nan, 0.3, 0.9]), np.array([1, -1, -1]), np.ones((2, 2)))
+    np.testing.assert_allclose(found.probability, [1.0, 0.3, 0.9])
 
 
 def test_confusions_are_counts_of_training_objects() -> None:
@@ -168,7 +181,7 @@ def test_what_the_network_did_not_see_is_unknown_and_counts_not() -> None:
     found = combine(codes, np.array([0.5, np.nan, 0.2]), np.full(3, -1), prior)
     alone = combine(codes[[0, 2]], np.array([0.5, 0.2]), np.full(2, -1), prior)
     assert np.isnan(found.probability[1])
-    np.testing.assert_allclose(found.probability[[0, 2]], alone.probability)
+    np.testing.assert_allclose(found.probability[[0, 2]], alone.probability, atol=1e-6)
     empty = combine(np.empty((0, 0), int), np.empty(0), np.empty(0, int), prior)
     assert empty.probability.shape == (0,)
 
@@ -262,3 +275,117 @@ def test_the_combination_finds_more_than_people_or_network_alone(hidden: int) ->
     # A cell of a lens row rests on some 180 votes: 0.037 is its standard error were truth known,
     # and the largest deviation of 40 cells, with truth unknown, is some three of those.
     np.testing.assert_allclose(found.confusion, GRADERS, atol=0.13)
+
+
+# A survey's candidates: few are lenses, and the network's probabilities hold where a quarter are.
+
+GOOD = np.array([[0.005, 0.045, 0.15, 0.80], [0.35, 0.35, 0.20, 0.10]])
+
+
+def candidates(
+    seed: int, graders: int = 3, lenses: int = 25, n: int = 1000
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Votes, network's probability at prevalence 0.25 (most above 0.9) and truth. The score is
+    normal, its mean 1 higher for lenses: its likelihood ratio is exp(score - 1/2)."""
+    rng = np.random.default_rng(seed)
+    lens = rng.permutation(n) < lenses
+    score = rng.normal(lens, 1.0)
+    # One in 2,000 of the survey's galaxies is a lens, one in 40 of those that became candidates.
+    rarer = np.log(lenses / (n - lenses)) - np.log(0.0005 / 0.9995) + np.log(0.25 / 0.75)
+    network = logistic(score - 0.5 + rarer)
+    return votes_on(lens, [GOOD] * graders, rng), network, lens
+
+
+def votes_on(
+    lens: np.ndarray, confusions: list[np.ndarray], rng: np.random.Generator
+) -> np.ndarray:
+    columns = [
+        np.where(lens, *(rng.choice(4, len(lens), p=c[z]) for z in (1, 0))) for c in confusions
+    ]
+    return np.stack(columns, axis=1)
+
+
+def unknown(n: int) -> np.ndarray:
+    return np.full(n, -1)
+
+
+@pytest.mark.parametrize("graders", [1, 2, 3])
+@pytest.mark.parametrize("objects", [1, 25])
+def test_what_all_call_no_lens_falls(graders: int, objects: int) -> None:
+    """However sure the network is at its own prevalence. One grader on one object has the prior's
+    odds alone, 1/4, at a fraction of lenses that nobody knows."""
+    network = np.linspace(0.95, 0.99, objects)
+    prior = ordered_prior(VALUES)
+    no = combine(np.full((objects, graders), 3), network, unknown(objects), prior)
+    assert no.probability.max() < (0.15 if objects == 1 else 0.05)
+    yes = combine(np.full((objects, graders), 0), network, unknown(objects), prior)
+    assert yes.probability.min() > (0.85 if objects == 1 else 0.95)
+
+
+def test_few_lenses_among_many_candidates() -> None:
+    """Ten surveys of 1,000 candidates with 25 lenses, each graded by three people."""
+    found, truth, areas = list[np.ndarray](), list[np.ndarray](), list[list[float]]()
+    prior = ordered_prior(VALUES)
+    for seed in range(10):
+        codes, network, lens = candidates(seed)
+        done = combine(codes, network, unknown(len(lens)), prior)
+        assert lens.sum() / 2 < done.probability.sum() < lens.sum() * 2
+        all_no = (codes == 3).all(axis=1)
+        assert done.probability[all_no].max() < 0.05
+        scores = done.probability, VALUES[codes].mean(axis=1), network
+        areas.append([roc_auc_score(lens, each) for each in scores])
+        # Rows of others rest on 975 objects: 0.013 is the standard error of a cell. Those of lenses
+        # on 25: 0.1, and 12 cells in 10 surveys go to three of those.
+        np.testing.assert_allclose(done.confusion[:, 0], [GOOD[0]] * 3, atol=0.05)
+        np.testing.assert_allclose(done.confusion[:, 1], [GOOD[1]] * 3, atol=0.3)
+        found.append(done.probability)
+        truth.append(lens)
+    combined, by_votes, by_network = np.mean(areas, axis=0)
+    assert combined > by_votes > by_network
+    probability, lens = np.concatenate(found), np.concatenate(truth)
+    # Calibrated: as many lenses in each bin as promised, within three binomial sigmas and, since
+    # graders and the fraction of lenses are estimated from few lenses, a fifth of the promise.
+    for low, high in ((0.0, 0.01), (0.01, 0.1), (0.1, 0.5), (0.5, 0.9), (0.9, 1.0)):
+        inside = (probability >= low) & (probability <= high)
+        promised = probability[inside].sum()
+        sigma = np.sqrt((probability[inside] * (1 - probability[inside])).sum())
+        assert abs(lens[inside].sum() - promised) < 3 * sigma + 0.2 * promised, (low, high)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_prevalence_that_probabilities_hold_at_does_not_matter(seed: int) -> None:
+    codes, network, lens = candidates(seed)
+    prior = ordered_prior(VALUES)
+    rare = to_prevalence(network, 0.25, 1e-3)
+    assert np.median(network) > 0.9
+    assert np.median(rare) < 0.1
+    found = [combine(codes, p, unknown(len(lens)), prior) for p in (network, rare)]
+    np.testing.assert_allclose(found[0].probability, found[1].probability, atol=1e-4)
+
+
+def test_a_network_that_tells_nothing_is_found_out() -> None:
+    """Probabilities that have nothing to do with the truth must not drown the votes."""
+    rng = np.random.default_rng(2)
+    codes, _, lens = candidates(2)
+    found = combine(codes, rng.uniform(0.93, 0.997, 1000), unknown(1000), ordered_prior(VALUES))
+    assert found.shift.beta < 0.5
+    by_votes = roc_auc_score(lens, VALUES[codes].mean(axis=1))
+    assert roc_auc_score(lens, found.probability) > by_votes - 0.01
+
+
+def test_hidden_objects_find_out_who_grades_the_wrong_way_round() -> None:
+    """40 hidden objects, half of them lenses, weigh more than the prior that people mean well; of
+    the fraction of lenses among the others they say nothing."""
+    rng = np.random.default_rng(4)
+    _, network, lens = candidates(4)
+    hidden = np.arange(40) % 2 == 0
+    people = [GOOD, GOOD[::-1]]
+    codes = votes_on(np.concatenate([lens, hidden]), people, rng)
+    network = np.concatenate([network, np.full(40, np.nan)])
+    truth = np.concatenate([unknown(1000), hidden])
+    found = combine(codes, network, truth, ordered_prior(VALUES))
+    np.testing.assert_allclose(found.confusion, people, atol=0.25)
+    assert roc_auc_score(lens, found.probability[:1000]) > 0.95
+    assert lens.sum() / 2 < found.probability[:1000].sum() < lens.sum() * 2
+    alone = combine(codes[:, 1:], network, truth, ordered_prior(VALUES))
+    assert np.median(alone.probability[:1000][codes[:1000, 1] == 0]) < 0.05
