@@ -140,8 +140,10 @@ def _add_tap(app: FastAPI, tap: TapService) -> None:
     async def sync(request: Request) -> Response:
         """IVOA Table Access Protocol, synchronous: LANG, QUERY, MAXREC, RESPONSEFORMAT."""
         try:
-            asked = await run_in_threadpool(tap.parse, await _given(request))
-            reply = await turns.run(lambda: tap.answer(asked))
+            given = await _given(request)
+            with turns.place():  # translating a query costs something too
+                asked = await run_in_threadpool(tap.parse, given)
+                reply = await turns.run(lambda: tap.answer(asked))
         except LenspipeError as error:
             content = votable.error_document(one_line(str(error)))
             return Response(content, _status(error), _headers(error), votable.MEDIA_TYPE)

@@ -34,17 +34,17 @@ def test_a_full_queue_and_a_long_wait_are_told() -> None:
 
     async def asked() -> None:
         turns = Turns(1, 1, 0.2)
-        first = asyncio.create_task(turns.run(ended.wait))
-        await asyncio.sleep(0.05)
-        second = asyncio.create_task(turns.run(lambda: 2))
-        await asyncio.sleep(0)
-        with pytest.raises(BusyError, match="1 wait already"):
-            await turns.run(lambda: 3)
-        with pytest.raises(BusyError, match=r"1 queries are running: try again later$"):
-            await second
-        ended.set()
-        assert await first
-        assert await turns.run(lambda: 4) == 4
+        with turns.place(), turns.place():
+            first = asyncio.create_task(turns.run(ended.wait))
+            await asyncio.sleep(0.05)
+            with pytest.raises(BusyError, match=r"may \(1\), and 1 wait$"), turns.place():
+                pass
+            with pytest.raises(BusyError, match=r"^try again later.* may \(1\)$"):
+                await turns.run(lambda: 2)
+            ended.set()
+            assert await first
+        with turns.place():
+            assert await turns.run(lambda: 4) == 4
 
     asyncio.run(asked())
 
