@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 import yaml
 import zarr
 
-from lenspipe.bench.job import stage_seconds, write_survey
+from lenspipe.bench.job import asking_every_member, stage_seconds, write_survey
 from lenspipe.config import Survey
 from lenspipe.contracts import ProviderName
 from lenspipe.errors import ProviderError
@@ -206,6 +206,7 @@ def measure(
         "score_minus_cpu_fp32": {},
     }
     with TemporaryDirectory(prefix="lenspipe-gpu-") as folder, connect() as machine:
+        ensemble = asking_every_member(ensemble, Path(folder))
         survey = write_survey(Path(folder), ensemble, cutouts)
         ensembles = {"fp32": ensemble}
         if any(setting.precision == "fp16" for setting in settings):

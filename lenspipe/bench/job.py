@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 import zarr
 
 from lenspipe.bench.readers import BANDS, FORMATS, SCALE_ARCSEC, Stored
@@ -50,6 +51,7 @@ def measure(
     form of stamp than they are written in.
     """
     with TemporaryDirectory(prefix="lenspipe-bench-") as folder:
+        ensemble = asking_every_member(ensemble, Path(folder))
         survey = write_survey(Path(folder), ensemble, cutouts, provider)
         pixels = np.asarray(zarr.open_group(Path(folder, "cutouts.zarr"), mode="r")["images"])
         surveys = {"": (survey, cutouts)}
@@ -78,6 +80,24 @@ def measure(
         found[f"job_vs_session{name}"] = median(ratios)
         found[f"score{name}_cutouts_per_s"] = median(rates_of)
     return found
+
+
+def asking_every_member(ensemble: str, folder: Path) -> str:
+    """The ensemble without its cascade, as a file in `folder` where it has one: the bare sessions
+    look at every row too, and what a cascade spares is no speed of the job's."""
+    described = describe_ensemble(ensemble)
+    if described.spec.cascade is None:
+        return ensemble
+    content = described.spec.model_dump(mode="json", exclude={"cascade"}, exclude_none=True)
+    content["members"] = [str(member.path.absolute()) for member in described.members]
+    content["on_cpu"] = {
+        member.name: str(member.on_cpu.path.absolute())
+        for member in described.members
+        if member.on_cpu is not None
+    }
+    path = folder / "every-member.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return str(path)
 
 
 def _output(survey: Survey, name: str) -> Survey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 import pyarrow as pa
@@ -11,19 +12,23 @@ from lenspipe.catalogue.candidates import OWN_NAMES
 from lenspipe.errors import InputError
 
 FIELD = "sources.keep_columns"
+_NAME = re.compile(r"(?!__|zarr\.json$)[^\x00-\x1f\x7f./\\][^\x00-\x1f\x7f/\\]{0,59}")
 _ABOUT = {"unit": "", "description": "of the survey's catalogue"}
 
 
 def check_kept(names: Sequence[str], schema: pa.Schema) -> None:
     """InputError where the candidates' table could not hold a column: it has one of that name, the
     name is listed twice or no name of an array, or its values are no numbers, text or booleans."""
-    for name in names:
-        if name in OWN_NAMES or name.startswith("score_"):
+    # Queries and FITS know no capitals.
+    folded = [name.casefold() for name in names]
+    for name, alike in zip(names, folded, strict=True):
+        if alike in OWN_NAMES or alike.startswith("score_"):
             raise InputError(FIELD, "names that candidates do not have anyway", name)
-        if names.count(name) > 1:
-            raise InputError(FIELD, "each column once", f"{name} {names.count(name)} times")
-        if not name.isprintable() or "/" in name or name.startswith(("__", ".")):
-            raise InputError(FIELD, "names without / that do not begin with . or __", repr(name))
+        if folded.count(alike) > 1:
+            raise InputError(FIELD, "each column once", f"{name} {folded.count(alike)} times")
+        if not _NAME.fullmatch(name):
+            expected = "names of at most 60 characters without / or backslash"
+            raise InputError(FIELD, expected, repr(name))
         kind = schema.field(name).type
         if not (_is_number(kind) or pa.types.is_string(kind) or pa.types.is_boolean(kind)):
             raise InputError(f"{FIELD}: column {name}", "numbers, text or booleans", f"{kind}")

@@ -7,7 +7,7 @@ Stamps that a network sees alike lie near one another there, so that one find le
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,11 @@ import onnx
 import onnxruntime
 from jaxtyping import Float32
 
-from lenspipe.errors import InputError
 from lenspipe.models import providers
-from lenspipe.models.card import read_model
+from lenspipe.models.card import Output, read_model
 from lenspipe.models.encode import encode, image_inputs, input_dtype
 from lenspipe.models.ensemble import Ensemble
-from lenspipe.models.session import Member
+from lenspipe.models.session import PADDED_TO, Member
 
 MOST_FEATURES = 4096  # of a member; more is no layer that a logit is made from, but a picture
 BATCH_ROWS = 256
@@ -61,22 +60,24 @@ class _Eye:
         rows = len(next(iter(normalised.values())))
         finite = np.ones(rows, bool)
         for pixels in normalised.values():
-            finite &= np.isfinite(pixels).reshape(rows, -1).all(axis=1)
+            finite &= np.isfinite(pixels).all(axis=tuple(range(1, pixels.ndim)))
         found = np.full((rows, self.width), np.nan, np.float32)
         whole = np.flatnonzero(finite)
-        for start in range(0, len(whole), BATCH_ROWS):
-            part = whole[start : start + BATCH_ROWS]
+        step = min(BATCH_ROWS, self.member.batch_size)
+        for start in range(0, len(whole), step):
+            part = whole[start : start + step]
             fed = {key: self._encoded(key, pixels[part]) for key, pixels in normalised.items()}
             # ONNX Runtime's exceptions have no common base. A row that one member raises on was
             # scored or failed long ago: here it, and its batch, are like no other.
             with contextlib.suppress(Exception):
-                found[part] = self.session.run(None, fed)[0]
+                found[part] = self.session.run(None, fed)[0][: len(part)]
         return found
 
     def _encoded(self, key: str, pixels: np.ndarray) -> np.ndarray:
         image = image_inputs(self.member.card).get(key)
-        fed = np.empty(pixels.shape, input_dtype(image))
-        encode(pixels, image, fed)
+        rows = -(-len(pixels) // PADDED_TO) * PADDED_TO  # as the member runs its batches
+        fed = np.zeros((rows, *pixels.shape[1:]), input_dtype(image))
+        encode(pixels, image, fed[: len(pixels)])
         return fed
 
 
@@ -101,36 +102,46 @@ class Embedding:
 
 def _open(member: Member, threads: int) -> _Eye | None:
     content, card = read_model(member.path)
-    model = onnx.load_from_string(content)
-    logit = "logit" if any(each.name == "logit" for each in card.outputs) else card.outputs[0].name
+    try:
+        return _seeing(member, onnx.load_from_string(content), card.outputs, threads)
+    # ONNX Runtime's exceptions have no common base. A graph that its own session runs and this one
+    # does not has no features, and costs a run nothing else.
+    except Exception:
+        return None
+
+
+def _seeing(
+    member: Member, model: onnx.ModelProto, outputs: Sequence[Output], threads: int
+) -> _Eye | None:
+    """The member with a session that gives features (row, feature) instead of a logit."""
+    logit = "logit" if any(each.name == "logit" for each in outputs) else outputs[0].name
     name = last_features(model, logit)
-    fixed = any(side.dim_value > 0 for side in _batches(model))
-    if name is None or fixed:
+    if name is None or any(side.dim_value > 0 for side in _batches(model)):
         return None
     del model.graph.output[:]
     model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
     options = providers.ProviderOptions()
-    try:
-        session = providers.open_session(
-            model.SerializeToString(), "cpu", threads, 0, options, f"model {member.path}"
-        )
-    except InputError:  # features of a type that only this graph's own kernels take
-        return None
+    session = providers.open_session(
+        model.SerializeToString(), "cpu", threads, 0, options, f"model {member.path}"
+    )
     width = _width(member, session)
     return None if width is None else _Eye(member, session, width)
 
 
 def _batches(model: onnx.ModelProto) -> list[onnx.TensorShapeProto.Dimension]:
-    return [each.type.tensor_type.shape.dim[0] for each in model.graph.input]
+    """The first axis of what is fed; graphs of old list their weights among the inputs."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    fed = [each for each in model.graph.input if each.name not in weights]
+    return [each.type.tensor_type.shape.dim[0] for each in fed]
 
 
 def _width(member: Member, session: onnxruntime.InferenceSession) -> int | None:
-    """Features of a row, as two rows of zeros tell; None where they are no (row, feature)."""
+    """Features of a row, as zeros tell; None where they are no numbers (row, feature)."""
     images = image_inputs(member.card)
     zeros = {
-        key: np.zeros((2, *shape), input_dtype(images.get(key)))
+        key: np.zeros((PADDED_TO, *shape), input_dtype(images.get(key)))
         for key, shape in member.inputs.items()
     }
     found = session.run(None, zeros)[0]
-    is_table = found.ndim == 2 and len(found) == 2 and found.dtype == np.float32
+    is_table = found.ndim == 2 and len(found) == PADDED_TO and found.dtype.kind == "f"
     return found.shape[1] if is_table and found.shape[1] <= MOST_FEATURES else None

@@ -105,6 +105,11 @@ def _compared(identity: Mapping[str, Any]) -> dict[str, Any]:
     """What a resume is compared by. The order of the pixels' files is in their SHA-256 too, and
     matters by itself only where that may differ."""
     kept = {key: identity.get(key) for key in IDENTITY_KEYS}
+    survey = kept["survey"]
+    sources = survey.get("sources") if isinstance(survey, Mapping) else None
+    if isinstance(survey, Mapping) and isinstance(sources, Mapping):
+        # A run that was begun before there was such a key.
+        kept["survey"] = {**survey, "sources": {"keep_columns": [], **sources}}
     bands = {
         band: {key: value for key, value in told.items() if key != "order"}
         for band, told in _bands(identity).items()

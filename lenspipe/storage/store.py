@@ -12,6 +12,7 @@ import re
 import stat
 import uuid
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +27,7 @@ from lenspipe.storage.outage import is_away
 from lenspipe.storage.remote import OutageError, url_to_fs
 
 _ASIDE = ".tmp-"
+_REMOVALS_AT_ONCE = 16
 # Files by their prefix; folders that are replaced as a whole (`whole_folder`) by their suffix.
 _IS_ASIDE = re.compile(r"^\.tmp-[0-9a-f]{12}-.|.\.tmp-[0-9a-f]{12}$")
 _NOT_OF_THE_BYTES = (pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowMemoryError)
@@ -258,8 +260,18 @@ class Store:
     def delete_folder(self, folder: str) -> None:
         """Remove all below `folder`; none there is no error."""
         self.before_change()
-        if self.fs.exists(self.path(folder)):
-            self.fs.rm(self.path(folder), recursive=True)
+        path = self.path(folder)
+        if not self.fs.exists(path):
+            return
+        if self.is_local:
+            self.fs.rm(path, recursive=True)
+            return
+        # By name: a recursive removal takes brackets for a pattern, and other runs' files for its
+        # own.
+        self.fs.invalidate_cache()
+        found = list(self.fs.find(path))
+        with ThreadPoolExecutor(_REMOVALS_AT_ONCE) as pool:
+            list(pool.map(self.fs.rm_file, found))
 
     def delete_unfinished(self, folders: Collection[str]) -> int:
         """Remove what killed writers left aside of files at the top, of `folders` and in them;

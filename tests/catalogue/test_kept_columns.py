@@ -50,11 +50,18 @@ def test_a_candidate_that_the_plan_does_not_have_has_none() -> None:
         (["ra"], "that candidates do not have anyway"),
         (["grade"], "that candidates do not have anyway"),
         (["z", "z"], "each column once, found z 2 times"),
-        (["a/b"], "names without /"),
+        (["a/b"], "names of at most 60 characters without /"),
+        (["zarr.json"], "names of at most 60"),
+        (["x" * 61], "names of at most 60"),
+        (["back\\slash"], "names of at most 60"),
+        (["Flags"], "that candidates do not have anyway"),
+        (["z", "Z"], "each column once"),
         (["when"], "column when: expected numbers, text or booleans, found timestamp"),
     ],
 )
 def test_what_candidates_cannot_hold_is_refused(names: list[str], said: str) -> None:
-    fields = [*SOURCES.schema, pa.field("a/b", pa.int8()), pa.field("when", pa.timestamp("s"))]
+    others = ["a/b", "zarr.json", "x" * 61, "back\\slash", "Flags", "Z"]
+    fields = [*SOURCES.schema, *(pa.field(name, pa.int8()) for name in others)]
+    fields.append(pa.field("when", pa.timestamp("s")))
     with pytest.raises(InputError, match=rf"^sources\.keep_columns.*{said}"):
         check_kept(names, pa.schema(fields))

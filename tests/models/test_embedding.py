@@ -10,9 +10,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from lenspipe.models.card import read_model
+from lenspipe.models.card import ImageInput, read_model, write_card
 from lenspipe.models.embedding import Embedding, last_features
 from lenspipe.models.ensemble import load_ensemble
+from tests import toy_models
 
 
 def linear_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -107,3 +108,48 @@ def test_features_are_found_where_a_linear_layer_ends(
             model.SerializeToString(), providers=["CPUExecutionProvider"]
         )
         assert session.run(["logit"], {"x": -np.ones((1, 4), np.float32)})[0].item() == 0.0
+
+
+def test_no_rows_have_no_features() -> None:
+    ensemble = load_ensemble("ps1-gri", provider="cpu")
+    [spec] = ensemble.inputs
+    found = Embedding(ensemble)({spec.name: np.zeros((0, *spec.shape), np.float32)})
+    assert found is not None
+    assert len(found) == 0
+
+
+@pytest.mark.parametrize("kind", ["weights among the inputs", "scalar among the inputs", "pairs"])
+def test_an_odd_graph_has_features_or_none_and_raises_nothing(tmp_path: Path, kind: str) -> None:
+    spec = ImageInput(name="image", bands=("g",), size_pixels=2, pixel_scale_arcsec=0.25)
+    x = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 2, 2])
+    y = helper.make_tensor_value_info("logit", TensorProto.FLOAT, ["rows", 1])
+    weights = [
+        numpy_helper.from_array(np.ones((4, 1), np.float32), "w"),
+        numpy_helper.from_array(np.zeros(1, np.float32), "b"),
+        numpy_helper.from_array(np.array([-1, 4]), "flat"),
+        numpy_helper.from_array(np.array([-1, 8, 4]), "pairs"),
+        numpy_helper.from_array(np.array(1.0, np.float32), "one"),
+    ]
+    shapes = ["pairs", "flat"] if kind == "pairs" else ["flat", "flat"]
+    nodes = [
+        helper.make_node("Reshape", ["image", shapes[0]], ["a"]),
+        helper.make_node("Reshape", ["a", shapes[1]], ["c"]),
+        helper.make_node("Mul", ["c", "one"], ["h"]),
+        helper.make_node("Gemm", ["h", "w", "b"], ["logit"]),
+    ]
+    graph = helper.make_graph(nodes, "g", [x], [y], weights)
+    listed = {"weights among the inputs": ["w", "b"], "scalar among the inputs": ["one"]}
+    for each in weights:
+        if each.name in listed.get(kind, []):
+            graph.input.append(
+                helper.make_tensor_value_info(each.name, TensorProto.FLOAT, list(each.dims))
+            )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    card = toy_models._card(name="odd", task="lens_finding", images=(spec,))
+    write_card(model, card, tmp_path / "odd.onnx")
+    ensemble = load_ensemble(str(tmp_path / "odd.onnx"), provider="cpu")
+    pixels = np.arange(20, dtype=np.float32).reshape(5, 1, 2, 2)
+    assert np.isfinite(ensemble.score({"image": pixels}).score).all()
+    found = Embedding(ensemble)({"image": pixels})
+    assert found is not None
+    np.testing.assert_array_equal(found, pixels.reshape(5, 4))

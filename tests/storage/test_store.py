@@ -231,3 +231,14 @@ def test_a_fifo_keeps_no_reader_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a")
     with pytest.raises(InputError, match="a: expected a regular file, found a FIFO"):
         Store(str(tmp_path)).read("a")
+
+
+def test_a_folder_is_deleted_by_its_name_and_no_pattern(tmp_path: Path) -> None:
+    """`run[1]`, taken for a pattern, is `run1`."""
+    odd, other = (Store(f"memory://{tmp_path.name}/{name}") for name in ("run[1]", "run1"))
+    for store in (odd, other):
+        for name in ("report/a", "report/deep/b", "kept"):
+            store.write(name, b"x")
+    odd.delete_folder("report")
+    assert odd.names() == ["kept"]
+    assert other.names() == ["kept", "report/a", "report/deep/b"]
