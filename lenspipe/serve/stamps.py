@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from lenspipe.run_directory import RunDirectory
 
 _TYPICAL = 200  # stamps that colours are balanced on
 _LARGEST_SCALE = 16
+_KEPT_BYTES = 64 * 2**20  # of the chunks of each array that are kept decoded
+_PLACE = ("object_id", "ra", "dec")
 _FAINT, _BRIGHT = 1.0, 99.5  # percentiles between which a stretch runs
 Grey = Float64[np.ndarray, "y x"]
 
@@ -42,19 +45,22 @@ class Image:
 class Stamps:
     """The pixels in RUN/candidates.zarr. InputError where the run has no candidates.
 
-    Safe to use from several threads.
+    Safe to use from several threads. A page shows neighbours: what one tile decoded, the others
+    find.
     """
 
     def __init__(self, run: RunDirectory) -> None:
         group = open_candidates(run)
         if group is None:
             raise InputError("run", "a run with candidates", f"{run.url} without any")
-        self._group = group
         names = sorted(_group_of(group, IMAGES).array_keys())
         if not names:
             raise CorruptRunError("candidates.zarr/images: lost: lenspipe run makes it anew")
         self.inputs: tuple[str, ...] = tuple(names)
-        self.count = int(array_of(group, "object_id").shape[0])
+        self._images = {name: _Rows(array_of(group, f"{IMAGES}/{name}")) for name in names}
+        self._maps = _Rows(array_of(group, EXPLANATION)) if EXPLANATION in group else None
+        self._places = {name: np.asarray(array_of(group, name)[:]) for name in _PLACE}
+        self.count = len(self._places["object_id"])
 
     def image(self, rank: int, name: str | None = None) -> Image:
         """One candidate's image. rank: from 1. name: of the image input, the first by default."""
@@ -64,23 +70,19 @@ class Stamps:
         if name not in self.inputs:
             raise InputError("image", f"one of {', '.join(self.inputs)}", repr(name[:80]))
         row = rank - 1
-        array = array_of(self._group, f"{IMAGES}/{name}")
-        told: Any = dict(array.attrs)
-        maps = array_of(self._group, EXPLANATION) if EXPLANATION in self._group else None
-        zero_point = told.get("zero_point_mag")
+        images = self._images[name]
+        zero_point = images.told.get("zero_point_mag")
+        object_id, ra_deg, dec_deg = (self._places[each][row].item() for each in _PLACE)
         return Image(
-            pixels=np.asarray(array[row], np.float32),
-            bands=tuple(map(str, told["bands"])),
-            pixel_scale_arcsec=float(told["pixel_scale_arcsec"]),
+            pixels=np.asarray(images[row], np.float32),
+            bands=tuple(map(str, images.told["bands"])),
+            pixel_scale_arcsec=float(images.told["pixel_scale_arcsec"]),
             zero_point_mag=None if zero_point is None else float(zero_point),
-            ra_deg=float(self._value("ra", row)),
-            dec_deg=float(self._value("dec", row)),
-            object_id=str(self._value("object_id", row)),
-            explanation=None if maps is None else np.asarray(maps[row], np.float32),
+            ra_deg=float(ra_deg),
+            dec_deg=float(dec_deg),
+            object_id=str(object_id),
+            explanation=None if self._maps is None else np.asarray(self._maps[row], np.float32),
         )
-
-    def _value(self, name: str, row: int) -> Any:
-        return np.asarray(array_of(self._group, name)[row]).item()
 
     def weights(self, name: str | None = None) -> Float64[np.ndarray, " band"]:
         """Factors of the bands in colour pictures; see `pages.colour.band_weights`."""
@@ -89,9 +91,28 @@ class Stamps:
     @cached_property
     def _weights(self) -> dict[str, Float64[np.ndarray, " band"]]:
         return {
-            name: band_weights(np.asarray(array_of(self._group, f"{IMAGES}/{name}")[:_TYPICAL]))
-            for name in self.inputs
+            name: band_weights(np.asarray(images.array[:_TYPICAL]))
+            for name, images in self._images.items()
         }
+
+
+class _Rows:
+    """Single rows of an array, out of chunks that are kept decoded."""
+
+    def __init__(self, array: zarr.Array[Any]) -> None:
+        self.array = array
+        self.told: dict[str, Any] = dict(array.attrs)
+        self._rows = array.chunks[0]
+        chunk_bytes = self._rows * math.prod(array.shape[1:]) * array.dtype.itemsize
+        self._chunk = lru_cache(max(1, _KEPT_BYTES // max(1, chunk_bytes)))(self._decoded)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self._chunk(row // self._rows)[row % self._rows]
+
+    def _decoded(self, chunk: int) -> np.ndarray:
+        rows = np.asarray(self.array[chunk * self._rows : (chunk + 1) * self._rows])
+        rows.setflags(write=False)  # it is shared by all who look
+        return rows
 
 
 def _group_of(group: zarr.Group, name: str) -> zarr.Group:
