@@ -273,10 +273,6 @@ def wrong_partitions(run: RunDirectory) -> None:
     run.store.write("catalogue/partition_info.csv", b"Norder,Npix\n0,6\n")
 
 
-def cut_metadata(run: RunDirectory) -> None:
-    run.store.write("catalogue/dataset/_metadata", b"PAR1")
-
-
 def lose_candidates(run: RunDirectory) -> None:
     run.store.delete_folder("candidates.zarr")
 
@@ -395,15 +391,14 @@ def junk_run(run: RunDirectory) -> None:
         (wrong_candidate_count, "funnel.json: candidates: 5, candidates.zarr says 4"),
         (junk_funnel, "funnel.json: expected an object"),
         (lose_funnel, "funnel.json: not there"),
-        (lose_dataset, "catalogue/dataset: "),
+        (lose_dataset, "catalogue/dataset/Norder="),
         (lose_catalogue, "catalogue/hats.properties: not there"),
-        (lose_partition, "catalogue/dataset: order "),
+        (lose_partition, "catalogue/dataset/Norder="),
         (flip_partition, "catalogue"),
         (other_catalogue, "catalogue/dataset: its rows are not those of scores/"),
         (wrong_properties, "catalogue/hats.properties: hats_nrows 12, found 11"),
         (junk_properties, "catalogue: cannot be read"),
-        (wrong_partitions, "catalogue/dataset: order "),
-        (cut_metadata, "catalogue: cannot be read"),
+        (wrong_partitions, "catalogue/dataset/Norder=0/Dir=0/Npix=6.parquet: lost: "),
         (lose_candidates, "candidates.zarr: not there"),
         (wrong_candidate, "candidates.zarr/object_id: not that of the best"),
         (lose_pixels, "candidates.zarr/images: no pixels of 3 candidates"),
@@ -437,6 +432,47 @@ def test_each_damage_is_found_and_told_with_its_place(
     found = verify(ended)
     assert any(line.startswith(place) for line in found), found
     assert all("\n" not in line for line in found)
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "dataset/more.parquet", "dataset/data_thumbnail.parquet", "dataset/x/_x"]
+)
+def test_a_foreign_file_of_the_catalogue_is_named(ended: RunDirectory, name: str) -> None:
+    ended.store.write(f"catalogue/{name}", b"x")
+    assert verify(ended) == [f"catalogue/{name}: a file that the catalogue does not list"]
+
+
+def test_a_partition_that_is_there_twice_is_named(ended: RunDirectory) -> None:
+    """Readers that take all files of the dataset read its rows twice."""
+    data = ended.store.read(one(ended, "catalogue/dataset", ".parquet"))
+    for name in ("Norder=0/Dir=0/Npix=11.parquet", "Norder=0/Dir=10000/Npix=0.parquet"):
+        ended.store.write(f"catalogue/dataset/{name}", data)
+        place = f"catalogue/dataset/{name}"
+        assert verify(ended) == [f"{place}: a file that the catalogue does not list"]
+        ended.store.delete(place)
+
+
+def test_what_tools_of_hats_leave_beside_the_data_is_not_foreign(ended: RunDirectory) -> None:
+    for name in ("skymap.fits", "skymap.4.fits", "point_map.fits", "data_thumbnail.parquet"):
+        ended.store.write(f"catalogue/{name}", b"x")
+    assert verify(ended) == []
+
+
+@pytest.mark.parametrize("name", ["_metadata", "_common_metadata"])
+def test_a_summary_of_the_catalogue_that_is_lost_or_broken_is_named(
+    ended: RunDirectory, name: str
+) -> None:
+    place = f"catalogue/dataset/{name}"
+    with ended.store.writing(place) as path:
+        pq.write_metadata(pa.schema([("object_id", pa.int64())]), path)
+    columns = f"{place}: other columns than {one(ended, 'catalogue/dataset', '.parquet')} has"
+    rows = [f"{place}: 0 rows, found 11"] if name == "_metadata" else []
+    assert verify(ended) == [*rows, columns]
+    ended.store.write(place, b"PAR1")
+    [line] = verify(ended)
+    assert line.startswith(f"{place}: damaged: ")
+    ended.store.delete(place)
+    assert verify(ended) == [f"{place}: lost"]
 
 
 def test_a_run_in_order_has_no_fault(run: RunDirectory, ended: RunDirectory) -> None:
