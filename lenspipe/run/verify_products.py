@@ -18,10 +18,13 @@ from lenspipe.catalogue.candidates import (
     EXPLANATION,
     IMAGES,
     Rule,
+    altered,
     array_of,
     choose,
+    is_sealed,
     kept_columns,
     open_candidates,
+    sealed_arrays,
 )
 from lenspipe.catalogue.funnel import funnel
 from lenspipe.catalogue.hats import (
@@ -43,6 +46,7 @@ from lenspipe.run_directory import (
     FUNNEL,
     KNOWN,
     PROPERTIES,
+    ZARR_ROOT,
     RunDirectory,
 )
 from lenspipe.storage.external_sort import stream
@@ -112,7 +116,8 @@ def _check_rows(
 
 
 def check_candidates(run: RunDirectory, score_parts: Sequence[str]) -> Iterator[str]:
-    """candidates.zarr holds the best of the scores by its own rule, and can be read throughout."""
+    """candidates.zarr is what was written, where it says so; it holds the best of the scores by its
+    own rule, and can be read throughout. Where it was changed, that alone is told."""
     group = open_candidates(run)
     if group is None and score_parts:
         yield f"{CANDIDATES}: not there"
@@ -121,10 +126,22 @@ def check_candidates(run: RunDirectory, score_parts: Sequence[str]) -> Iterator[
     total = 0
     if group is not None and score_parts:
         total = int(str(group.attrs["candidates"]))
-        yield from _check_choice(run, score_parts, group, total)
+        changes = list(_check_seal(run, group)) if is_sealed(group) else []
+        yield from changes or _check_choice(run, score_parts, group, total)
     told = _read_funnel(run).get("candidates")
     if told != total:
         yield f"{FUNNEL}: candidates: {told}, {CANDIDATES} says {total}"
+
+
+def _check_seal(run: RunDirectory, group: zarr.Group) -> Iterator[str]:
+    for name in altered(group):
+        what = f"{CANDIDATES}/{name}" if name else f"{CANDIDATES}: attributes"
+        yield f"{what}: not what was written"
+    known = {IMAGES, *sealed_arrays(group)}
+    for file in run.store.names(CANDIDATES):
+        folder, _, last = file.removeprefix(f"{CANDIDATES}/").rpartition("/")
+        if folder and last == ZARR_ROOT and folder not in known:
+            yield f"{CANDIDATES}/{folder}: was not written with the others"
 
 
 def _check_choice(
@@ -142,15 +159,17 @@ def _check_choice(
 
 
 def _check_pixels(group: zarr.Group, n: int) -> Iterator[str]:
-    """Every chunk decodes, and no candidate that has a stamp is without a pixel."""
+    """No candidate that has a stamp is without a pixel; where nothing else read them, every chunk
+    decodes."""
     images = group[IMAGES]
     names = sorted(images.array_keys()) if isinstance(images, zarr.Group) else []
     seen = np.zeros(n, bool)
     for name in names:
         seen |= _with_pixels(array_of(group, f"{IMAGES}/{name}"), n)
-    for name in (EXPLANATION, EMBEDDING, *kept_columns(group)):
-        if name in group:
-            _decode(array_of(group, name))
+    if not is_sealed(group):
+        for name in (EXPLANATION, EMBEDDING, *kept_columns(group)):
+            if name in group:
+                _decode(array_of(group, name))
     lost = int(np.count_nonzero(np.asarray(array_of(group, "has_stamp")[:]) & ~seen))
     if lost:
         yield f"{CANDIDATES}/{IMAGES}: no pixels of {lost} candidates that are said to have them"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from lenspipe.catalogue.candidates import Rule, StampBatch
+from lenspipe.catalogue.candidates import Rule, StampBatch, array_of
 from lenspipe.contracts import InputSpec, failure_schema, score_schema
 from lenspipe.run.commit_log import encode
 from lenspipe.run.shard_record import Part, ShardRecord
@@ -24,7 +25,10 @@ from lenspipe.stages.publish import PublishSettings, publish
 from tests.stages.test_planning import selected
 
 SPEC = InputSpec("image", ("g", "r"), 4, 0.25, 25.0)
-SETTINGS = PublishSettings("toy", Rule(top=4, keep=3), (SPEC,), ("red",), partition_rows=4)
+KEPT = "photometry_score"
+SETTINGS = PublishSettings(
+    "toy", Rule(top=4, keep=3), (SPEC,), ("red",), partition_rows=4, keep_columns=(KEPT,)
+)
 MEMBERS = ("resnet-a",)
 SELECTED = "shards/select-00000000.jsonl"
 FIRST, SECOND, THIRD = (f"shards/score-0000000{number}.jsonl" for number in range(3))
@@ -85,7 +89,10 @@ def failure_table(rows: pa.Table) -> pa.Table:
 
 def stamps(table: pa.Table) -> Iterator[StampBatch]:
     ids = table["object_id"].to_pylist()
-    yield StampBatch(ids, {"image": np.ones((len(ids), *SPEC.shape), np.float32)})
+    image = np.ones((len(ids), *SPEC.shape), np.float32)
+    image *= np.arange(1, len(ids) + 1)[:, None, None, None]
+    seen = np.ones((len(ids), 2), np.float32)
+    yield StampBatch(ids, {"image": image}, image[:, 0], seen, [("resnet-a", 2)])
 
 
 @pytest.fixture
@@ -277,9 +284,12 @@ def lose_candidates(run: RunDirectory) -> None:
     run.store.delete_folder("candidates.zarr")
 
 
+def store_of(run: RunDirectory) -> zarr.Group:
+    return zarr.open_group(run.store.local_path("candidates.zarr"))
+
+
 def wrong_candidate(run: RunDirectory) -> None:
-    group = zarr.open_group(run.store.local_path("candidates.zarr"))
-    group["object_id"][0] = 99  # type: ignore[index]  # an array, as the file says
+    array_of(store_of(run), "object_id")[0] = 99
 
 
 def lose_pixels(run: RunDirectory) -> None:
@@ -400,8 +410,6 @@ def junk_run(run: RunDirectory) -> None:
         (junk_properties, "catalogue: cannot be read"),
         (wrong_partitions, "catalogue/dataset/Norder=0/Dir=0/Npix=6.parquet: lost: "),
         (lose_candidates, "candidates.zarr: not there"),
-        (wrong_candidate, "candidates.zarr/object_id: not that of the best"),
-        (lose_pixels, "candidates.zarr/images: no pixels of 3 candidates"),
         (cut_pixels, "candidates.zarr: cannot be read"),
         (junk_candidates, "candidates.zarr: cannot be read"),
         (flip_scores, "scores/part-"),
@@ -473,6 +481,91 @@ def test_a_summary_of_the_catalogue_that_is_lost_or_broken_is_named(
     assert line.startswith(f"{place}: damaged: ")
     ended.store.delete(place)
     assert verify(ended) == [f"{place}: lost"]
+
+
+def unsealed(run: RunDirectory) -> zarr.Group:
+    """Candidates as older runs wrote them, which do not say what was written."""
+    group = store_of(run)
+    del group.attrs["arrays_sha256"]
+    group.attrs["content_sha256"] = "of another form"
+    return group
+
+
+def test_candidates_of_older_runs_are_held_against_the_scores(ended: RunDirectory) -> None:
+    group = unsealed(ended)
+    assert verify(ended) == []
+    group.attrs["rule"] = Rule(top=3).model_dump(mode="json")
+    assert verify(ended) == ["candidates.zarr: says 4 candidates, the scores give 3"]
+    wrong_candidate(ended)
+    lose_pixels(ended)
+    assert verify(ended)[1:] == [
+        "candidates.zarr/object_id: not that of the best among the scores",
+        "candidates.zarr/images: no pixels of 3 candidates that are said to have them",
+    ]
+
+
+def change_first(group: zarr.Group, name: str) -> None:
+    array = array_of(group, name)
+    array[0] = np.asarray(array[0]) + 1
+
+
+def swap_stamps(group: zarr.Group) -> None:
+    array = array_of(group, "images/image")
+    array[:] = np.asarray(array[:])[[1, 0, 2]]
+
+
+def say_no_stamp(group: zarr.Group) -> None:
+    array_of(group, "has_stamp")[2] = False
+
+
+def other_rule(group: zarr.Group) -> None:
+    group.attrs["rule"] = Rule(top=4, keep=3, fpr=0.5).model_dump(mode="json")
+
+
+def other_bands(group: zarr.Group) -> None:
+    array_of(group, "images/image").attrs["bands"] = ["r", "g"]
+
+
+def lose_map(group: zarr.Group) -> None:
+    del group["explanation"]
+
+
+def foreign_array(group: zarr.Group) -> None:
+    group.create_array("redshift", data=np.zeros(3))
+
+
+def other_axes(group: zarr.Group) -> None:
+    values = np.asarray(array_of(group, "embedding")[:])
+    told = dict(array_of(group, "embedding").attrs)
+    names = ("feature", "candidate")
+    group.create_array(
+        "embedding", data=values, dimension_names=names, attributes=told, overwrite=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "place"),
+    [
+        (partial(change_first, name=KEPT), f"/{KEPT}: not what"),
+        (partial(change_first, name="embedding"), "/embedding: not what"),
+        (partial(change_first, name="explanation"), "/explanation: not what"),
+        (partial(change_first, name="images/image"), "/images/image: not what"),
+        (partial(change_first, name="object_id"), "/object_id: not what"),
+        (swap_stamps, "/images/image: not what"),
+        (other_bands, "/images/image: not what"),
+        (say_no_stamp, "/has_stamp: not what"),
+        (other_rule, ": attributes: not what"),
+        (lose_map, "/explanation: not what"),
+        (other_axes, "/embedding: not what"),
+        (foreign_array, "/redshift: was not"),
+    ],
+)
+def test_candidates_are_held_against_their_digests(
+    ended: RunDirectory, damage: Callable[[zarr.Group], None], place: str
+) -> None:
+    damage(store_of(ended))
+    [line] = verify(ended)
+    assert line.startswith(f"candidates.zarr{place} ")
 
 
 def test_a_run_in_order_has_no_fault(run: RunDirectory, ended: RunDirectory) -> None:
