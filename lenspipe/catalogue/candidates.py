@@ -36,7 +36,8 @@ EMBEDDING = "embedding"
 MEMBERS = "members"  # attribute of `embedding`: (name, features) of each, in their order
 KEPT_COLUMNS = "kept_columns"  # attribute: names of the columns that are the survey's own
 FINGERPRINT = "fingerprint"
-CONTENT = "content_sha256"
+ARRAYS = "arrays_sha256"  # attribute: SHA-256 of each array by name, see `_array_sha256`
+CONTENT = "content_sha256"  # attribute: SHA-256 of all the others, `ARRAYS` among them
 COLUMNS = ("object_id", "ra", "dec", "score", "probability", "flags")
 _CHUNK_BYTES = 1 << 20  # one stamp is looked at by reading about this much
 _CHUNKS_AT_ONCE = 16  # of an object store, which answers them side by side
@@ -152,7 +153,7 @@ def write_candidates(
         written = _write_stamps(group, chosen.table, batches)
         kept = [name for name in chosen.table.column_names if name not in COLUMNS]
         group.update_attributes({"candidates": chosen.total, KEPT_COLUMNS: kept, **attributes})
-        group.update_attributes({CONTENT: _content(group, inputs)})
+        _seal(group)
     return written
 
 
@@ -267,14 +268,14 @@ def _put(array: zarr.Array[Any], rows: Int64[np.ndarray, " m"], pixels: np.ndarr
         array.set_orthogonal_selection((rows[order],), pixels[order])
 
 
-def kept_candidates(run: RunDirectory, identity: str, inputs: Sequence[InputSpec]) -> int | None:
+def kept_candidates(run: RunDirectory, identity: str) -> int | None:
     """How many candidates RUN/candidates.zarr is of, where it is the one of this fingerprint and
     all that was written there is read again; None where it is to be made."""
     try:
         group = open_candidates(run)
         if group is None or group.attrs.get(FINGERPRINT) != identity:
             return None
-        unchanged = group.attrs.get(CONTENT) == _content(group, inputs)
+        unchanged = is_sealed(group) and not any(True for _ in altered(group))
         return int(str(group.attrs["candidates"])) if unchanged else None
     except Exception as error:
         if not run.store.is_loss(error):
@@ -282,24 +283,52 @@ def kept_candidates(run: RunDirectory, identity: str, inputs: Sequence[InputSpec
         return None
 
 
-def _content(group: zarr.Group, inputs: Sequence[InputSpec]) -> str:
-    """SHA-256 of the group's attributes and of the attributes and values of its arrays; KeyError
-    where one is not there.
+def is_sealed(group: zarr.Group) -> bool:
+    """Whether candidates say what was written; those of older runs do not."""
+    return ARRAYS in group.attrs
 
-    Of values, not of files: a chunk of nothing but the fill value has no file.
-    """
+
+def sealed_arrays(group: zarr.Group) -> dict[str, str]:
+    """SHA-256 of each array as it was written, by name."""
+    told = group.attrs.get(ARRAYS)
+    return {
+        str(name): str(sha256) for name, sha256 in (told if isinstance(told, dict) else {}).items()
+    }
+
+
+def altered(group: zarr.Group) -> Iterator[str]:
+    """Names of the arrays and groups that are not what was written, that of the whole ("") for its
+    attributes. Some chunks are in memory at a time."""
+    if group.attrs.get(CONTENT) != _attributes_sha256(group):
+        yield ""
     if not isinstance(group.get(IMAGES), zarr.Group):
-        raise KeyError(IMAGES)
-    names = [*COLUMNS, *kept_columns(group), "has_stamp"]
-    names += [f"{IMAGES}/{spec.name}" for spec in inputs]
-    names += [name for name in _AXES if name in group]
+        yield IMAGES
+    for name, sha256 in sealed_arrays(group).items():
+        array = group.get(name)
+        if not isinstance(array, zarr.Array) or _array_sha256(array) != sha256:
+            yield name
+
+
+def _seal(group: zarr.Group) -> None:
+    members = sorted(group.members(max_depth=None), key=lambda member: member[0])
+    arrays = {name: _array_sha256(each) for name, each in members if isinstance(each, zarr.Array)}
+    group.update_attributes({ARRAYS: arrays})
+    group.update_attributes({CONTENT: _attributes_sha256(group)})
+
+
+def _attributes_sha256(group: zarr.Group) -> str:
     told = {key: value for key, value in dict(group.attrs).items() if key != CONTENT}
-    digest = hashlib.sha256(_as_json(told))
-    for name in names:
-        array = array_of(group, name)
-        digest.update(_as_json([name, array.shape, dict(array.attrs)]))
-        for piece in _pieces(array):
-            digest.update(piece)
+    return hashlib.sha256(_as_json(told)).hexdigest()
+
+
+def _array_sha256(array: zarr.Array[Any]) -> str:
+    """Of shape, axes, kind, attributes and values: not of files, since a chunk of nothing but the
+    fill value has none."""
+    axes = array.metadata.to_dict().get("dimension_names")
+    about = [array.shape, axes, array.dtype.kind, dict(array.attrs)]
+    digest = hashlib.sha256(_as_json(about))
+    for piece in _pieces(array):
+        digest.update(piece)
     return digest.hexdigest()
 
 

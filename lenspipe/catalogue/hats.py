@@ -23,10 +23,12 @@ from lenspipe.catalogue.partitions import MAX_ORDER, Partition, plan_partitions
 from lenspipe.catalogue.places import HEALPIX, find_places
 from lenspipe.catalogue.whole_folder import remove, replacing
 from lenspipe.errors import CorruptRunError
-from lenspipe.run_directory import CATALOGUE, PROPERTIES, RunDirectory
+from lenspipe.run_directory import CATALOGUE, PROPERTIES, RunDirectory, reading
 from lenspipe.storage.external_sort import Scatter, piece_of, slabs, sorted_piece, stream
 
 PARTITIONS = "partition_info.csv"
+DATASET = f"{CATALOGUE}/dataset"
+METADATA, COMMON_METADATA = f"{DATASET}/_metadata", f"{DATASET}/_common_metadata"
 FINGERPRINT = "lenspipe_fingerprint"
 # Statistics of so many rows let a reader skip most of a partition in a small cone.
 ROW_GROUP_ROWS = 65_536
@@ -76,8 +78,8 @@ def _kept_catalogue(run: RunDirectory, identity: str) -> CatalogueInfo | None:
         told = int(present["hats_nrows"]), int(present["lenspipe_partitions"])
         files = _partition_files(run)
         rows = sum(table.num_rows for table in stream(run, files, COLUMNS))
-        summed = _footer(run, "_metadata").num_rows
-        _footer(run, "_common_metadata")
+        summed = footer(run, METADATA).num_rows
+        footer(run, COMMON_METADATA)
     except Exception as error:
         if not run.store.is_loss(error):
             raise  # storage that refuses is waited for
@@ -86,8 +88,9 @@ def _kept_catalogue(run: RunDirectory, identity: str) -> CatalogueInfo | None:
     return CatalogueInfo(*told, written=False) if whole else None
 
 
-def _footer(run: RunDirectory, name: str) -> pq.FileMetaData:
-    with run.store.open(f"{CATALOGUE}/dataset/{name}") as file:
+def footer(run: RunDirectory, name: str) -> pq.FileMetaData:
+    """What a Parquet file of the run says of itself; CorruptRunError names one that is damaged."""
+    with reading(name), run.store.open(name) as file:
         return pq.read_metadata(file)
 
 
@@ -117,7 +120,7 @@ def listed_pixels(run: RunDirectory) -> list[tuple[int, int]]:
 
 def partition_file(order: int, pixel: int) -> str:
     """Name below the run of the catalogue's file of a HEALPix pixel."""
-    return f"{CATALOGUE}/dataset/Norder={order}/Dir={pixel // 10_000 * 10_000}/Npix={pixel}.parquet"
+    return f"{DATASET}/Norder={order}/Dir={pixel // 10_000 * 10_000}/Npix={pixel}.parquet"
 
 
 def read_properties(run: RunDirectory) -> dict[str, str] | None:

@@ -16,6 +16,7 @@ from lenspipe.errors import CorruptRunError
 from lenspipe.intervals import Interval, Intervals, pending
 from lenspipe.run.commit_log import FOLDER as LOG
 from lenspipe.run.shard_record import Part, ShardRecord, Stage
+from lenspipe.run.verify_identity import check_cuts, check_ensemble
 from lenspipe.run.verify_products import (
     check_candidates,
     check_catalogue,
@@ -52,6 +53,11 @@ class _Survey(BaseModel):
     known_lenses: dict[str, object] | None = None
 
 
+class _Models(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    ensemble: str
+
+
 class _Run(BaseModel):
     """What of run.json the proof rests on."""
 
@@ -59,6 +65,7 @@ class _Run(BaseModel):
     state: Literal["running", "done", "finished_with_failures"]
     inputs: _Inputs
     survey: _Survey
+    models: _Models
 
 
 def verify(run: RunDirectory) -> list[str]:
@@ -66,8 +73,9 @@ def verify(run: RunDirectory) -> list[str]:
 
     Every record balances and its part files are there, whole and unchanged, those of the plan too;
     records cover catalogue and plan once; every selected source is planned, and scored or failed,
-    once; no file is foreign. Of a run that ended, funnel, catalogue and candidates are what these
-    files give. Products are compared with the rows only where the rows are sound.
+    once; no file is foreign; cuts and ensemble are those of run.json. Of a run that ended, funnel,
+    catalogue and candidates are what these files give. Products are compared with the rows only
+    where the rows are sound.
     """
     try:
         told = _read_run(run)
@@ -76,14 +84,18 @@ def verify(run: RunDirectory) -> list[str]:
     except CorruptRunError as error:
         return [str(error)]
     finished = told.state != "running"
+    other_cuts = list(check_cuts(run, told.survey.cuts))
+    found += other_cuts
     if finished:
-        found += _faults(FUNNEL, lambda: check_funnel(run, told.survey.cuts))
+        cuts = () if other_cuts else told.survey.cuts  # then by the names that records have
+        found += _faults(FUNNEL, lambda: check_funnel(run, cuts))
     damaged, foreign = _check_files(run, plan)
     found += damaged + foreign
     if damaged or plan is None:
         return found
     scores = run.part_names("scores", run.commits("score"))
     found += _faults("object_id", lambda: check_ids(run, plan))
+    found += _faults("model_hash", lambda: check_ensemble(run, scores, told.models.ensemble))
     if finished:
         found += _faults(CATALOGUE, lambda: check_catalogue(run, scores))
         found += _faults(CANDIDATES, lambda: check_candidates(run, scores))

@@ -3,7 +3,6 @@ lenses."""
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import zarr
 from jaxtyping import Bool
 
@@ -20,13 +18,25 @@ from lenspipe.catalogue.candidates import (
     EXPLANATION,
     IMAGES,
     Rule,
+    altered,
     array_of,
     choose,
+    is_sealed,
     kept_columns,
     open_candidates,
+    sealed_arrays,
 )
 from lenspipe.catalogue.funnel import funnel
-from lenspipe.catalogue.hats import read_properties
+from lenspipe.catalogue.hats import (
+    COMMON_METADATA,
+    DATASET,
+    METADATA,
+    PARTITIONS,
+    footer,
+    listed_pixels,
+    partition_file,
+    read_properties,
+)
 from lenspipe.catalogue.known import Known, read_known
 from lenspipe.errors import CorruptRunError
 from lenspipe.run.verify_rows import same_rows
@@ -36,13 +46,16 @@ from lenspipe.run_directory import (
     FUNNEL,
     KNOWN,
     PROPERTIES,
+    ZARR_ROOT,
     RunDirectory,
 )
 from lenspipe.storage.external_sort import stream
 
-_DATASET = f"{CATALOGUE}/dataset"
-_PARTITIONS = f"{CATALOGUE}/partition_info.csv"
-_PARTITION = re.compile(r"/Norder=(\d+)/Dir=\d+/Npix=(\d+)\.parquet$")
+# What lenspipe and other tools of HATS put beside the data; no reader of rows looks into it.
+_BESIDE = re.compile(
+    rf"{CATALOGUE}/(?:hats\.properties|properties|partition_info\.csv|point_map\.fits"
+    r"|skymap(?:\.\d+)?\.fits|data_thumbnail\.parquet|per_partition_statistics\.parquet)"
+)
 
 
 def check_funnel(run: RunDirectory, cuts: Iterable[str]) -> Iterator[str]:
@@ -66,28 +79,45 @@ def check_catalogue(run: RunDirectory, score_parts: Sequence[str]) -> Iterator[s
         elif run.store.names(CATALOGUE):
             yield f"{CATALOGUE}: there, but nothing was scored"
         return
-    files = {
-        (int(match[1]), int(match[2])): name
-        for name in run.store.names(_DATASET)
-        if (match := _PARTITION.search(name))
-    }
-    listed = set(_listed_partitions(run))
-    for order, pixel in sorted(listed ^ set(files)):
-        yield f"{_DATASET}: order {order}, pixel {pixel}: not both in {_PARTITIONS} and a file"
-    if not files:
-        return
-    held = sum(_parquet_rows(run, name) for name in files.values())
-    if int(properties["hats_nrows"]) != held:
-        yield f"{CATALOGUE}/{PROPERTIES}: hats_nrows {properties['hats_nrows']}, found {held}"
-    summed = _parquet_rows(run, f"{_DATASET}/_metadata")
-    if summed != held:
-        yield f"{_DATASET}/_metadata: {summed} rows, found {held}"
-    if not same_rows(run, score_parts, list(files.values())):
-        yield f"{_DATASET}: its rows are not those of scores/"
+    there = set(run.store.names(CATALOGUE))
+    listed = sorted({partition_file(*pixel) for pixel in listed_pixels(run)})
+    for name in sorted(there - {*listed, METADATA, COMMON_METADATA}):
+        if not _BESIDE.fullmatch(name):
+            yield f"{name}: a file that the catalogue does not list"
+    # By name too: a listing may lag behind.
+    files = [name for name in listed if name in there or run.store.exists(name)]
+    for name in sorted({*listed} - {*files}):
+        yield f"{name}: lost: {CATALOGUE}/{PARTITIONS} lists it"
+    if files:
+        yield from _check_rows(run, score_parts, files, int(properties["hats_nrows"]))
+
+
+def _check_rows(
+    run: RunDirectory, score_parts: Sequence[str], files: Sequence[str], told: int
+) -> Iterator[str]:
+    """The files of the catalogue hold the scored rows, and what sums them up says so."""
+    held = sum(footer(run, name).num_rows for name in files)
+    if told != held:
+        yield f"{CATALOGUE}/{PROPERTIES}: hats_nrows {told}, found {held}"
+    for name, rows in ((METADATA, held), (COMMON_METADATA, 0)):
+        try:
+            summed = footer(run, name)
+        except FileNotFoundError:
+            yield f"{name}: lost"
+        except CorruptRunError as error:
+            yield str(error)
+        else:
+            if summed.num_rows != rows:
+                yield f"{name}: {summed.num_rows} rows, found {rows}"
+            if summed.schema.to_arrow_schema() != footer(run, files[0]).schema.to_arrow_schema():
+                yield f"{name}: other columns than {files[0]} has"
+    if not same_rows(run, score_parts, files):
+        yield f"{DATASET}: its rows are not those of scores/"
 
 
 def check_candidates(run: RunDirectory, score_parts: Sequence[str]) -> Iterator[str]:
-    """candidates.zarr holds the best of the scores by its own rule, and can be read throughout."""
+    """candidates.zarr is what was written, where it says so; it holds the best of the scores by its
+    own rule, and can be read throughout. Where it was changed, that alone is told."""
     group = open_candidates(run)
     if group is None and score_parts:
         yield f"{CANDIDATES}: not there"
@@ -96,10 +126,22 @@ def check_candidates(run: RunDirectory, score_parts: Sequence[str]) -> Iterator[
     total = 0
     if group is not None and score_parts:
         total = int(str(group.attrs["candidates"]))
-        yield from _check_choice(run, score_parts, group, total)
+        changes = list(_check_seal(run, group)) if is_sealed(group) else []
+        yield from changes or _check_choice(run, score_parts, group, total)
     told = _read_funnel(run).get("candidates")
     if told != total:
         yield f"{FUNNEL}: candidates: {told}, {CANDIDATES} says {total}"
+
+
+def _check_seal(run: RunDirectory, group: zarr.Group) -> Iterator[str]:
+    for name in altered(group):
+        what = f"{CANDIDATES}/{name}" if name else f"{CANDIDATES}: attributes"
+        yield f"{what}: not what was written"
+    known = {IMAGES, *sealed_arrays(group)}
+    for file in run.store.names(CANDIDATES):
+        folder, _, last = file.removeprefix(f"{CANDIDATES}/").rpartition("/")
+        if folder and last == ZARR_ROOT and folder not in known:
+            yield f"{CANDIDATES}/{folder}: was not written with the others"
 
 
 def _check_choice(
@@ -117,15 +159,17 @@ def _check_choice(
 
 
 def _check_pixels(group: zarr.Group, n: int) -> Iterator[str]:
-    """Every chunk decodes, and no candidate that has a stamp is without a pixel."""
+    """No candidate that has a stamp is without a pixel; where nothing else read them, every chunk
+    decodes."""
     images = group[IMAGES]
     names = sorted(images.array_keys()) if isinstance(images, zarr.Group) else []
     seen = np.zeros(n, bool)
     for name in names:
         seen |= _with_pixels(array_of(group, f"{IMAGES}/{name}"), n)
-    for name in (EXPLANATION, EMBEDDING, *kept_columns(group)):
-        if name in group:
-            _decode(array_of(group, name))
+    if not is_sealed(group):
+        for name in (EXPLANATION, EMBEDDING, *kept_columns(group)):
+            if name in group:
+                _decode(array_of(group, name))
     lost = int(np.count_nonzero(np.asarray(array_of(group, "has_stamp")[:]) & ~seen))
     if lost:
         yield f"{CANDIDATES}/{IMAGES}: no pixels of {lost} candidates that are said to have them"
@@ -176,14 +220,3 @@ def _read_funnel(run: RunDirectory) -> dict[str, Any]:
         there = "not there" if content is None else f"expected an object, found {content!r:.60}"
         raise CorruptRunError(f"{FUNNEL}: {there}")
     return content
-
-
-def _listed_partitions(run: RunDirectory) -> Iterator[tuple[int, int]]:
-    lines = run.store.read(_PARTITIONS).decode().splitlines()
-    for row in csv.DictReader(lines):
-        yield int(row["Norder"]), int(row["Npix"])
-
-
-def _parquet_rows(run: RunDirectory, name: str) -> int:
-    with run.store.open(name) as file:
-        return int(pq.read_metadata(file).num_rows)

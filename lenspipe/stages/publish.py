@@ -106,7 +106,7 @@ def _publish_candidates(
         settings.explain,
         settings.keep_columns,
     )
-    kept = kept_candidates(run, identity, settings.inputs)
+    kept = kept_candidates(run, identity)
     if kept is not None:
         return kept
     chosen = choose(run, scored_files(run, parts), settings.rule)

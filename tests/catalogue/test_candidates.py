@@ -136,7 +136,8 @@ def test_what_a_reader_must_know_is_in_the_attributes(tmp_path: Path) -> None:
     group = open_candidates(run)
     assert group is not None
     assert group.metadata.zarr_format == 3
-    assert group.attrs.keys() == {"candidates", "kept_columns", "name", "content_sha256"}
+    sealed = {"arrays_sha256", "content_sha256"}
+    assert group.attrs.keys() == {"candidates", "kept_columns", "name", *sealed}
     assert group.attrs["kept_columns"] == []
     assert (group.attrs["candidates"], group.attrs["name"]) == (2, "toy")
     assert dict(array_of(group, "images/vis").attrs) == {

@@ -1,176 +1,37 @@
 from __future__ import annotations
 
-import hashlib
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
-import zarr
 
-from lenspipe.catalogue.candidates import Rule, StampBatch
-from lenspipe.contracts import InputSpec, failure_schema, score_schema
-from lenspipe.run.commit_log import encode
-from lenspipe.run.shard_record import Part, ShardRecord
+from lenspipe.run.shard_record import ShardRecord
 from lenspipe.run.verify import verify
 from lenspipe.run_directory import PLAN_RECORD, RUN, RunDirectory
-from lenspipe.stages.planning import make_plan, read_plan, read_rows
-from lenspipe.stages.publish import PublishSettings, publish
-from tests.stages.test_planning import selected
+from lenspipe.stages.planning import make_plan, read_plan
+from lenspipe.stages.publish import publish
+from tests.run.ended_run import (
+    MODEL_HASH,
+    SETTINGS,
+    edit,
+    flip,
+    rewrite,
+    rewrite_records,
+    score,
+    shards,
+    sign_all,
+    stamps,
+)
 
-SPEC = InputSpec("image", ("g", "r"), 4, 0.25, 25.0)
-SETTINGS = PublishSettings("toy", Rule(top=4, keep=3), (SPEC,), ("red",), partition_rows=4)
-MEMBERS = ("resnet-a",)
 SELECTED = "shards/select-00000000.jsonl"
 FIRST, SECOND, THIRD = (f"shards/score-0000000{number}.jsonl" for number in range(3))
-
-
-def begin(folder: Path, state: str) -> RunDirectory:
-    """A run in order: 20 rows in, 12 selected, 11 scored, 1 failed."""
-    run = RunDirectory(str(folder))
-    content = {"state": state, "inputs": {"rows": 20}, "survey": {"cuts": {"red": "g > r"}}}
-    run.write_json(RUN, content)
-    part = run.write_part("select", 0, 20, selected(list(range(12)), [0] * 12))
-    removed = {"network": 5, "cut:red:false": 3}
-    counts = {"rows_in": 20, "rows_out": 12, "rows_failed": 0}
-    run.commit(
-        ShardRecord(
-            stage="select", start=0, stop=20, removed=removed, parts={"select": part}, **counts
-        )
-    )
-    make_plan(run, [part.name], 6, workers=1)
-    for start, stop, failed in ((0, 6, 0), (6, 12, 1)):
-        run.commit(score(run, start, stop, failed))
-    return run
-
-
-def score(run: RunDirectory, start: int, stop: int, failed: int) -> ShardRecord:
-    rows = read_rows(run, (start, stop))
-    scored = run.write_part("scores", start, stop, score_table(rows.slice(failed)))
-    parts = {"scores": scored}
-    if failed:
-        parts["failures"] = run.write_part("failures", start, stop, failure_table(rows[:failed]))
-    return ShardRecord(
-        stage="score",
-        start=start,
-        stop=stop,
-        rows_in=stop - start,
-        rows_out=stop - start - failed,
-        rows_failed=failed,
-        reasons={"not_found": failed} if failed else {},
-        parts=parts,
-    )
-
-
-def score_table(rows: pa.Table) -> pa.Table:
-    n = rows.num_rows
-    logit = rows["photometry_score"].to_numpy()
-    values = {name: rows[name] for name in ("object_id", "ra", "dec", "healpix_29")}
-    values |= {"score_resnet_a": logit, "score": logit, "probability": 1 / (1 + np.exp(-logit))}
-    values |= {"flags": np.zeros(n, np.int32), "model_hash": ["0123456789abcdef"] * n}
-    return pa.table(values, schema=score_schema(pa.int64(), MEMBERS))
-
-
-def failure_table(rows: pa.Table) -> pa.Table:
-    values = {name: rows[name] for name in ("object_id", "ra", "dec", "healpix_29")}
-    told = {"stage": "score", "reason": "not_found", "detail": "no such tile"}
-    values |= {name: [text] * rows.num_rows for name, text in told.items()}
-    return pa.table(values, schema=failure_schema(pa.int64()))
-
-
-def stamps(table: pa.Table) -> Iterator[StampBatch]:
-    ids = table["object_id"].to_pylist()
-    yield StampBatch(ids, {"image": np.ones((len(ids), *SPEC.shape), np.float32)})
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunDirectory:
-    """A run whose shards are all committed, but that was not published yet."""
-    return begin(tmp_path / "run", "running")
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that ended; tests work on copies."""
-    folder = tmp_path_factory.mktemp("published")
-    run = begin(folder, "done")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        # matplotlib takes seconds and is tested with the report.
-        monkeypatch.setattr("lenspipe.report._pictures", lambda *_: (None, None))
-        publish(run, SETTINGS, stamps)
-    return folder
-
-
-@pytest.fixture
-def ended(published: Path, tmp_path: Path) -> RunDirectory:
-    return RunDirectory(str(shutil.copytree(published, tmp_path / "ended")))
-
-
-def shards(run: RunDirectory) -> list[ShardRecord]:
-    return run.records("score")
-
-
-def one(run: RunDirectory, folder: str, suffix: str) -> str:
-    """The first file below a folder whose name ends so."""
-    return next(name for name in run.store.names(folder) if name.endswith(suffix))
-
-
-def edit(run: RunDirectory, name: str, change: Callable[[dict[str, Any]], None]) -> None:
-    content = run.read_json(name)
-    assert content is not None
-    change(content)
-    run.write_json(name, content)
-
-
-def rewrite(run: RunDirectory, name: str, change: Callable[[pa.Table], pa.Table]) -> None:
-    with run.store.writing(name) as path:
-        pq.write_table(change(run.read_part(name)), path)
 
 
 def other_ids(table: pa.Table) -> pa.Table:
     index = table.schema.get_field_index("object_id")
     return table.set_column(index, table.schema.field(index), pc.add(table["object_id"], 100))
-
-
-def other_scores(table: pa.Table) -> pa.Table:
-    index = table.schema.get_field_index("score")
-    values = pc.add(table["score"], pa.scalar(1.0, pa.float32()))
-    return table.set_column(index, table.schema.field(index), values)
-
-
-def rewrite_records(run: RunDirectory, name: str, *records: ShardRecord) -> None:
-    """Other records in a file of the log, sealed as if they belonged there."""
-    run.store.write(name, encode(records))
-
-
-def flip(run: RunDirectory, name: str) -> None:
-    data = bytearray(run.store.read(name))
-    data[len(data) // 2] ^= 1
-    run.store.write(name, bytes(data))
-
-
-def sign(run: RunDirectory, part: Part) -> Part:
-    """Makes an entry of a record that of the file as it is now."""
-    data = run.store.read(part.name)
-    signed = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    return part.model_copy(update=signed)
-
-
-def sign_plan(run: RunDirectory, plan: dict[str, Any]) -> None:
-    plan["files"] = [sign(run, Part(**file)).model_dump() for file in plan["files"]]
-
-
-def sign_all(run: RunDirectory) -> None:
-    edit(run, PLAN_RECORD, lambda plan: sign_plan(run, plan))
-    for segment in list(run.segments("score")):
-        [record] = segment.records
-        parts = {folder: sign(run, part) for folder, part in record.parts.items()}
-        rewrite_records(run, segment.name, record.model_copy(update={"parts": parts}))
 
 
 def flip_plan(run: RunDirectory) -> None:
@@ -215,88 +76,6 @@ def lose_plan_file(run: RunDirectory) -> None:
 
 def foreign_plan_file(run: RunDirectory) -> None:
     run.store.write("plan/selected-000001.parquet", b"x")
-
-
-def wrong_funnel(run: RunDirectory) -> None:
-    edit(run, "funnel.json", lambda funnel: funnel.update(rejected=6))
-
-
-def wrong_cut(run: RunDirectory) -> None:
-    edit(run, "funnel.json", lambda funnel: funnel["cuts"]["red"].update(false=0, unknown=3))
-
-
-def wrong_candidate_count(run: RunDirectory) -> None:
-    edit(run, "funnel.json", lambda funnel: funnel.update(candidates=5))
-
-
-def junk_funnel(run: RunDirectory) -> None:
-    run.store.write("funnel.json", b"[1, 2]")
-
-
-def lose_funnel(run: RunDirectory) -> None:
-    run.store.delete("funnel.json")
-
-
-def lose_dataset(run: RunDirectory) -> None:
-    run.store.delete_folder("catalogue/dataset")
-
-
-def lose_catalogue(run: RunDirectory) -> None:
-    run.store.delete_folder("catalogue")
-
-
-def lose_partition(run: RunDirectory) -> None:
-    run.store.delete(one(run, "catalogue/dataset", ".parquet"))
-
-
-def flip_partition(run: RunDirectory) -> None:
-    name = one(run, "catalogue/dataset", ".parquet")
-    data = bytearray(run.store.read(name))
-    data[30] ^= 0xFF  # in the first page
-    run.store.write(name, bytes(data))
-
-
-def other_catalogue(run: RunDirectory) -> None:
-    rewrite(run, one(run, "catalogue/dataset", ".parquet"), other_scores)
-
-
-def wrong_properties(run: RunDirectory) -> None:
-    text = run.store.read("catalogue/hats.properties").decode()
-    run.store.write("catalogue/hats.properties", text.replace("nrows=11", "nrows=12").encode())
-
-
-def junk_properties(run: RunDirectory) -> None:
-    run.store.write("catalogue/hats.properties", b"\xff\xfe\x00")
-
-
-def wrong_partitions(run: RunDirectory) -> None:
-    run.store.write("catalogue/partition_info.csv", b"Norder,Npix\n0,6\n")
-
-
-def cut_metadata(run: RunDirectory) -> None:
-    run.store.write("catalogue/dataset/_metadata", b"PAR1")
-
-
-def lose_candidates(run: RunDirectory) -> None:
-    run.store.delete_folder("candidates.zarr")
-
-
-def wrong_candidate(run: RunDirectory) -> None:
-    group = zarr.open_group(run.store.local_path("candidates.zarr"))
-    group["object_id"][0] = 99  # type: ignore[index]  # an array, as the file says
-
-
-def lose_pixels(run: RunDirectory) -> None:
-    run.store.delete_folder("candidates.zarr/images/image/c")
-
-
-def cut_pixels(run: RunDirectory) -> None:
-    name = one(run, "candidates.zarr/images/image/c", "0")
-    run.store.write(name, run.store.read(name)[:5])
-
-
-def junk_candidates(run: RunDirectory) -> None:
-    run.store.write("candidates.zarr/zarr.json", b"{}")
 
 
 def flip_scores(run: RunDirectory) -> None:
@@ -390,25 +169,6 @@ def junk_run(run: RunDirectory) -> None:
         (move_positions, "plan: its rows are not those of select/"),
         (junk_plan, "plan/plan.json: "),
         (lose_plan, "plan/plan.json: not made yet"),
-        (wrong_funnel, "funnel.json: rejected: 6, the commit records give 5"),
-        (wrong_cut, "funnel.json: cuts: "),
-        (wrong_candidate_count, "funnel.json: candidates: 5, candidates.zarr says 4"),
-        (junk_funnel, "funnel.json: expected an object"),
-        (lose_funnel, "funnel.json: not there"),
-        (lose_dataset, "catalogue/dataset: "),
-        (lose_catalogue, "catalogue/hats.properties: not there"),
-        (lose_partition, "catalogue/dataset: order "),
-        (flip_partition, "catalogue"),
-        (other_catalogue, "catalogue/dataset: its rows are not those of scores/"),
-        (wrong_properties, "catalogue/hats.properties: hats_nrows 12, found 11"),
-        (junk_properties, "catalogue: cannot be read"),
-        (wrong_partitions, "catalogue/dataset: order "),
-        (cut_metadata, "catalogue: cannot be read"),
-        (lose_candidates, "candidates.zarr: not there"),
-        (wrong_candidate, "candidates.zarr/object_id: not that of the best"),
-        (lose_pixels, "candidates.zarr/images: no pixels of 3 candidates"),
-        (cut_pixels, "candidates.zarr: cannot be read"),
-        (junk_candidates, "candidates.zarr: cannot be read"),
         (flip_scores, "scores/part-"),
         (junk_scores, "scores/part-"),
         (junk_record, f"{FIRST}: line 1"),
@@ -449,7 +209,8 @@ def test_a_run_in_order_has_no_fault(run: RunDirectory, ended: RunDirectory) -> 
 
 def test_a_run_that_selected_nothing_has_no_fault(tmp_path: Path) -> None:
     run = RunDirectory(str(tmp_path / "run"))
-    run.write_json(RUN, {"state": "done", "inputs": {"rows": 5}, "survey": {"cuts": {"red": "x"}}})
+    content = {"state": "done", "inputs": {"rows": 5}, "survey": {"cuts": {"red": "x"}}}
+    run.write_json(RUN, {**content, "models": {"ensemble": MODEL_HASH}})
     removed = {"cut:red:unknown": 5}
     counts = {"rows_in": 5, "rows_out": 0, "rows_failed": 0}
     run.commit(ShardRecord(stage="select", start=0, stop=5, removed=removed, **counts))
@@ -460,12 +221,29 @@ def test_a_run_that_selected_nothing_has_no_fault(tmp_path: Path) -> None:
     assert any(line.startswith("candidates.zarr: ") for line in verify(run))
 
 
-def test_products_of_a_run_that_goes_on_are_not_looked_at(ended: RunDirectory) -> None:
-    """A resumed run may have taken shards back; what it published before is then out of date."""
-    edit(ended, RUN, lambda told: told.update(state="running"))
-    wrong_funnel(ended)
-    lose_catalogue(ended)
-    assert verify(ended) == []
+def test_another_ensemble_than_that_of_the_scores_is_told(ended: RunDirectory) -> None:
+    edit(ended, RUN, lambda told: told["models"].update(ensemble="f" * 16))
+    told = f"run.json: models.ensemble: '{'f' * 16}', but 11 rows of scores/ have '{MODEL_HASH}'"
+    assert verify(ended) == [told]
+
+
+def test_scores_of_another_ensemble_are_told(run: RunDirectory) -> None:
+    def other_model(table: pa.Table) -> pa.Table:
+        at = table.schema.get_field_index("model_hash")
+        return table.set_column(at, table.schema.field(at), pa.array(["f" * 16] * len(table)))
+
+    rewrite(run, shards(run)[1].parts["scores"].name, other_model)
+    sign_all(run)
+    told = f"run.json: models.ensemble: '{MODEL_HASH}', but 5 rows of scores/ have '{'f' * 16}'"
+    assert verify(run) == [told]
+
+
+def test_other_cuts_than_those_of_the_records_are_told(ended: RunDirectory) -> None:
+    edit(ended, RUN, lambda told: told["survey"].update(cuts={"rouge": "g > r"}))
+    assert verify(ended) == [
+        "run.json: survey.cuts: expected 'red', which commit records have; found none",
+        "run.json: survey.cuts: 'rouge' is in no commit record",
+    ]
 
 
 def test_a_lost_part_is_named(run: RunDirectory) -> None:
@@ -510,7 +288,7 @@ def test_rows_that_count_twice_are_found(run: RunDirectory) -> None:
 def test_rows_that_count_twice_hide_no_other_fault(ended: RunDirectory) -> None:
     record_twice(ended)
     flip_scores(ended)
-    lose_funnel(ended)
+    ended.store.delete("funnel.json")
     found = verify(ended)
     for place in (THIRD, "scores/part-", "funnel.json: not there"):
         assert any(line.startswith(place) for line in found), found
