@@ -273,8 +273,8 @@ class Store:
         self.side_by_side(self.fs.rm_file, list(self.fs.find(path)))
 
     def side_by_side(self, change: Callable[[str], object], names: Iterable[str]) -> None:
-        """Call `change`, which must be safe in threads, with each name, some at once: an object store
-        answers each request late, and many together.
+        """Call `change`, which must be safe in threads, with each name, some at once: an object
+        store answers each request late, and many together.
 
         `before_change` is asked for each. The first error is raised; none is begun after it.
         """
