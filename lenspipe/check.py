@@ -13,8 +13,9 @@ from lenspipe.catalogue.known import KnownList, read_list
 from lenspipe.config import Survey, resolve
 from lenspipe.contracts import ProviderName
 from lenspipe.cutouts.base import BandInfo, Inspector
+from lenspipe.cutouts.checks import order_cautions
 from lenspipe.cutouts.files.listing import Listing
-from lenspipe.cutouts.files.paths import constant_part, out_of_number
+from lenspipe.cutouts.files.paths import constant_part
 from lenspipe.models.card import file_sha256
 from lenspipe.models.ensemble_file import EnsembleDescription, describe_ensemble
 from lenspipe.preflight import check_address, check_apart, check_output, free_bytes, local_slots
@@ -60,17 +61,7 @@ class CheckedSurvey:
     @property
     def cautions(self) -> tuple[str, ...]:
         """What may give a source the pixels of another one, in words; a run tells it too."""
-        if not self.survey.cutouts.counts_files:
-            return ()
-        files = next(iter(self.pixels.values())).files
-        pair = out_of_number(file.path for file in files)
-        if pair is None:
-            return ()
-        return (
-            f"cutouts.row counts through the files in the order of their names, {pair[0]} before"
-            f" {pair[1]}; where it was counted in the order of their numbers, give the numbers"
-            " leading zeros",
-        )
+        return order_cautions(self.survey.cutouts, self.pixels)
 
     @property
     def output(self) -> str:

@@ -26,6 +26,8 @@ from lenspipe.storage.names import require_sound
 from lenspipe.storage.remote import refuse_credentials
 from lenspipe.yaml_file import read_yaml
 
+CUT_ORDER = "cut_order"  # of `Survey.identity`, no key of the file
+
 
 class Columns(Block):
     """Names that the survey gives to the columns lenspipe needs."""
@@ -177,7 +179,7 @@ class Survey(Block):
         """What a result depends on: all of the file but `runtime` and `output`."""
         kept = self.model_dump(mode="json", exclude={"runtime", "output", "cutouts"})
         kept["cutouts"] = self.cutouts.model_dump(mode="json")
-        kept["cut_order"] = list(self.cuts)  # a row is counted at the first cut that removes it
+        kept[CUT_ORDER] = list(self.cuts)  # a row is counted at the first cut that removes it
         return kept
 
 

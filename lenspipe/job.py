@@ -132,6 +132,7 @@ def finish(job: Job) -> PublishInfo:
         checked.score_settings(run.url, "cpu", threads=len(os.sched_getaffinity(0))),
         checked.survey.publish.explain,
         checked.survey.runtime.shard_timeout_s,
+        job.events.message,
     )
     limit = checked.survey.runtime.failure_limit
     plan = read_plan(run)

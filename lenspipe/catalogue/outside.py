@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ SLAB_ROWS = 2_000_000
 _RA = ("ra", "raj2000", "ra_icrs", "ra_deg", "radeg", "_raj2000", "ramean", "right_ascension")
 _DEC = ("dec", "decl", "dej2000", "decj2000", "de_icrs", "dec_deg", "dedeg", "decdeg", "_dej2000",
         "decmean", "declination")  # fmt: skip
+_BRACKETS = re.compile(r"[\[(]")
+_IN_BRACKETS = re.compile(r"[\[(]([^\[\]()]*)[\])]\s*$")
+_EPOCH = re.compile(r"[JB]?[\d.]+", re.IGNORECASE)  # astropy reads J2000 as a power of joules
 _VOTABLE = (".vot", ".votable", ".xml")
 _FITS = (".fits", ".fit", ".fits.gz")
 _TEXT = {".csv": ",", ".tsv": "\t"}
@@ -116,7 +120,8 @@ def open_outside(
         opened = _open(place, fields)
     names = opened.schema.names
     ra, dec = _column(ra, _RA, names, fields.ra), _column(dec, _DEC, names, fields.dec)
-    across, up = (_degrees_per(opened.units.get(name, ""), name, fields) for name in (ra, dec))
+    told = ((opened.units.get(name) or _unit_in(name), name) for name in (ra, dec))
+    across, up = (_degrees_per(unit, name, fields) for unit, name in told)
     return Outside(opened.schema, ra, dec, (across, up), opened.batches, place, fields)
 
 
@@ -273,7 +278,7 @@ def _column(asked: str | None, usual: tuple[str, ...], names: list[str], field: 
         if asked not in names:
             raise InputError(field, f"one of {', '.join(names)}", repr(asked))
         return asked
-    plain = {name.lower().partition("[")[0].strip(): name for name in reversed(names)}
+    plain = {_BRACKETS.split(name.lower())[0].strip(): name for name in reversed(names)}
     found = next((plain[name] for name in usual if name in plain), None)
     if found is None:
         raise InputError(field, "the name of a column of degrees", f"columns {', '.join(names)}")
@@ -290,13 +295,32 @@ def _degrees_per(unit: str, name: str, fields: Fields) -> float:
 
     if not unit.strip():
         return 1.0
-    for text in (unit, unit.lower(), unit.lower().removesuffix("s")):
-        found = units.Unit(text, parse_strict="silent")
-        if found == units.hour:
-            found = units.hourangle
-        if found.is_equivalent(units.deg):
-            return float(found.to(units.deg))
-    raise InputError(fields.path, f"an angle (deg, rad, hourangle …) in column {name}", repr(unit))
+    found = _read_unit(unit)
+    if found == units.hour:
+        found = units.hourangle
+    if found is None or not found.is_equivalent(units.deg):
+        expected = f"an angle (deg, rad, hourangle …) in column {name}"
+        raise InputError(fields.path, expected, repr(unit))
+    return float(found.to(units.deg))
+
+
+def _read_unit(text: str) -> Any:
+    """The unit that a text is, angles before others; None where it is none."""
+    from astropy import units
+
+    texts = (text, text.lower(), text.lower().removesuffix("s"))
+    known = [units.Unit(each, parse_strict="silent") for each in texts]
+    known = [unit for unit in known if not isinstance(unit, units.UnrecognizedUnit)]
+    angles = (u for u in known if u == units.hour or u.is_equivalent(units.deg))
+    return next(angles, next(iter(known), None))
+
+
+def _unit_in(name: str) -> str:
+    """The unit in the brackets of a column's name (`RA [rad]`, `ra (hourangle)`); empty where what
+    they hold is none: an epoch, a number, a word."""
+    found = _IN_BRACKETS.search(name)
+    text = found[1].strip() if found else ""
+    return text if text and not _EPOCH.fullmatch(text) and _read_unit(text) is not None else ""
 
 
 def _numbers(column: pa.ChunkedArray, name: str, fields: Fields) -> Float64[np.ndarray, " n"]:

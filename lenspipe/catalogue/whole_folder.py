@@ -13,6 +13,9 @@ from tempfile import TemporaryDirectory
 from lenspipe.storage.store import Store
 
 _ASIDE = ".tmp-"
+# Files up to here are uploaded side by side. A larger one fills the line by itself, and its parts
+# are held in memory.
+_SMALL_BYTES = 8 << 20
 
 
 @contextmanager
@@ -20,8 +23,9 @@ def replacing(store: Store, name: str, last: str) -> Iterator[Path]:
     """A local folder to fill; it replaces folder `name` of the store when the block ends well.
 
     Locally it is made beside the old one, synced and renamed. On an object store, which renames
-    nothing, its files are uploaded one by one, and `last` (the file without which a reader finds
-    nothing there) is removed first and comes last.
+    nothing, its files are uploaded, many at once, and `last` (the file without which a reader finds
+    nothing there) is removed first and comes when all others are there. What `store.before_change`
+    raises (the lock was lost) ends that at once.
     """
     if store.is_local:
         discard_unfinished(store, name)
@@ -69,9 +73,19 @@ def _put_in_place(aside: Path, target: Path) -> None:
 
 
 def _upload(folder: Path, store: Store, name: str, last: str) -> None:
-    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    for file in sorted(files, key=lambda file: (file == last, file)):
+    def put(file: str) -> None:
         store.fs.put_file(str(folder / file), store.path(f"{name}/{file}"))
+
+    sizes = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    sizes.pop(last)
+    store.side_by_side(put, [file for file, size in sizes.items() if size <= _SMALL_BYTES])
+    for file in [*(file for file, size in sizes.items() if size > _SMALL_BYTES), last]:
+        store.before_change()
+        put(file)
 
 
 def _sync(path: Path) -> None:

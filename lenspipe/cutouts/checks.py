@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from lenspipe.contracts import InputSpec
 from lenspipe.cutouts.base import BandInfo, ReaderOptions
+from lenspipe.cutouts.files.listing import Listing
+from lenspipe.cutouts.files.paths import out_of_number
 from lenspipe.cutouts.geometry import same_scale, window
 from lenspipe.cutouts.photometric import constant_of
 from lenspipe.errors import InputError
@@ -109,3 +111,18 @@ def require_bands(inputs: Sequence[InputSpec], there: Collection[str]) -> None:
                 raise InputError(
                     "cutouts.bands", f"band {band} of input {spec.name}", ", ".join(there)
                 )
+
+
+def order_cautions(options: ReaderOptions, pixels: Mapping[str, Listing]) -> tuple[str, ...]:
+    """What may give a source the pixels of another one, in words: positions that count through
+    files whose numbers would order them otherwise. pixels: the files of each band."""
+    if not options.counts_files:
+        return ()
+    pair = out_of_number(file.path for file in next(iter(pixels.values())).files)
+    if pair is None:
+        return ()
+    return (
+        f"cutouts.row counts through the files in the order of their names, {pair[0]} before"
+        f" {pair[1]}; where it was counted in the order of their numbers, give the numbers"
+        " leading zeros",
+    )

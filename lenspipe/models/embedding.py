@@ -6,8 +6,7 @@ Stamps that a network sees alike lie near one another there, so that one find le
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +14,12 @@ import onnx
 import onnxruntime
 from jaxtyping import Float32
 
+from lenspipe.errors import one_line
 from lenspipe.models import providers
 from lenspipe.models.card import Output, read_model
 from lenspipe.models.encode import encode, image_inputs, input_dtype
 from lenspipe.models.ensemble import Ensemble
+from lenspipe.models.memory import OutOfMemoryError, is_out_of_memory
 from lenspipe.models.session import PADDED_TO, Member
 
 MOST_FEATURES = 4096  # of a member; more is no layer that a logit is made from, but a picture
@@ -47,13 +48,16 @@ def last_features(model: onnx.ModelProto, output: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Eye:
-    """A member whose session gives features (n, width)."""
+    """A member whose session gives features (n, width). without: rows so far that have none; why:
+    what the first of them that ONNX Runtime refused met."""
 
     member: Member
     session: onnxruntime.InferenceSession
     width: int
+    without: int = 0
+    why: str = ""
 
     def features(self, images: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "n width"]:
         normalised = self.member.normalised(images)
@@ -63,14 +67,22 @@ class _Eye:
             finite &= np.isfinite(pixels).all(axis=tuple(range(1, pixels.ndim)))
         found = np.full((rows, self.width), np.nan, np.float32)
         whole = np.flatnonzero(finite)
-        step = min(BATCH_ROWS, self.member.batch_size)
-        for start in range(0, len(whole), step):
+        start, step = 0, min(BATCH_ROWS, self.member.batch_size)
+        while start < len(whole):
             part = whole[start : start + step]
             fed = {key: self._encoded(key, pixels[part]) for key, pixels in normalised.items()}
+            try:
+                found[part] = self.session.run(None, fed)[0][: len(part)]
             # ONNX Runtime's exceptions have no common base. A row that one member raises on was
             # scored or failed long ago: here it, and its batch, are like no other.
-            with contextlib.suppress(Exception):
-                found[part] = self.session.run(None, fed)[0][: len(part)]
+            except Exception as error:
+                if is_out_of_memory(error) and step > PADDED_TO:  # fewer rows are no smaller batch
+                    step //= 2
+                    continue
+                _raise_if_memory(self.member, error)
+                self.why = self.why or one_line(str(error))
+            start += step
+        self.without += int(np.count_nonzero(~np.isfinite(found).all(axis=1)))
         return found
 
     def _encoded(self, key: str, pixels: np.ndarray) -> np.ndarray:
@@ -83,12 +95,26 @@ class _Eye:
 
 class Embedding:
     """The features of an ensemble's members side by side. members: (name, width), in their order;
-    those without a last linear layer have none. Runs on the CPU."""
+    those without a last linear layer have none. Runs on the CPU.
 
-    def __init__(self, ensemble: Ensemble, threads: int = 1) -> None:
+    told: hears of each member that has none, and why. OutOfMemoryError where memory is short.
+    """
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        threads: int = 1,
+        told: Callable[[str], None] = lambda _line: None,
+    ) -> None:
         self._ensemble = ensemble
-        opened = [_open(member, threads) for member in ensemble.members]
-        self._eyes = [(column, eye) for column, eye in enumerate(opened) if eye is not None]
+        self._told = told
+        self._eyes: list[tuple[int, _Eye]] = []
+        for column, member in enumerate(ensemble.members):
+            opened = _open(member, threads)
+            if isinstance(opened, _Eye):
+                self._eyes.append((column, opened))
+            else:
+                told(f"candidates are not seen alike by member {member.name}: {opened}")
         self.members = tuple((eye.member.name, eye.width) for _, eye in self._eyes)
 
     def __call__(self, images: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "n d"] | None:
@@ -99,25 +125,46 @@ class Embedding:
         parts = [eye.features(self._ensemble.own(column, images)) for column, eye in self._eyes]
         return np.concatenate(parts, axis=1)
 
+    def tell(self) -> None:
+        """How many rows a member has no features of, now that all were asked for."""
+        for _, eye in self._eyes:
+            if eye.without:
+                why = eye.why or "values that are not finite"
+                self._told(
+                    f"{eye.without} candidates are like no other, since member {eye.member.name}"
+                    f" has no features of them: {why}"
+                )
 
-def _open(member: Member, threads: int) -> _Eye | None:
+
+def _open(member: Member, threads: int) -> _Eye | str:
+    """The member with a session that gives features; why it has none."""
     content, card = read_model(member.path)
     try:
         return _seeing(member, onnx.load_from_string(content), card.outputs, threads)
     # ONNX Runtime's exceptions have no common base. A graph that its own session runs and this one
     # does not has no features, and costs a run nothing else.
-    except Exception:
-        return None
+    except Exception as error:
+        _raise_if_memory(member, error)
+        return one_line(str(error))
+
+
+def _raise_if_memory(member: Member, error: Exception) -> None:
+    """OutOfMemoryError where that is what an error says: no graph and no row is at fault."""
+    if is_out_of_memory(error):
+        raise OutOfMemoryError(f"{member.name}: {one_line(str(error)) or 'no memory'}") from error
 
 
 def _seeing(
     member: Member, model: onnx.ModelProto, outputs: Sequence[Output], threads: int
-) -> _Eye | None:
-    """The member with a session that gives features (row, feature) instead of a logit."""
+) -> _Eye | str:
+    """The member with a session that gives features (row, feature) instead of a logit; why there
+    is none."""
     logit = "logit" if any(each.name == "logit" for each in outputs) else outputs[0].name
     name = last_features(model, logit)
-    if name is None or any(side.dim_value > 0 for side in _batches(model)):
-        return None
+    if name is None:
+        return "its logit is made by no linear layer"
+    if any(side.dim_value > 0 for side in _batches(model)):
+        return "its graph has a fixed batch"
     del model.graph.output[:]
     model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
     options = providers.ProviderOptions()
@@ -125,7 +172,9 @@ def _seeing(
         model.SerializeToString(), "cpu", threads, 0, options, f"model {member.path}"
     )
     width = _width(member, session)
-    return None if width is None else _Eye(member, session, width)
+    if width is None:
+        return f"its last layer reads no table of at most {MOST_FEATURES} numbers a row"
+    return _Eye(member, session, width)
 
 
 def _batches(model: onnx.ModelProto) -> list[onnx.TensorShapeProto.Dimension]:

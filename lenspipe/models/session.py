@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -21,16 +20,10 @@ from lenspipe.models.card import ModelCard, Normalisation, read_model
 from lenspipe.models.encode import RUNTIME_TYPES, encode, image_inputs, input_dtype
 from lenspipe.models.engine_cache import EngineKey, Engines
 from lenspipe.models.feed import Feed, ahead, make_feed
+from lenspipe.models.memory import OutOfMemoryError, is_out_of_memory
 from lenspipe.models.providers import ProviderOptions
 
 FEATURES = "features"  # key under which `predict` takes a photometry network's input
-# What ONNX Runtime's allocator, CUDA, cuDNN, cuBLAS and TensorRT say when memory is short. They
-# raise it as a general failure, so that the words are all there is to tell it by.
-OUT_OF_MEMORY = re.compile(
-    r"failed to allocate memory|out of memory|available memory of \d+ is smaller|bad_alloc"
-    r"|bad allocation|cudaErrorMemoryAllocation|CU\w+_STATUS_ALLOC_FAILED|OutOfMemory",
-    re.IGNORECASE,
-)
 MAX_FIXED_BATCH = 65_536
 # More is no flux, in whatever unit. Networks overflow on it, and not every provider says so:
 # OpenVINO's ReLU makes 0 of the NaN, and a score of that.
@@ -39,10 +32,6 @@ MOST_FLUX = 1e30
 NORMALISED_ROWS = 64
 # What a short batch is padded to on the CPU: whole vectors, and few different shapes.
 PADDED_TO = 8
-
-
-class OutOfMemoryError(MemberError):
-    """A batch did not fit into the device's memory."""
 
 
 class Member:
@@ -302,8 +291,7 @@ class Member:
 
     def _told(self, error: Exception) -> MemberError:
         text = f"{self.name}: {_shortened(' '.join(str(error).split()))}"
-        short = OUT_OF_MEMORY.search(str(error)) or isinstance(error, MemoryError)
-        if short and self.batch_size > 1 and self._fixed_batch is None:
+        if is_out_of_memory(error) and self.batch_size > 1 and self._fixed_batch is None:
             return OutOfMemoryError(text)
         return MemberError(text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import platform
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,10 +10,11 @@ from importlib.metadata import version
 from typing import Any
 
 from lenspipe import __version__
+from lenspipe.config import CUT_ORDER, parse_survey
 from lenspipe.cutouts.files.listing import Listing
-from lenspipe.errors import PixelsChangedError, ResumeRefusedError
+from lenspipe.errors import InputError, PixelsChangedError, ResumeRefusedError
 from lenspipe.redaction import redact
-from lenspipe.run.resume_rules import rule_for
+from lenspipe.run.resume_rules import BEFORE_THE_KEY, KEEP_COLUMNS, rule_for
 from lenspipe.run_directory import RUN, RunDirectory
 from lenspipe.select.files import CatalogueFile
 
@@ -21,6 +23,7 @@ IDENTITY_KEYS = ("layout", "survey", "models", "inputs", "pixels", "known_lenses
 # The form of the run directory: one more with every change that an older lenspipe would misread,
 # or that makes this one misread an older run.
 LAYOUT = 3
+CARRIED = "carried"  # what the tables of stage `select` hold of the survey's catalogue
 _LONGEST = 160  # characters of a value in a refusal
 _TOLD = ("ray", "onnxruntime", "duckdb", "pyarrow", "astropy", "numpy", "zarr", "h5py", "hats")
 
@@ -78,7 +81,10 @@ def check_same_run(
             )
         return None
     now = {**identity, "layout": LAYOUT, "versions": versions()}
-    found = list(differences(_compared(before), _compared(now)))
+    found = [
+        (key, list(held_columns(before)) if key == KEEP_COLUMNS else old, new)
+        for key, old, new in differences(_compared(before), _compared(now))
+    ]
     if other_pixels:
         _refuse_moved(run, before, pixels or {})
     refused = [difference for difference in found if not _taken(*difference, other_pixels)]
@@ -106,15 +112,40 @@ def _compared(identity: Mapping[str, Any]) -> dict[str, Any]:
     matters by itself only where that may differ."""
     kept = {key: identity.get(key) for key in IDENTITY_KEYS}
     survey = kept["survey"]
-    sources = survey.get("sources") if isinstance(survey, Mapping) else None
-    if isinstance(survey, Mapping) and isinstance(sources, Mapping):
-        # A run that was begun before there was such a key.
-        kept["survey"] = {**survey, "sources": {"keep_columns": [], **sources}}
+    if isinstance(survey, Mapping):
+        kept["survey"] = _with_new_keys(survey)
     bands = {
         band: {key: value for key, value in told.items() if key != "order"}
         for band, told in _bands(identity).items()
     }
     return {**kept, "pixels": {**(kept["pixels"] or {}), **bands} if bands else kept["pixels"]}
+
+
+def _with_new_keys(survey: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The survey of a run with the keys that came since it was begun, which its file did not say:
+    at their defaults, or at `BEFORE_THE_KEY`. As it is where it is no survey of today's (a key that
+    is known no more), so that this stays a difference."""
+    told = copy.deepcopy({key: value for key, value in survey.items() if key != CUT_ORDER})
+    for key, value in BEFORE_THE_KEY.items():
+        *blocks, name = key.split(".")
+        block: Any = told
+        for part in blocks:
+            block = block.get(part) if isinstance(block, dict) else None
+        if isinstance(block, dict):
+            block.setdefault(name, value)
+    try:
+        whole = parse_survey(told, base=".").identity()
+    except InputError:
+        return survey
+    return {**whole, CUT_ORDER: survey.get(CUT_ORDER, whole[CUT_ORDER])}
+
+
+def held_columns(before: Mapping[str, Any]) -> tuple[str, ...]:
+    """Columns of the survey's catalogue that the tables of a run hold, by its run.json."""
+    survey = _compared(before)["survey"]
+    sources = survey.get("sources") if isinstance(survey, Mapping) else None
+    kept = sources.get("keep_columns", []) if isinstance(sources, Mapping) else []
+    return tuple(sorted({*before.get(CARRIED, []), *kept}))
 
 
 def _bands(identity: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

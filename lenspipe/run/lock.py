@@ -51,6 +51,7 @@ class RunLock:
         self._seen = _clocks()
         self._stop = threading.Event()
         self._lost = threading.Event()
+        self._turn = threading.Lock()
         self._thread = threading.Thread(target=self._beat, name="run-lock", daemon=True)
 
     def acquire(self, told: Callable[[str], None] = lambda _line: None) -> None:
@@ -147,8 +148,12 @@ class RunLock:
                 self._renew()
 
     def _renew(self) -> None:
-        """A heartbeat into the lock. One that is gone was taken over and given back since."""
-        with _guard(self._store):
+        """A heartbeat into the lock. One that is gone was taken over and given back since.
+
+        One thread at a time: the beat of another, between a look and a write here, would pass for a
+        stranger's.
+        """
+        with self._turn, _guard(self._store):
             at = _clocks()
             if not self._beat_into():
                 self._lost.set()

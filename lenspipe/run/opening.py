@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -14,7 +14,7 @@ from lenspipe.check import CheckedSurvey, check_survey
 from lenspipe.config import Survey
 from lenspipe.contracts import Reason
 from lenspipe.errors import ResumeRefusedError, StoppedError
-from lenspipe.run.identity import LAYOUT, check_same_run, versions
+from lenspipe.run.identity import CARRIED, LAYOUT, check_same_run, held_columns, versions
 from lenspipe.run.ledger import Ledger
 from lenspipe.run.lock import RunLock
 from lenspipe.run.shard_record import ShardRecord
@@ -79,6 +79,9 @@ def check_and_open(
             run, checked.identity(), other_pixels=retry_failed, pixels=checked.pixels
         )
         if changed is not None:
+            # Rows that are done again have the columns of those that are there.
+            held = held_columns(run.read_json(RUN) or {})
+            checked = replace(checked, select_plan=checked.select_plan.carrying(held))
             again = _take_up_again(run, events, checked) if retry_failed else 0
             orphans = run.clean()
             events.message(
@@ -153,6 +156,7 @@ def write_state(run: RunDirectory, checked: CheckedSurvey, state: str) -> None:
                 "name": checked.ensemble.name,
                 "members": list(checked.ensemble.member_names),
             },
+            CARRIED: list(checked.select_plan.carried),
             "versions": versions(),
             **{key: before[key] for key in ("provider", "variants") if key in before},
         },

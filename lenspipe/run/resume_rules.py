@@ -5,17 +5,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Verdict = Literal["accepted", "refused"]
+KEEP_COLUMNS = "survey.sources.keep_columns"
+# What a run did that was begun before there was such a key of the survey file, by its dotted name
+# there (`cutouts.crop`): only where that is not what the key's default does now.
+BEFORE_THE_KEY: Mapping[str, Any] = {}
 
 
 def same_minor(old: Any, new: Any) -> bool:
     """Whether two versions differ in no more than the last of their three numbers."""
     first, second = (str(version).split(".") for version in (old, new))
     return min(len(first), len(second)) >= 2 and first[:2] == second[:2]
+
+
+def are_among(old: Any, new: Any) -> bool:
+    """Whether all of one list are in the one before."""
+    return set(new) <= set(old)
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,17 @@ RULES: tuple[ResumeRule, ...] = (
         "they change the last digits of a float at most; the run tells each difference",
     ),
     ResumeRule("survey.name", "`name`", "refused", "another survey"),
-    ResumeRule("survey.sources", "`sources`, any key", "refused", "other rows, or other columns"),
+    ResumeRule(
+        "survey.sources", "`sources`, any other key", "refused", "other rows, or other columns"
+    ),
+    ResumeRule(
+        KEEP_COLUMNS,
+        "`sources.keep_columns`: one that the run's tables lack",
+        "refused",
+        "rows that are done lack it; columns that the tables have, fewer or in another order, are "
+        "accepted: published anew",
+        unless=are_among,
+    ),
     ResumeRule("survey.cuts", "`cuts`", "refused", "other rows are selected"),
     ResumeRule(
         "survey.cut_order", "the order of `cuts`", "refused", "rows are counted at the first one"

@@ -22,6 +22,7 @@ from lenspipe import __version__, cutouts
 from lenspipe.config import Columns, is_url, resolve
 from lenspipe.contracts import ProviderName, failure_schema, score_schema
 from lenspipe.cutouts.base import Locator, Reader
+from lenspipe.cutouts.checks import order_cautions
 from lenspipe.errors import InputError, StoppedError
 from lenspipe.healpix import healpix_29
 from lenspipe.models.card import Threshold
@@ -50,7 +51,7 @@ WRITE_ROWS = 65536  # rows of a row group of what is written
 @dataclass
 class ScoreSummary:
     """What came out. above: threshold -> rows that score higher. opening_seconds: of `seconds`,
-    until the models were open and the cutouts listed."""
+    until the models were open and the cutouts listed. cautions: what may be wrong with it."""
 
     ensemble: str
     out: str
@@ -64,6 +65,7 @@ class ScoreSummary:
     opening_seconds: float = 0.0
     groups: GroupTable | None = None
     report_out: str | None = None
+    cautions: tuple[str, ...] = ()
 
     def lines(self) -> list[tuple[str, str]]:
         """The same for a terminal: (name, text)."""
@@ -76,6 +78,7 @@ class ScoreSummary:
             for threshold, count in self.above.items()
         ]
         return [
+            *(("warning", line) for line in self.cautions),
             ("ensemble", f"{self.ensemble} on {self.provider}"),
             ("cutouts", str(self.rows)),
             ("scored", f"{self.scored} in {self.seconds:.1f} s"),
@@ -152,6 +155,8 @@ def score_cutouts(
         provider=loaded.provider,
         above=dict.fromkeys(loaded.description.spec.thresholds, 0),
         opening_seconds=time.perf_counter() - began,
+        # Without a catalogue too: identifiers are positions then.
+        cautions=order_cautions(found.options, reader.listing()),
     )
     store = Store(outputs.folder)
     with ExitStack() as stack:

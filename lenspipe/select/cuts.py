@@ -303,14 +303,42 @@ def _check(name: str, tree: Node, types: _Types) -> str:
             raise InputError(field, "a boolean expression", f"one of type {found}")
         guarded = expressions.guard_comparisons(field, tree, types.of, connection)
         plain = expressions.write(guarded, connection)
-        # Of NULLs nothing can fail but constants: a date that is none, a number of no type.
-        connection.execute(_query(plain)).fetchall()
+        connection.execute(f"{_query(plain)} LIMIT 0")
+        _try_constants(tree, types)
         sql = f"TRY({plain})"
     except (duckdb.InterruptException, duckdb.OutOfMemoryException):
         raise  # its limits are told by who set them
     except duckdb.Error as error:
         raise InputError(field, "an expression that fits its columns", _first_line(error)) from None
     return sql
+
+
+def _try_constants(tree: Node, types: _Types) -> None:
+    """duckdb.Error where a cut's own text holds what cannot be read: a date that is none, a number
+    of no type.
+
+    All else that a cut may fail on is of some rows, of which it says nothing: `TRY` makes NULL of
+    it. So what stands for columns is NULL here, not the whole row: `coalesce(x, 'none')` is fine
+    where `CAST(coalesce(x, 'none') AS INTEGER)` fails on rows without x.
+    """
+    kinds: list[str] = []
+
+    def unknown(node: Node) -> Node:
+        kinds.append(types.of(node))
+        return {**next(expressions.column_nodes(node)), "column_names": [f"c{len(kinds) - 1}"]}
+
+    tried = [types.sql(part) for part in expressions.constant_parts(tree, unknown)]
+    tried += [
+        f"CAST({types.sql(constant)} AS {types.of(case)})"
+        for case, constant in expressions.constant_results(tree)
+    ]
+    if tried:
+        nulls = ", ".join(f"CAST(NULL AS {kind})" for kind in kinds) or "NULL"
+        names = ", ".join(f"c{index}" for index in range(len(kinds) or 1))
+        # Two rows: of one, DuckDB would put the NULLs into the text and look at nothing else.
+        rows = f"(VALUES ({nulls}), ({nulls})) AS unknown({names})"
+        # The text comes from a vetted tree, see `expressions.parse`.
+        types.connection.execute(f"SELECT {', '.join(tried)} FROM {rows}").fetchnumpy()  # noqa: S608
 
 
 def _query(sql: str) -> str:

@@ -193,6 +193,37 @@ def is_safe(node: Node) -> bool:
     return node["class"] in leaves
 
 
+def constant_parts(tree: Node, unknown: Callable[[Node], Node]) -> Iterator[Node]:
+    """What of a tree says the same whatever the rows hold: computed constants, and each node that
+    takes constants beside columns, with `unknown` of what it takes of columns in its place."""
+    for node in _walk(tree):
+        if not _has_columns(node):
+            continue
+        parts = children(node)
+        constant = [part for part in parts if not _has_columns(part)]
+        yield from (part for part in constant if part["class"] != "CONSTANT")
+        if constant:
+            part = copy.deepcopy(node)
+            for child, original in zip(children(part), parts, strict=True):
+                if _has_columns(original):
+                    value = unknown(original)
+                    child.clear()
+                    child.update(value)
+            yield part
+
+
+def constant_results(tree: Node) -> Iterator[tuple[Node, Node]]:
+    """(CASE, constant) wherever one of its results is a constant, which is brought to its type."""
+    for node in _walk(tree):
+        if node["class"] == "CASE":
+            results = [*(check["then_expr"] for check in node["case_checks"]), node["else_expr"]]
+            yield from ((node, result) for result in results if not _has_columns(result))
+
+
+def _has_columns(node: Node) -> bool:
+    return any(True for _ in column_nodes(node))
+
+
 def _substitute(template: Node, value: Node) -> Node:
     filled = copy.deepcopy(template)
     for node in list(column_nodes(filled)):

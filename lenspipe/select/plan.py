@@ -50,6 +50,12 @@ class SelectPlan:
         settled = replace(self, threshold=threshold)
         return replace(settled, key=_key(settled))
 
+    def carrying(self, names: Collection[str]) -> SelectPlan:
+        """The same plan that carries these columns of the catalogue too."""
+        more = set(names) & set(self.view.schema.names)
+        wider = replace(self, carried=tuple(sorted({*self.carried, *more})))
+        return replace(wider, key=_key(wider))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SelectPlan) and self.key == other.key
 

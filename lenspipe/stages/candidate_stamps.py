@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -31,13 +31,14 @@ class CandidateStamps:
     """Reads the stamps of ranked candidates; the best `explain` of them get an occlusion map.
 
     timeout_s: longest that a batch may be read, None: as `TimeLimit` judges. Nobody watches the
-    driver as it watches its workers.
+    driver as it watches its workers. told: hears of what the networks have no features of.
     """
 
     run: RunDirectory
     settings: ScoreSettings
     explain: int = 100
     timeout_s: float | None = None
+    told: Callable[[str], None] = lambda _line: None
 
     def __call__(self, table: pa.Table) -> Iterator[StampBatch]:
         """table: candidates with `object_id`, the best first."""
@@ -48,7 +49,7 @@ class CandidateStamps:
         reader = open_planned(self.settings.cutouts, self.settings.base)
         limit = TimeLimit(self.timeout_s)
         ensemble = self._ensemble()
-        embedding = Embedding(ensemble, self.settings.threads)
+        embedding = Embedding(ensemble, self.settings.threads, self.told)
         for start in range(0, sources.num_rows, BATCH_ROWS):
             part = sources.slice(start, BATCH_ROWS)
             batch = within(limit, _READING, partial(reader.read, part, self.settings.inputs))
@@ -56,6 +57,7 @@ class CandidateStamps:
             wanted = np.array([object_id in best for object_id in ids], bool)
             maps = self._maps(ensemble, batch.images, wanted) if best else None
             yield StampBatch(ids, batch.images, maps, embedding(batch.images), embedding.members)
+        embedding.tell()
 
     def _ensemble(self) -> Ensemble:
         # The driver's node need not have the scorers' device.

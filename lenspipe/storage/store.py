@@ -10,9 +10,10 @@ import hashlib
 import os
 import re
 import stat
+import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +28,7 @@ from lenspipe.storage.outage import is_away
 from lenspipe.storage.remote import OutageError, url_to_fs
 
 _ASIDE = ".tmp-"
-_REMOVALS_AT_ONCE = 16
+_AT_ONCE = 16
 # Files by their prefix; folders that are replaced as a whole (`whole_folder`) by their suffix.
 _IS_ASIDE = re.compile(r"^\.tmp-[0-9a-f]{12}-.|.\.tmp-[0-9a-f]{12}$")
 _NOT_OF_THE_BYTES = (pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowMemoryError)
@@ -269,9 +270,34 @@ class Store:
         # By name: a recursive removal takes brackets for a pattern, and other runs' files for its
         # own.
         self.fs.invalidate_cache()
-        found = list(self.fs.find(path))
-        with ThreadPoolExecutor(_REMOVALS_AT_ONCE) as pool:
-            list(pool.map(self.fs.rm_file, found))
+        self.side_by_side(self.fs.rm_file, list(self.fs.find(path)))
+
+    def side_by_side(self, change: Callable[[str], object], names: Iterable[str]) -> None:
+        """Call `change`, which must be safe in threads, with each name, some at once: an object
+        store answers each request late, and many together.
+
+        `before_change` is asked for each. The first error is raised; none is begun after it.
+        """
+        over, turn = threading.Event(), threading.Lock()
+
+        def one(name: str) -> None:
+            try:
+                with turn:
+                    if over.is_set():
+                        return
+                    self.before_change()
+                change(name)
+            except BaseException:
+                over.set()
+                raise
+
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="store") as pool:
+            try:
+                for done in as_completed([pool.submit(one, name) for name in names]):
+                    done.result()
+            except BaseException:  # an interrupt of this thread too
+                over.set()
+                raise
 
     def delete_unfinished(self, folders: Collection[str]) -> int:
         """Remove what killed writers left aside of files at the top, of `folders` and in them;

@@ -240,6 +240,51 @@ def test_positions_are_converted_by_their_unit(
     assert rows["ra"].to_pylist() == [value]
 
 
+@pytest.mark.parametrize(
+    ("heading", "value"),
+    [
+        ("RA [rad]", np.radians(10.0)),
+        ("ra (rad)", np.radians(10.0)),
+        ("RA[hourangle]", 10 / 15),
+        ("RA (h)", 10 / 15),
+        ("RA [deg]", 10.0),
+        ("RA (Degrees)", 10.0),
+        ("RA (°)", 10.0),
+        ("RA [J2000]", 10.0),
+        ("RA (2000.0)", 10.0),
+        ("RA [ICRS]", 10.0),
+        ("RA []", 10.0),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_positions_are_converted_by_the_unit_in_their_heading(
+    tmp_path: Path, heading: str, value: float, suffix: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".csv":
+        path.write_text(f"name,{heading},Dec [deg]\na,{float(value)!r},5.0\n", "utf-8")
+    else:
+        pq.write_table(pa.table({heading: [value], "Dec [deg]": [5.0]}), path)
+    for asked in (None, heading):
+        outside = open_outside(str(path), ra=asked)
+        [rows] = outside.slabs()
+        np.testing.assert_allclose(outside.position(rows), [[10.0], [5.0]], rtol=1e-12)
+
+
+def test_a_unit_in_a_heading_that_is_no_angle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("RA [pix],Dec [pix]\n1,2\n")
+    told = r"^CATALOGUE: expected an angle .* in column RA \[pix\], found '.*pix.*'$"
+    with pytest.raises(InputError, match=told):
+        open_outside(str(tmp_path / "a.csv"))
+
+
+def test_a_unit_of_the_file_goes_before_one_in_a_name(tmp_path: Path) -> None:
+    field = pa.field("RA [rad]", pa.float64(), metadata={"unit": "deg"})
+    rows = pa.table([[10.0], [5.0]], schema=pa.schema([field, ("dec", pa.float64())]))
+    pq.write_table(rows, tmp_path / "a.parquet")
+    assert open_outside(str(tmp_path / "a.parquet")).in_degrees == (1.0, 1.0)
+
+
 @pytest.mark.parametrize("unit", ["mag", "pix", "J2000"])
 @pytest.mark.filterwarnings("ignore::astropy.units.UnitsWarning")
 def test_units_that_are_no_angle_are_refused(tmp_path: Path, unit: str) -> None:

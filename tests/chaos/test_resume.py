@@ -180,6 +180,7 @@ CHANGES: dict[str, dict[str, Callable[[Path], None]]] = {
         "columns": _key("sources.columns", {"ra": "dec", "dec": "ra"}),
         "rename": _key("sources.rename", {"z_mag": "g_mag"}),
     },
+    "survey.sources.keep_columns": {"longer": _key("sources.keep_columns", ["g_mag", "i_mag"])},
     "survey.cuts": {
         "text": _key("cuts.bright_enough", "i_mag < 20.0"),
         "one more": _key("cuts.more", "g_mag > 0"),

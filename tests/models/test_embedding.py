@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,9 +11,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from lenspipe.models import providers
 from lenspipe.models.card import ImageInput, read_model, write_card
 from lenspipe.models.embedding import Embedding, last_features
-from lenspipe.models.ensemble import load_ensemble
+from lenspipe.models.ensemble import Ensemble, load_ensemble
+from lenspipe.models.memory import OutOfMemoryError
 from tests import toy_models
 
 
@@ -153,3 +156,118 @@ def test_an_odd_graph_has_features_or_none_and_raises_nothing(tmp_path: Path, ki
     found = Embedding(ensemble)({"image": pixels})
     assert found is not None
     np.testing.assert_array_equal(found, pixels.reshape(5, 4))
+
+
+class _Short:
+    """A session that takes so many rows at a time, and raises `fault` for more."""
+
+    def __init__(self, session: Any, rows: int, fault: Exception) -> None:
+        self._session, self._rows, self._fault = session, rows, fault
+        self.asked: list[int] = []
+
+    def run(self, names: None, fed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        rows = len(next(iter(fed.values())))
+        self.asked.append(rows)
+        if rows > self._rows:
+            raise self._fault
+        return list(self._session.run(names, fed))
+
+
+MEMORY = [MemoryError(), RuntimeError("BFCArena: Failed to allocate memory for requested buffer")]
+
+
+def linear_member(folder: Path) -> Ensemble:
+    """One member whose last layer is linear, of its four pixels."""
+    spec = ImageInput(name="image", bands=("g",), size_pixels=2, pixel_scale_arcsec=0.25)
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"]),
+        helper.make_node("Relu", ["flat"], ["h"]),
+        helper.make_node("Gemm", ["h", "w", "b"], ["logit"]),
+    ]
+    model = graph(*nodes)
+    model.graph.input[0].CopyFrom(
+        helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 2, 2])
+    )
+    model.graph.node[0].input[0] = "image"
+    card = toy_models._card(name="linear", task="lens_finding", images=(spec,))
+    write_card(model, card, folder / "linear.onnx")
+    return load_ensemble(str(folder / "linear.onnx"), provider="cpu")
+
+
+def seen(folder: Path) -> tuple[Embedding, np.ndarray, list[str]]:
+    """What a member sees, pixels, and what is told."""
+    told: list[str] = []
+    pixels = np.random.default_rng(4).normal(size=(40, 1, 2, 2)).astype(np.float32)
+    return Embedding(linear_member(folder), told=told.append), pixels, told
+
+
+@pytest.mark.parametrize("fault", MEMORY, ids=["python", "onnxruntime"])
+def test_memory_that_is_short_is_asked_for_less(tmp_path: Path, fault: Exception) -> None:
+    embedding, pixels, told = seen(tmp_path)
+    whole = embedding({"image": pixels})
+    _, eye = embedding._eyes[0]
+    short: Any = _Short(eye.session, 16, fault)
+    eye.session = short
+    found = embedding({"image": pixels})
+    assert whole is not None
+    assert found is not None
+    np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-5)
+    assert max(short.asked) > 16
+    embedding.tell()
+    assert told == []
+
+
+@pytest.mark.parametrize("fault", MEMORY, ids=["python", "onnxruntime"])
+def test_no_memory_at_all_is_no_missing_feature(tmp_path: Path, fault: Exception) -> None:
+    embedding, pixels, _ = seen(tmp_path)
+    _, eye = embedding._eyes[0]
+    none: Any = _Short(eye.session, 0, fault)
+    eye.session = none
+    with pytest.raises(OutOfMemoryError, match=eye.member.name):
+        embedding({"image": pixels})
+
+
+@pytest.mark.parametrize("fault", MEMORY, ids=["python", "onnxruntime"])
+def test_no_memory_for_a_session_is_no_member_without_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    ensemble = linear_member(tmp_path)
+
+    def short(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(providers, "open_session", short)
+    with pytest.raises(OutOfMemoryError):
+        Embedding(ensemble)
+
+
+def test_rows_without_features_are_told(tmp_path: Path) -> None:
+    embedding, pixels, told = seen(tmp_path)
+    pixels[3] = np.nan
+    embedding({"image": pixels})
+    embedding.tell()
+    like = "candidates are like no other, since member linear has no features of them"
+    assert told == [f"1 {like}: values that are not finite"]
+    _, eye = embedding._eyes[0]
+    broken: Any = _Short(eye.session, 0, RuntimeError("Reshape\nof nothing"))
+    eye.session = broken
+    found = embedding({"image": pixels})
+    assert found is not None
+    assert np.isnan(found).all()
+    embedding.tell()
+    assert told[1:] == [f"41 {like}: Reshape of nothing"]
+
+
+def test_members_without_features_are_told_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lenspipe.models.embedding.MOST_FEATURES", 0)
+    embedding, pixels, told = seen(tmp_path)
+    assert embedding({"image": pixels}) is None
+    begin = "candidates are not seen alike by member"
+    assert told == [f"{begin} linear: its last layer reads no table of at most 0 numbers a row"]
+    toys = load_ensemble(str(toy_models.make_ensemble(tmp_path / "toys")), provider="cpu")
+    Embedding(toys, told=told.append)
+    assert told[1:] == [
+        f"{begin} {name}: its logit is made by no linear layer" for name in toys.member_names
+    ]

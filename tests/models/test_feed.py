@@ -21,7 +21,8 @@ from lenspipe.models import session as session_module
 from lenspipe.models.card import ImageInput, read_card, write_card
 from lenspipe.models.ensemble import load_ensemble
 from lenspipe.models.feed import DeviceFeed, Specs, ahead
-from lenspipe.models.session import OUT_OF_MEMORY, Member
+from lenspipe.models.memory import OUT_OF_MEMORY
+from lenspipe.models.session import Member
 from tests import toy_models
 from training.half import with_input_type
 

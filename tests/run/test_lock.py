@@ -427,3 +427,25 @@ def test_what_keeps_a_process_from_its_lock_does_not_keep_it_from_ending(
     finally:
         os.close(descriptor)
     assert (tmp_path / LOCK).exists()
+
+
+def test_heartbeats_of_two_threads_are_no_strangers_to_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(f"memory://{tmp_path.name}/beats")
+    mine = RunLock(store)
+    mine.acquire()
+    swap, rests = store.swap, iter((0.0, 0.1, 0.2))
+
+    def later(name: str, data: bytes, tag: str) -> bool:
+        time.sleep(next(rests))
+        return swap(name, data, tag)
+
+    monkeypatch.setattr(store, "swap", later)
+    threads = [threading.Thread(target=mine._renew) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    mine.check()
+    mine.release()

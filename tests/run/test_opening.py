@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -265,11 +266,24 @@ def test_a_file_that_was_mended_moves_nothing(tmp_path: Path) -> None:
 
 
 def test_where_sources_are_found_by_name_no_order_matters(tmp_path: Path) -> None:
-    survey = _globbed(tmp_path)
-    options = load_survey(survey).cutouts
-    assert options.counts_files
-    by_name = options.model_copy(update={"row": None, "ids": "names"})
-    assert not by_name.counts_files
+    survey = make_survey(tmp_path, rows=30)
+    content = yaml.safe_load(survey.read_text())
+    del content["cutouts"]["row"]
+    content["cutouts"] |= {"path": "*.h5", "ids": "names"}
+    survey.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def names(path: Path, first: int) -> None:
+        with h5py.File(path, "r+") as file:
+            file["names"] = np.arange(first, first + len(file["images"]))
+
+    names(tmp_path / "cutouts.h5", 0)
+    _open(survey)
+    write_cutouts(tmp_path / "a.h5", 20, np.random.default_rng(8))  # before all others
+    names(tmp_path / "a.h5", 1000)
+    with pytest.raises(ResumeRefusedError, match=r"pixels\.g\.\w+: .*--retry-failed"):
+        _open(survey)
+    _open(survey, retry_failed=True)
+    assert any("resuming" in line for line in _open(survey))
 
 
 @pytest.mark.parametrize(

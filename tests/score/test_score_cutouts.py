@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -107,6 +109,35 @@ def test_a_file_by_itself(folder: Path, ensemble: str, pixels: np.ndarray, tmp_p
     assert table["object_id"].to_pylist() == list(range(ROWS))
     assert table["ra"].null_count == ROWS
     assert_scores(table, pixels)
+
+
+@pytest.mark.parametrize("catalogue", [True, False])
+def test_files_whose_numbers_order_them_otherwise_are_told(
+    folder: Path, ensemble: str, tmp_path: Path, catalogue: bool
+) -> None:
+    """As `lenspipe check` does: positions count through the files in the order of their names."""
+
+    def warnings(**options: Any) -> list[str]:
+        summary = score_cutouts(
+            ensemble,
+            folder,
+            tmp_path / "scores.parquet",
+            catalogue=folder / "catalogue.csv" if catalogue else None,
+            columns={"id": "name"},
+            options={"reader": "hdf5", "path": "part*.h5", "bands": ["g", "r", "i"], **options},
+            provider="cpu",
+        )
+        return [text for name, text in summary.lines() if name == "warning"]
+
+    (folder / "stamps.h5").rename(folder / "part10.h5")
+    assert warnings(row="catalogue_row") == []
+    shutil.copy(folder / "part10.h5", folder / "part2.h5")
+    [line] = warnings(row="catalogue_row")
+    assert re.search(r"cutouts\.row counts .*part10\.h5 before .*part2\.h5; .*leading zeros", line)
+    if catalogue:
+        assert warnings(ids="name", id_column="name") == []
+    (folder / "part2.h5").rename(folder / "part02.h5")
+    assert warnings(row="catalogue_row") == []
 
 
 def test_a_layout_serves_any_folder_like_it(

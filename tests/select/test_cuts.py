@@ -203,7 +203,13 @@ def test_honest_expressions_are_taken_and_survive_a_pickle(cut: str) -> None:
         ("taken > '2019-02-30'", "2019-02-30"),
         ("taken > 'last year'", "last year"),
         ("taken BETWEEN '2019-01-01' AND '2019-13-01'", "2019-13-01"),
+        ("taken IN ('2019-01-01', '2019-13-01')", "2019-13-01"),
+        ("coalesce(taken, 'never') > '2019-01-01'", "never"),
+        ("CASE WHEN star THEN '2019-13-01' ELSE taken END > '2019-01-01'", "2019-13-01"),
         ("n < CAST('many' AS INTEGER)", "many"),
+        ("CASE WHEN n = 1 THEN CAST('many' AS INTEGER) ELSE 5 END > 2", "many"),
+        ("CAST(lower('MANY') AS INTEGER) > coalesce(n, 2)", "many"),
+        ("regexp_matches(name, '[')", "missing ]"),
         ("g > 1" + " " * 10_000, "characters"),
     ],
 )
@@ -213,6 +219,27 @@ def test_a_cut_that_cannot_serve_is_refused_in_one_line(cut: str, expected: str)
     assert caught.value.field == "cuts.wrong"
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cut", "kept", "count"),
+    [
+        ("CAST(coalesce(name, 'none') AS INTEGER) > 2", [0], CutCount(false=1, unknown=2)),
+        ("CAST(CASE WHEN name IS NULL THEN '-' ELSE name END AS INTEGER) > 2", [0], CutCount(1, 2)),
+        ("CAST(substr(coalesce(name, 'abc'), 1, 1) AS INTEGER) > 0", [0, 3], CutCount(0, 2)),
+        ("CAST(coalesce(n, 300) AS TINYINT) > 1", [1, 3], CutCount(1, 1)),
+        ("CAST(coalesce(n, 300) AS TINYINT) > 1 OR name IS NULL", [1, 3], CutCount(1, 1)),
+        ("CAST(name AS DATE) > '2019-01-01'", [], CutCount(0, 4)),
+    ],
+)
+def test_a_cut_that_fails_on_some_rows_is_unknown_there(
+    cut: str, kept: list[int], count: CutCount
+) -> None:
+    """Rows without a name or a number are some of them, and no reason to refuse the cut."""
+    table = pa.table({"name": ["3", "x", None, "1"], "n": pa.array([1, 2, None, 3], pa.int32())})
+    result = compile_cuts({"odd": cut}, table.schema).apply(table)
+    assert result.kept.tolist() == kept
+    assert result.removed == {"odd": count}
 
 
 def test_nested_comparisons_are_bounded() -> None:
