@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import lenspipe
 from lenspipe.catalogue import scores
 from lenspipe.catalogue.candidates import COLUMNS
+from lenspipe.catalogue.known import KNOWN_LENS, KnownList, names_at
 from lenspipe.catalogue.partitions import MAX_ORDER, Partition, plan_partitions
 from lenspipe.catalogue.places import HEALPIX, find_places
 from lenspipe.catalogue.whole_folder import remove, replacing
@@ -30,6 +31,7 @@ PARTITIONS = "partition_info.csv"
 DATASET = f"{CATALOGUE}/dataset"
 METADATA, COMMON_METADATA = f"{DATASET}/_metadata", f"{DATASET}/_common_metadata"
 FINGERPRINT = "lenspipe_fingerprint"
+_KNOWN = "lenspipe_known_lenses"  # the list, and the radius, by which rows are flagged
 # Statistics of so many rows let a reader skip most of a partition in a small cone.
 ROW_GROUP_ROWS = 65_536
 
@@ -44,10 +46,16 @@ class CatalogueInfo:
 
 
 def write_catalogue(
-    run: RunDirectory, score_parts: Sequence[str], name: str, partition_rows: int
+    run: RunDirectory,
+    score_parts: Sequence[str],
+    name: str,
+    partition_rows: int,
+    known: KnownList | None = None,
 ) -> CatalogueInfo:
     """Make RUN/catalogue from the committed score parts, or leave it where it is up to date.
 
+    known: lenses that the column `known_lens` names at their sources; without a list there is no
+    such column.
     Rows are sorted by `healpix_29`; no partition has more than `partition_rows` rows unless they
     share one pixel of order 29. Memory does not grow with the rows: they are sorted on disk. A run
     that scored nothing has no catalogue.
@@ -55,14 +63,19 @@ def write_catalogue(
     if not score_parts:
         remove(run.store, CATALOGUE, PROPERTIES)
         return CatalogueInfo(rows=0, partitions=0, written=False)
-    identity = scores.fingerprint(score_parts, name, partition_rows)
+    listed = "" if known is None else f"{known.sha256} {known.radius_arcsec}"
+    identity = _identity(score_parts, name, partition_rows, listed)
     kept = _kept_catalogue(run, identity)
     if kept is not None:
         return kept
     with replacing(run.store, CATALOGUE, PROPERTIES) as folder:
-        partitions = _write_partitions(run, score_parts, partition_rows, folder)
-        write_metadata(folder, partitions, name, partition_rows, identity)
+        partitions = _write_partitions(run, score_parts, partition_rows, folder, known)
+        write_metadata(folder, partitions, name, partition_rows, identity, listed)
     return CatalogueInfo(sum(p.rows for p in partitions), len(partitions), True)
+
+
+def _identity(score_parts: Sequence[str], name: str, limit: int, listed: str) -> str:
+    return scores.fingerprint(score_parts, name, limit, *([listed] if listed else []))
 
 
 def _kept_catalogue(run: RunDirectory, identity: str) -> CatalogueInfo | None:
@@ -99,7 +112,8 @@ def scored_files(run: RunDirectory, score_parts: Sequence[str]) -> Sequence[str]
     which are few and large, else the parts themselves."""
     present = read_properties(run) or {}
     name, limit = present.get("obs_collection", ""), int(present.get("hats_max_rows", 0))
-    if present.get(FINGERPRINT) != scores.fingerprint(score_parts, name, limit):
+    listed = present.get(_KNOWN, "")
+    if present.get(FINGERPRINT) != _identity(score_parts, name, limit, listed):
         return score_parts
     return _partition_files(run)
 
@@ -136,20 +150,34 @@ def read_properties(run: RunDirectory) -> dict[str, str] | None:
 
 
 def _write_partitions(
-    run: RunDirectory, score_parts: Sequence[str], limit: int, folder: Path
+    run: RunDirectory,
+    score_parts: Sequence[str],
+    limit: int,
+    folder: Path,
+    known: KnownList | None,
 ) -> list[Partition]:
     schema = scores.schema(run, score_parts)
+    flagged = schema if known is None else schema.append(KNOWN_LENS)
     places = find_places(run, score_parts)
     partitions = plan_partitions(places.histogram, limit)
     with Scatter() as rows:
         for table in stream(run, score_parts):
             rows.add(table, piece_of(table[HEALPIX].to_numpy().astype(np.uint64), places.bounds))
         ordered = (sorted_piece(rows.read(p), [HEALPIX], ["object_id"]) for p in rows.pieces())
-        tables = Consecutive(table.cast(schema) for table in ordered)
+        tables = Consecutive(_flagged(table.cast(schema), known) for table in ordered)
         for partition in partitions:
             pieces = slabs(tables.take(partition.rows), ROW_GROUP_ROWS)
-            write_partition(folder, partition, schema, pieces)
+            write_partition(folder, partition, flagged, pieces)
     return partitions
+
+
+def _flagged(table: pa.Table, known: KnownList | None) -> pa.Table:
+    """With the known lenses at each row's position, where there is a list of them."""
+    if known is None:
+        return table
+    ra_deg, dec_deg = (table[name].to_numpy() for name in ("ra", "dec"))
+    names = names_at(known.table, known.radius_arcsec, ra_deg, dec_deg)
+    return table.append_column(KNOWN_LENS, pa.array(names, pa.string()))
 
 
 class Consecutive:
@@ -196,9 +224,15 @@ def write_partition(
 
 
 def write_metadata(
-    folder: Path, partitions: Sequence[Partition], name: str, limit: int, identity: str
+    folder: Path,
+    partitions: Sequence[Partition],
+    name: str,
+    limit: int,
+    identity: str,
+    listed: str = "",
 ) -> None:
-    """What a reader looks at first, once all partitions are written; `identity`: of the rows."""
+    """What a reader looks at first, once all partitions are written; `identity`: of the rows,
+    `listed`: of the known lenses that flag them."""
     from hats.catalog.partition_info import PartitionInfo
     from hats.io.parquet_metadata import write_parquet_metadata
     from hats.pixel_math.healpix_pixel import HealpixPixel
@@ -209,11 +243,16 @@ def write_metadata(
     if written != planned:
         raise CorruptRunError(f"catalogue: expected {planned} rows, found {written}")
     PartitionInfo.from_healpix(pixels).write_to_file(catalog_path=folder)
-    _properties(folder, partitions, name, limit, identity).to_properties_file(folder)
+    _properties(folder, partitions, name, limit, identity, listed).to_properties_file(folder)
 
 
 def _properties(
-    folder: Path, partitions: Sequence[Partition], name: str, limit: int, identity: str
+    folder: Path,
+    partitions: Sequence[Partition],
+    name: str,
+    limit: int,
+    identity: str,
+    listed: str,
 ) -> Any:
     from hats.catalog.dataset.table_properties import TableProperties
 
@@ -230,4 +269,5 @@ def _properties(
         **TableProperties.new_provenance_dict(folder, builder=f"lenspipe {lenspipe.__version__}"),
         lenspipe_partitions=len(partitions),
         **{FINGERPRINT: identity},
+        **({_KNOWN: listed} if listed else {}),
     )

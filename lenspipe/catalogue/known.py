@@ -48,6 +48,7 @@ LISTED: tuple[pa.Field, ...] = (
     _field("grade", pa.string(), "", "how sure it is, as the list says"),
     _field("reference", pa.string(), "", "who published it, as the list says"),
 )
+KNOWN_LENS = _field("known_lens", pa.string(), "", "known lenses at this position, nearest first")
 FATES = {
     "candidate": "a source within the radius is a candidate",
     "below_threshold": "scored, below the threshold of candidates",
@@ -230,10 +231,12 @@ def names_at(
     `; ` between them, None where there is none."""
     lens_ra, lens_dec = (known[name].to_numpy() for name in ("ra", "dec"))
     rows, lenses, far = pairs_within(ra_deg, dec_deg, lens_ra, lens_dec, radius_arcsec)
-    found: list[dict[str, None]] = [{} for _ in range(len(ra_deg))]
-    texts = known[column].to_pylist()
+    names: dict[int, dict[str, None]] = {}
+    texts = known[column].to_pylist() if len(rows) else []
     for k in np.lexsort((far, rows)).tolist():
-        text = texts[lenses[k]]
-        if text:
-            found[rows[k]][text] = None
-    return ["; ".join(names) if names else None for names in found]
+        if text := texts[lenses[k]]:
+            names.setdefault(int(rows[k]), {})[text] = None
+    found: list[str | None] = [None] * len(ra_deg)  # nearly all of a survey's sources are no lens's
+    for row, told in names.items():
+        found[row] = "; ".join(told)
+    return found

@@ -14,7 +14,7 @@ from lenspipe.catalogue import scores
 from lenspipe.catalogue.candidates import array_of, kept_columns, open_candidates
 from lenspipe.catalogue.graded import open_grade_events, open_grades
 from lenspipe.catalogue.hats import scored_files
-from lenspipe.catalogue.known import names_at, read_known
+from lenspipe.catalogue.known import KNOWN_LENS, names_at, read_known
 from lenspipe.catalogue.survey_sources import SOURCES, open_sources
 from lenspipe.contracts import id_field
 from lenspipe.errors import CorruptRunError, InputError
@@ -26,11 +26,6 @@ Relation: TypeAlias = "pads.Dataset | pa.Table"
 
 _RANK = pa.field(
     "rank", pa.int64(), metadata={"unit": "", "description": "place by score; the best has 1"}
-)
-_KNOWN_LENS = pa.field(
-    "known_lens",
-    pa.string(),
-    metadata={"unit": "", "description": "known lenses at this position, the nearest first"},
 )
 
 
@@ -74,7 +69,8 @@ def _open_scores(run: RunDirectory) -> Relation | None:
     parts = run.part_names("scores", run.commits("score"))
     if not parts:
         return None
-    return _dataset(run, scored_files(run, parts), scores.schema(run, parts))
+    files = scored_files(run, parts)
+    return _dataset(run, files, scores.schema(run, files))
 
 
 def _open_failures(run: RunDirectory) -> Relation | None:
@@ -93,7 +89,7 @@ def _open_candidates(run: RunDirectory) -> Relation | None:
     fields = [_RANK, *(field for field, _ in columns)]
     arrays = [pa.array(np.arange(1, n + 1)), *(values for _, values in columns)]
     table = pa.table(arrays, schema=pa.schema(fields))
-    return table.append_column(_KNOWN_LENS, pa.array(known_at(run, table), pa.string()))
+    return table.append_column(KNOWN_LENS, pa.array(known_at(run, table), pa.string()))
 
 
 def known_at(run: RunDirectory, table: pa.Table, column: str = "name") -> list[str | None]:

@@ -83,7 +83,8 @@ def publish(
     from lenspipe.report import write_report
 
     parts = run.part_names("scores", run.commits("score"))
-    catalogue = write_catalogue(run, parts, settings.name, settings.partition_rows)
+    limit = settings.partition_rows
+    catalogue = write_catalogue(run, parts, settings.name, limit, settings.known)
     candidates = _publish_candidates(run, parts, settings, stamps)
     _publish_known(run, parts, settings, ask)
     found = funnel(run, candidates, settings.cuts)

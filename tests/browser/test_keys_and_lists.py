@@ -229,6 +229,8 @@ def test_the_flagged_ones_from_first_to_last(
         one_by_one(driver, "3 of 3")
         keys(driver, "a")
         until(driver, lambda: text(driver, "end") == "That was the last one: 3 graded, 0 left.")
+        # Nobody is sent to those left where there are none.
+        until(driver, lambda: not driver.find_element(By.ID, "to-left").is_displayed())
         keep(driver, "end")
         keys(driver, "b")  # there is nothing to grade
         keys(driver, "u")

@@ -14,6 +14,7 @@ from lenspipe.catalogue.candidates import Rule, StampBatch, open_candidates
 from lenspipe.catalogue.hats import read_properties
 from lenspipe.catalogue.known import LISTED, Known, KnownList
 from lenspipe.catalogue.known_fates import follow
+from lenspipe.catalogue.tables import open_table
 from lenspipe.contracts import InputSpec
 from lenspipe.run.verify_products import check_candidates, check_catalogue, check_funnel
 from lenspipe.run_directory import KNOWN, RunDirectory
@@ -162,6 +163,28 @@ def test_known_lenses_are_followed_once_and_again_where_anything_changed(
     publish(run, SETTINGS, Stamps())
     assert not run.store.exists(KNOWN)
     assert b"Known lenses" not in run.store.read("report/index.html")
+
+
+def test_the_catalogue_names_the_known_lens_at_a_source(run: RunDirectory) -> None:
+    publish(run, SETTINGS, Stamps())
+    assert "known_lens" not in _scores_table(run).column_names
+    known = known_list(run)
+    assert publish(run, replace(SETTINGS, known=known), Stamps()).catalogue.written
+    table = _scores_table(run)
+    place = known.table.to_pylist()[0]
+    found = [row for row in table.to_pylist() if row["known_lens"] is not None]
+    assert [(row["known_lens"], row["ra"], row["dec"]) for row in found] == [
+        ("J1", place["ra"], place["dec"])
+    ]
+    assert table.num_rows == 120
+    assert not publish(run, replace(SETTINGS, known=known), Stamps()).catalogue.written
+    wider = replace(known, radius_arcsec=3.0)
+    assert publish(run, replace(SETTINGS, known=wider), Stamps()).catalogue.written
+
+
+def _scores_table(run: RunDirectory) -> pa.Table:
+    relation = open_table(run, "scores")
+    return relation if isinstance(relation, pa.Table) else relation.to_table()
 
 
 def test_a_candidate_that_is_known_is_marked_in_the_mosaic(run: RunDirectory) -> None:

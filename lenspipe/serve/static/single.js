@@ -145,22 +145,28 @@ export class Single {
     this.app.view.replaceChildren(element("div", { class: "end" },
       element("p", { id: "end" }, this.total ? this.end : nothing),
       this.total ? element("button", { type: "button", onclick: () => this.step(-1) }, "Back ", element("kbd", {}, "←")) : null,
-      this.total ? element("button", { type: "button", onclick: () => this.app.single() }, "To those left ", element("kbd", {}, "o")) : null,
+      this.total ? element("button", { type: "button", id: "to-left", hidden: this.left === 0, onclick: () => this.app.single() }, "To those left ", element("kbd", {}, "o")) : null,
       element("button", { type: "button", onclick: () => this.app.mosaic() }, "Mosaic ", element("kbd", {}, "m"))));
     this.app.now(this.total ? this.end : nothing);
   }
 
   // Counted as the service has it, so it changes when the last grade is kept.
+  get left() {
+    const { graded, objects, flagged_left: left } = this.app.told.progress;
+    return this.app.which === "flagged" ? left : objects - graded;
+  }
+
   get end() {
-    const { graded, objects, flagged, flagged_left: left } = this.app.told.progress;
-    const [done, open] = this.app.which === "flagged" ? [flagged - left, left] : [graded, objects - graded];
-    return `That was the last one: ${done.toLocaleString()} graded, ${open.toLocaleString()} left.`;
+    const { graded, flagged } = this.app.told.progress;
+    const done = this.app.which === "flagged" ? flagged - this.left : graded;
+    return `That was the last one: ${done.toLocaleString()} graded, ${this.left.toLocaleString()} left.`;
   }
 
   counted() {
     const place = document.getElementById("end");
     if (!place || !this.total || place.textContent === this.end) return;
     place.textContent = this.end;
+    document.getElementById("to-left").hidden = this.left === 0;
     this.app.now(this.end);
   }
 
