@@ -107,7 +107,7 @@ class _Rows:
         self._chunk = lru_cache(max(1, _KEPT_BYTES // max(1, chunk_bytes)))(self._decoded)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        return self._chunk(row // self._rows)[row % self._rows]
+        return np.asarray(self._chunk(row // self._rows)[row % self._rows])
 
     def _decoded(self, chunk: int) -> np.ndarray:
         rows = np.asarray(self.array[chunk * self._rows : (chunk + 1) * self._rows])
