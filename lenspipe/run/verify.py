@@ -20,6 +20,7 @@ from lenspipe.run.verify_identity import check_cuts, check_ensemble
 from lenspipe.run.verify_products import (
     check_candidates,
     check_catalogue,
+    check_flagged,
     check_funnel,
     check_known,
 )
@@ -97,10 +98,13 @@ def verify(run: RunDirectory) -> list[str]:
     found += _faults("object_id", lambda: check_ids(run, plan))
     found += _faults("model_hash", lambda: check_ensemble(run, scores, told.models.ensemble))
     if finished:
-        found += _faults(CATALOGUE, lambda: check_catalogue(run, scores))
+        catalogue = _faults(CATALOGUE, lambda: check_catalogue(run, scores))
+        found += catalogue
         found += _faults(CANDIDATES, lambda: check_candidates(run, scores))
         listed = told.survey.known_lenses is not None
         found += _faults(KNOWN, lambda: check_known(run, scores, listed))
+        if not catalogue and listed:
+            found += _faults(KNOWN, lambda: check_flagged(run))
     return list(dict.fromkeys(found))  # two checks may meet the same broken file
 
 

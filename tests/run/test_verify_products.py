@@ -155,7 +155,7 @@ def test_a_foreign_file_of_the_catalogue_is_named(ended: RunDirectory, name: str
 def test_a_partition_that_is_there_twice_is_named(ended: RunDirectory) -> None:
     """Readers that take all files of the dataset read its rows twice."""
     data = ended.store.read(one(ended, "catalogue/dataset", ".parquet"))
-    for name in ("Norder=0/Dir=0/Npix=11.parquet", "Norder=0/Dir=10000/Npix=0.parquet"):
+    for name in ("Norder=1/Dir=0/Npix=44.parquet", "Norder=0/Dir=10000/Npix=0.parquet"):
         ended.store.write(f"catalogue/dataset/{name}", data)
         place = f"catalogue/dataset/{name}"
         assert verify(ended) == [f"{place}: a file that the catalogue does not list"]

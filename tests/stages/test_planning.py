@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lenspipe.contracts import InputSpec, selected_schema
 from lenspipe.errors import CorruptRunError
+from lenspipe.healpix import healpix_29
 from lenspipe.run_directory import PLAN_RECORD, RunDirectory
 from lenspipe.stages import planning
 from lenspipe.stages.planning import SHARD_BYTES, make_plan, most_rows, read_plan, read_rows
@@ -24,11 +25,12 @@ from lenspipe.storage import external_sort
 def selected(ids: list[int], localities: list[int], seed: int = 0) -> pa.Table:
     rng = np.random.default_rng(seed)
     rows = len(ids)
+    ra_deg, dec_deg = rng.uniform(0, 360, rows), rng.uniform(-90, 90, rows)
     columns = {
         "object_id": pa.array(ids, pa.int64()),
-        "ra": rng.uniform(0, 360, rows),
-        "dec": rng.uniform(-90, 90, rows),
-        "healpix_29": rng.integers(0, 1 << 60, rows),
+        "ra": ra_deg,
+        "dec": dec_deg,
+        "healpix_29": healpix_29(ra_deg, dec_deg),
         "photometry_score": rng.normal(size=rows).astype(np.float32),
         "locality": pa.array(localities, pa.int64()),
     }
