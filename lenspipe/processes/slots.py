@@ -36,6 +36,12 @@ class Machine:
     cpus: float
     gpus: float
 
+    def grown(self, most: Machine | None) -> Machine:
+        """What a cluster that has these slots now is at its largest; never less than now."""
+        if most is None:
+            return self
+        return Machine(max(self.cpus, most.cpus), max(self.gpus, most.gpus))
+
 
 def plan_slots(machine: Machine, runtime: Runtime) -> Slots:
     """Fit scorers and readers into the cluster's slots.

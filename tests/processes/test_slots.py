@@ -31,6 +31,17 @@ def test_everything_that_is_planned_fits_at_once(
     assert slots.provider == ("cuda" if gpus else "cpu")
 
 
+def test_a_cluster_that_grows_is_planned_at_its_largest() -> None:
+    now = Machine(cpus=4.0, gpus=0.0)
+    assert now.grown(None) == now
+    assert now.grown(Machine(64.0, 8.0)) == Machine(64.0, 8.0)
+    assert now.grown(Machine(0.0, 0.0)) == now
+    runtime = Runtime(provider="cuda", cpus_per_scorer=4)
+    with pytest.raises(InputError, match=r"runtime\.provider"):
+        plan_slots(now, runtime)
+    assert plan_slots(now.grown(Machine(64.0, 8.0)), runtime).scorers == 8
+
+
 def room(gpus: int, share: float) -> int:
     """Scorers that fit when each is put on the first device that has its share left, as Ray does;
     whole devices where the share is larger than one."""
