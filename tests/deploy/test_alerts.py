@@ -70,7 +70,8 @@ def test_alerts_fire_when_they_should_and_only_then() -> None:
 
 
 def test_every_alert_is_tried_both_ways() -> None:
-    fires, silent = set(), set()
+    fires: set[str] = set()
+    silent: set[str] = set()
     for case in yaml.safe_load(CASES.read_text("utf-8"))["tests"]:
         for tried in case["alert_rule_test"]:
             (fires if tried.get("exp_alerts") else silent).add(tried["alertname"])

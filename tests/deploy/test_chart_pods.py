@@ -24,13 +24,11 @@ from tests.deploy.chart import (
 pytestmark = pytest.mark.tool
 
 SURVEY = "values-survey.yaml"
-API_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
+OF_THE_API = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 def containers(values: str) -> list[tuple[str, dict[str, Any]]]:
-    found = [
-        (f"{p.owner}: {c['name']}", c) for p in pods(render(values)) for c in p.containers
-    ]
+    found = [(f"{p.owner}: {c['name']}", c) for p in pods(render(values)) for c in p.containers]
     for job in of_kind(render(values), "RayJob"):
         options = job["spec"]["rayClusterSpec"].get("autoscalerOptions")
         if options:
@@ -91,7 +89,7 @@ def test_the_autoscaler_alone_has_a_token() -> None:
     with_token = [v["name"] for v in head.spec["volumes"] if "projected" in v]
     options = one(render(SURVEY), "RayJob")["spec"]["rayClusterSpec"]["autoscalerOptions"]
     mounted = {m["name"]: m["mountPath"] for m in options["volumeMounts"]}
-    assert [mounted[name] for name in with_token] == [API_TOKEN]
+    assert [mounted[name] for name in with_token] == [OF_THE_API]
     for found in pods(render(SURVEY)):
         for container in found.containers:
             names = {m["name"] for m in container["volumeMounts"]}
@@ -155,7 +153,9 @@ def test_objects_that_are_named_are_there_or_the_users(values: str) -> None:
     given = {"sky", "object-store", "lenspipe-ray-token", "lenspipe-grades", "lenspipe-tokens"}
     text = json.dumps([p.spec for p in pods(manifests)])
     named = set(re.findall(r'"(?:claimName|secretName)": "([^"]+)"', text))
-    named |= set(re.findall(r'"secret(?:KeyRef|Ref)": \{"(?:key": "\w+", ")?name": "([^"]+)"', text))
+    named |= set(
+        re.findall(r'"secret(?:KeyRef|Ref)": \{"(?:key": "\w+", ")?name": "([^"]+)"', text)
+    )
     assert named <= given | {name for _, name in made}
 
 
@@ -216,7 +216,7 @@ def let_in(rule: dict[str, Any]) -> tuple[list[str], list[Any]]:
     return who, [p["port"] for p in rule.get("ports", [])]
 
 
-RAY = (["here/ray"], [])
+RAY: tuple[list[str], list[Any]] = (["here/ray"], [])
 DASHBOARD = (["here/submitter", "kuberay-system/kuberay-operator"], [8265])
 METRICS = (["monitoring/any"], [8080, 9100])
 
