@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import re
-import shutil
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -169,22 +167,3 @@ def test_the_version_of_the_chart_is_the_packages() -> None:
         r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text("utf-8"), re.M
     )
     assert chart["appVersion"] == chart["version"] == version
-
-
-def test_notes_say_where_to_look(tmp_path: Path) -> None:
-    """helm renders them at an installation alone: here as a template of their own."""
-    copy = tmp_path / "lenspipe"
-    shutil.copytree(CHART, copy)
-    (copy / "templates" / "NOTES.txt").rename(copy / "files" / "NOTES.txt")
-    (copy / "templates" / "notes.yaml").write_text(
-        'notes: {{ tpl (.Files.Get "files/NOTES.txt") . | toJson }}\n', "utf-8"
-    )
-    done = helm(
-        *("template", "lens", copy, "--namespace", "sky", "--kube-version", "1.27.0"),
-        *("--values", CHART / "values-survey.yaml", "--show-only", "templates/notes.yaml"),
-    )
-    assert done.returncode == 0, done.stderr
-    told = yaml.safe_load(done.stdout)["notes"]
-    assert "kubectl --namespace sky get rayjob lens-1" in told
-    assert "s3://survey/run" in told
-    assert "https://lenses.example.org" in told
