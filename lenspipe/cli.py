@@ -72,7 +72,7 @@ def run(
         float, typer.Option(min=0.0, help="Seconds that another run of it is waited for.")
     ] = 0.0,
     max_cpus: Annotated[
-        float, typer.Option(min=0.0, help="CPU slots that the cluster may grow to.")
+        float, typer.Option(min=0.0, help="CPU slots without GPUs that the cluster may grow to.")
     ] = 0.0,
     max_gpus: Annotated[
         float, typer.Option(min=0.0, help="GPUs that the cluster may grow to.")
@@ -108,7 +108,7 @@ def run(
             fresh,
             retry_failed,
             wait,
-            Machine(max_cpus, max_gpus),
+            Machine(max_cpus, max_gpus) if max_cpus or max_gpus else None,
         )
     print_fields(describe_run(loaded, info))
 

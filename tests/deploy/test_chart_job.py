@@ -169,7 +169,7 @@ def test_groups_grow_and_shrink() -> None:
 
 def test_the_run_is_planned_for_the_largest_cluster() -> None:
     words = shlex.split(job(SURVEY)["entrypoint"])
-    assert words[words.index("--max-cpus") + 1] == str(32 * 16 + 64 * 8)
+    assert words[words.index("--max-cpus") + 1] == str(32 * 16)
     assert words[words.index("--max-gpus") + 1] == "64"
 
 

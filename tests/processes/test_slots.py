@@ -32,14 +32,14 @@ def test_everything_that_is_planned_fits_at_once(
 
 
 def test_a_cluster_that_grows_is_planned_at_its_largest() -> None:
-    now = Machine(cpus=4.0, gpus=0.0)
-    assert now.grown(None) == now
-    assert now.grown(Machine(64.0, 8.0)) == Machine(64.0, 8.0)
-    assert now.grown(Machine(0.0, 0.0)) == now
-    runtime = Runtime(provider="cuda", cpus_per_scorer=4)
+    now, runtime = Machine(cpus=4.0, gpus=0.0), Runtime(provider="cuda", cpus_per_scorer=4)
+    assert now.grown(None, runtime) == now
     with pytest.raises(InputError, match=r"runtime\.provider"):
         plan_slots(now, runtime)
-    assert plan_slots(now.grown(Machine(64.0, 8.0)), runtime).scorers == 8
+    largest = now.grown(Machine(64.0, 8.0), runtime)
+    assert largest == Machine(64.0 + 8 * 4, 8.0)
+    assert plan_slots(largest, runtime).scorers == 8
+    assert now.grown(Machine(2.0, 0.0), Runtime()) == now
 
 
 def room(gpus: int, share: float) -> int:

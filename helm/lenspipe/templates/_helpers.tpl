@@ -61,11 +61,9 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- .Values.ray.auth.existingSecret | default (printf "%s-ray-token" (include "lenspipe.name" .)) -}}
 {{- end -}}
 
-{{/* Slots that the cluster has at most, which the run is planned for. */}}
+{{/* What the cluster has at most, which the run is planned for; CPUs of nodes without GPUs. */}}
 {{- define "lenspipe.mostCpus" -}}
-{{- $ray := .Values.ray -}}
-{{- $gpu := ternary (mul $ray.gpu.maxReplicas $ray.gpu.cpus) 0 $ray.gpu.enabled -}}
-{{- add (mul $ray.cpu.maxReplicas $ray.cpu.cpus) $gpu -}}
+{{- mul .Values.ray.cpu.maxReplicas .Values.ray.cpu.cpus -}}
 {{- end -}}
 
 {{- define "lenspipe.mostGpus" -}}
