@@ -58,16 +58,16 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
         config.write_text(yaml.safe_dump(content), "utf-8")
 
         def upgrade(*options: str | Path) -> str:
-            command = [require_tool("helm"), "upgrade", "--install", "lens", CHART]
+            command = [require_tool("helm"), "upgrade", "--install", "lens", str(CHART)]
             done = subprocess.run(
-                [*command, "--disable-openapi-validation", *options],
+                [*command, "--disable-openapi-validation", *map(str, options)],
                 capture_output=True,
                 text=True,
                 check=False,
                 env={"HOME": str(home), "KUBECONFIG": str(config), "PATH": "/usr/bin:/bin"},
             )
             assert done.returncode == 0, done.stderr
-            return done.stdout
+            return str(done.stdout)
 
         yield Release(upgrade, objects)
 
