@@ -68,12 +68,22 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what could not be read.")
     ] = False,
+    wait: Annotated[
+        float, typer.Option(min=0.0, help="Seconds that another run of it is waited for.")
+    ] = 0.0,
+    max_cpus: Annotated[
+        float, typer.Option(min=0.0, help="CPU slots without GPUs that the cluster may grow to.")
+    ] = 0.0,
+    max_gpus: Annotated[
+        float, typer.Option(min=0.0, help="GPUs that the cluster may grow to.")
+    ] = 0.0,
 ) -> None:
     """Run a survey, or what is left of it."""
     from lenspipe.check import check_machine
     from lenspipe.job import describe_run, run_survey
     from lenspipe.metrics import RunMetrics
     from lenspipe.preflight import allow_open_files
+    from lenspipe.processes.slots import Machine
     from lenspipe.telling.events import Events
     from lenspipe.telling.progress import make_progress
 
@@ -85,11 +95,21 @@ def run(
     if output is not None:
         loaded = loaded.model_copy(update={"output": _absolute(output)})
     check_machine(loaded, address)
+    if (max_cpus or max_gpus) and not (address or loaded.runtime.address):
+        raise InputError("--max-cpus, --max-gpus", "a cluster (--address)", "none")
     allow_open_files()
     with make_progress() as progress:
         metrics = RunMetrics(loaded.name)
         _serve_metrics(metrics, loaded.runtime, progress)
-        info = run_survey(loaded, Events(metrics, progress), address, fresh, retry_failed)
+        info = run_survey(
+            loaded,
+            Events(metrics, progress),
+            address,
+            fresh,
+            retry_failed,
+            wait,
+            Machine(max_cpus, max_gpus) if max_cpus or max_gpus else None,
+        )
     print_fields(describe_run(loaded, info))
 
 

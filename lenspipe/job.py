@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from lenspipe.catalogue.funnel import Funnel, funnel, refuse_unaccounted
 from lenspipe.config import Survey, resolve
 from lenspipe.errors import CorruptRunError, FailureLimitError
-from lenspipe.processes.slots import Slots, plan_slots
+from lenspipe.processes.slots import Machine, Slots, plan_slots
 from lenspipe.run.failure_limit import failed_share
 from lenspipe.run.identity import check_same_pixels
 from lenspipe.run.opening import Job, check_and_open, tell_provider, write_state
@@ -39,20 +39,26 @@ def run_survey(
     address: str | None = None,
     fresh: bool = False,
     retry_failed: bool = False,
+    wait_s: float = 0.0,
+    grows_to: Machine | None = None,
 ) -> PublishInfo:
     """Run a survey, or what is left of it, to its published catalogue.
 
     fresh: erase what is there. retry_failed: score those shards again in which a source failed for
-    a reason that may have passed.
+    a reason that may have passed. wait_s: how long another run of the directory is waited for.
+    grows_to: what a cluster that adds nodes where work waits may come to have (see
+    `Machine.grown`); the run is planned for that, and goes on with what there is.
     InputError before anything starts where file, columns, bands or models cannot work;
     ResumeRefusedError where the directory holds another run; PixelsChangedError where files of
     pixels changed while they were scored; FailureLimitError at the end where more sources failed
     than the survey file allows.
     """
-    with check_and_open(survey, events, fresh, retry_failed) as job:
+    with check_and_open(survey, events, fresh, retry_failed, wait_s) as job:
         with connect(address or survey.runtime.address) as cluster:
-            slots = plan_slots(cluster, survey.runtime)
-            select(job, workers=max(1, int(cluster.cpus)))
+            slots = plan_slots(cluster.grown(grows_to, survey.runtime), survey.runtime)
+            # Nodes with GPUs are not to come for work that needs none.
+            cpus = max(cluster.cpus, grows_to.cpus if grows_to else 0.0)
+            select(job, workers=max(1, int(cpus)))
             plan = plan_shards(job, slots)
             scored = score(job, plan, slots)
         if scored:

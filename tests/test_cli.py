@@ -228,6 +228,14 @@ def test_a_cluster_that_does_not_answer_is_refused_at_once(lenspipe: Command, su
             assert done.stderr.startswith(told)
 
 
+def test_a_machine_alone_grows_to_nothing(lenspipe: Command, survey: Path) -> None:
+    done = lenspipe("run", survey, "--max-cpus", "64")
+    assert done.returncode == 2
+    assert (
+        done.stderr == "error: --max-cpus, --max-gpus: expected a cluster (--address), found none\n"
+    )
+
+
 def test_a_metrics_port_that_is_taken_is_refused(lenspipe: Command, survey: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -302,6 +302,15 @@ def test_a_worker_that_storage_keeps_from_starting_comes_back(
     assert all(o.value for o in found)
 
 
+def test_workers_that_find_no_slot_hold_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that was to grow and does not: those that are there do the work."""
+    monkeypatch.setattr(runtime, "_START_TIMEOUT_S", 20.0)
+    with make_pool(lambda item: item, PoolOptions(workers=4)) as pool:
+        assert sorted(o.value for o in pool.run(deque(range(20))) if o.value is not None) == [
+            *range(20)
+        ]
+
+
 def test_a_worker_that_dies_while_starting_is_started_again(tmp_path: Path) -> None:
     def build() -> Callable[..., Any]:
         mark = tmp_path / "started"

@@ -36,6 +36,18 @@ class Machine:
     cpus: float
     gpus: float
 
+    def grown(self, most: Machine | None, runtime: Runtime) -> Machine:
+        """What a cluster that has these slots now is at its largest; never less than now.
+
+        most: CPU slots on nodes without GPUs, and GPUs; nodes with GPUs are taken to have the CPUs
+        that scorers on them want.
+        """
+        if most is None:
+            return self
+        gpus = max(self.gpus, most.gpus)
+        beside = scorers_on(gpus, runtime.gpus_per_scorer) * runtime.cpus_per_scorer
+        return Machine(max(self.cpus, most.cpus + beside), gpus)
+
 
 def plan_slots(machine: Machine, runtime: Runtime) -> Slots:
     """Fit scorers and readers into the cluster's slots.

@@ -29,6 +29,7 @@ STALE_AFTER_S = 120.0
 # the clocks of two hosts may differ, and either may be set.
 WATCH_S = 3 * HEARTBEAT_S
 _LOOK_S = 1.0
+_PATIENT_LOOK_S = 5.0
 # How long a process waits for another of its host that looks at the lock, and how often it asks.
 GUARD_S = 30.0
 _TURN_S = 0.02
@@ -54,11 +55,31 @@ class RunLock:
         self._turn = threading.Lock()
         self._thread = threading.Thread(target=self._beat, name="run-lock", daemon=True)
 
-    def acquire(self, told: Callable[[str], None] = lambda _line: None) -> None:
+    def acquire(
+        self, told: Callable[[str], None] = lambda _line: None, wait_s: float = 0.0
+    ) -> None:
         """Take the lock; RunLockedError names the holder where it lives.
 
-        told: hears that a silent holder on another host is watched, which takes `WATCH_S`.
+        told: hears that a silent holder on another host is watched, which takes `WATCH_S`, and that
+        a live one is waited for. wait_s: how long its end, or its silence, is waited for; longer
+        than `STALE_AFTER_S` + `WATCH_S` outlasts one that died on a host that is gone.
         """
+        end = time.monotonic() + wait_s
+        waiting = False
+        while True:
+            try:
+                self._acquire(told)
+                return
+            except RunLockedError as error:
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise
+                if not waiting:
+                    told(f"{error}; its end is waited for, at most {wait_s:g} s")
+                waiting = True
+            time.sleep(min(_PATIENT_LOOK_S, left))
+
+    def _acquire(self, told: Callable[[str], None]) -> None:
         seen = _read(self._store)
         if seen is not None:
             self._wait_for_silence(seen, told)

@@ -54,9 +54,16 @@ class Job:
 
 @contextmanager
 def check_and_open(
-    survey: Survey, events: Events, fresh: bool = False, retry_failed: bool = False
+    survey: Survey,
+    events: Events,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    wait_s: float = 0.0,
 ) -> Iterator[Job]:
-    """A survey that can work, its run directory locked: a new run, or one taken up again."""
+    """A survey that can work, its run directory locked: a new run, or one taken up again.
+
+    wait_s: how long another run that holds the lock is waited for.
+    """
     events.note("checking the survey: files, columns, bands, models")
     try:
         checked = check_survey(survey)
@@ -69,7 +76,7 @@ def check_and_open(
         events.message(f"warning: {line}")
     run = RunDirectory(checked.output)
     lock = RunLock(Store(run.url))  # not the run's own, which asks the lock before it writes
-    lock.acquire(events.message)
+    lock.acquire(events.message, wait_s)
     run.store.before_change = lock.check
     try:
         run.refuse_foreign()

@@ -31,6 +31,17 @@ def test_everything_that_is_planned_fits_at_once(
     assert slots.provider == ("cuda" if gpus else "cpu")
 
 
+def test_a_cluster_that_grows_is_planned_at_its_largest() -> None:
+    now, runtime = Machine(cpus=4.0, gpus=0.0), Runtime(provider="cuda", cpus_per_scorer=4)
+    assert now.grown(None, runtime) == now
+    with pytest.raises(InputError, match=r"runtime\.provider"):
+        plan_slots(now, runtime)
+    largest = now.grown(Machine(64.0, 8.0), runtime)
+    assert largest == Machine(64.0 + 8 * 4, 8.0)
+    assert plan_slots(largest, runtime).scorers == 8
+    assert now.grown(Machine(2.0, 0.0), Runtime()) == now
+
+
 def room(gpus: int, share: float) -> int:
     """Scorers that fit when each is put on the first device that has its share left, as Ray does;
     whole devices where the share is larger than one."""

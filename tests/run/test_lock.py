@@ -58,6 +58,37 @@ def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:
     assert read_holder(Store(str(tmp_path))) is None
 
 
+def test_a_second_writer_may_wait_for_the_end_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_PATIENT_LOOK_S", 0.05)
+    first, second = RunLock(Store(str(tmp_path))), RunLock(Store(str(tmp_path)))
+    first.acquire()
+    told: list[str] = []
+    threading.Timer(0.3, first.release).start()
+    second.acquire(told.append, wait_s=60.0)
+    assert len(told) == 1
+    assert told[0].endswith("its end is waited for, at most 60 s")
+    with pytest.raises(RunLockedError):
+        RunLock(Store(str(tmp_path))).acquire(wait_s=0.2)
+    second.release()
+
+
+def test_who_waits_outlasts_a_holder_whose_host_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the second try of a job on Kubernetes does, whose first lost its node a moment ago."""
+    for name, seconds in [("_PATIENT_LOOK_S", 0.1), ("STALE_AFTER_S", 1.0), ("WATCH_S", 0.3)]:
+        monkeypatch.setattr(lock, name, seconds)
+    gone = {"token": "gone", "host": "elsewhere", "pid": 1, "heartbeat": time.time()}
+    Store(str(tmp_path)).write(LOCK, json.dumps(gone).encode())
+    with pytest.raises(RunLockedError):
+        RunLock(Store(str(tmp_path))).acquire()
+    mine = RunLock(Store(str(tmp_path)))
+    mine.acquire(wait_s=60.0)
+    mine.release()
+
+
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     with subprocess.Popen(

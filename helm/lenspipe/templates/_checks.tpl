@@ -1,0 +1,69 @@
+{{/* What one value cannot tell alone: each line says field, expected, found. */}}
+{{- define "lenspipe.checks" -}}
+{{- $values := .Values -}}
+{{- $auth := $values.ray.auth -}}
+{{- if $values.job.enabled -}}
+{{- include "lenspipe.checkSurvey" (list "survey" $values.survey) -}}
+{{- end -}}
+{{- if and $values.job.enabled $values.monitoring.podMonitor.enabled (not $values.ray.existingCluster) -}}
+{{- include "lenspipe.checkMetrics" (list "survey" $values.survey $values.monitoring.port) -}}
+{{- end -}}
+{{- if $values.nightly.enabled -}}
+{{- include "lenspipe.checkSurvey" (list "nightly.survey" $values.nightly.survey) -}}
+{{- if and $values.nightly.outputUrl (not (contains "@NIGHT@" $values.nightly.outputUrl)) -}}
+{{- fail (printf "nightly.outputUrl: expected a URL with @NIGHT@ in it, found %s" $values.nightly.outputUrl) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $values.ray.existingCluster (eq $auth.mode "token") (not $auth.existingSecret) -}}
+{{- fail "ray.auth.existingSecret: expected the Secret of the cluster that ray.existingCluster names, found none" -}}
+{{- end -}}
+{{- range $name := list "cpu" "gpu" -}}
+{{- $group := index $values.ray $name -}}
+{{- if gt (int $group.minReplicas) (int $group.maxReplicas) -}}
+{{- fail (printf "ray.%s.minReplicas: expected at most ray.%s.maxReplicas, %d, found %d" $name $name (int $group.maxReplicas) (int $group.minReplicas)) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $values.serve.enabled -}}
+{{- if not $values.serve.tokensSecret -}}
+{{- fail "serve.tokensSecret: expected the name of a Secret with tokens.yaml, found none" -}}
+{{- end -}}
+{{- if and (gt (int $values.serve.replicas) 1) (not $values.serve.grades.url) -}}
+{{- fail (printf "serve.replicas: expected 1 where serve.grades.url names no database, found %d" (int $values.serve.replicas)) -}}
+{{- end -}}
+{{- if and $values.serve.grades.existingSecret (not $values.serve.grades.url) -}}
+{{- fail "serve.grades.url: expected postgresql://HOST/DATABASE beside serve.grades.existingSecret, found none" -}}
+{{- end -}}
+{{- if $values.serve.ingress.enabled -}}
+{{- range $key := list "host" "tlsSecret" -}}
+{{- if not (index $values.serve.ingress $key) -}}
+{{- fail (printf "serve.ingress.%s: expected a name where serve.ingress.enabled is true, found none" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "lenspipe.checkSurvey" -}}
+{{- $field := index . 0 -}}
+{{- $text := index . 1 -}}
+{{- if not (trim $text) -}}
+{{- fail (printf "%s: expected the text of a survey file (--set-file %s=survey.yaml), found none" $field $field) -}}
+{{- end -}}
+{{- $parsed := fromYaml $text -}}
+{{- if not (hasKey $parsed "sources") -}}
+{{- fail (printf "%s: expected the text of a survey file, found %s" $field (get $parsed "Error" | default "no key sources")) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Metrics that nobody can scrape are no metrics. */}}
+{{- define "lenspipe.checkMetrics" -}}
+{{- $field := index . 0 -}}
+{{- $runtime := (fromYaml (index . 1)).runtime | default dict -}}
+{{- $port := index . 2 -}}
+{{- if ne (int (get $runtime "metrics_port" | default 0)) (int $port) -}}
+{{- fail (printf "%s: expected runtime.metrics_port: %d, as monitoring.port says, found %v" $field (int $port) (get $runtime "metrics_port" | default "none")) -}}
+{{- end -}}
+{{- if ne (get $runtime "metrics_host" | default "127.0.0.1") "0.0.0.0" -}}
+{{- fail (printf "%s: expected runtime.metrics_host: 0.0.0.0, which Prometheus reaches, found %v" $field (get $runtime "metrics_host" | default "none")) -}}
+{{- end -}}
+{{- end -}}
