@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,10 @@ from lenspipe.contracts import Reason
 from lenspipe.errors import StoppedError
 from lenspipe.processes import time_limit
 from lenspipe.runtime import Outcome, Pool, PoolEvents, PoolOptions
+from tests.toy_pools import Factory
 
 FEED_S = 12.0  # starting the process of a task counts too
 pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
-
-
-@dataclass(frozen=True)
-class Factory:
-    """Builds the callable that a test's pool applies."""
-
-    call: Callable[..., Any]
-
-    def __call__(self) -> Callable[..., Any]:
-        return self.call
 
 
 def outcomes(
