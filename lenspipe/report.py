@@ -15,7 +15,7 @@ import zarr
 from lenspipe.catalogue.candidates import IMAGES, Rule, array_of, open_candidates
 from lenspipe.catalogue.funnel import Funnel, funnel
 from lenspipe.catalogue.hats import scored_files
-from lenspipe.catalogue.known import Known, names_at, read_known
+from lenspipe.catalogue.known import Known, KnownAt, read_known
 from lenspipe.errors import CorruptRunError, one_line
 from lenspipe.pages.colour import asinh_rgb, band_weights
 from lenspipe.pages.figures import Histogram, Picture, Sky, score_picture, sky_picture, stamp_png
@@ -234,7 +234,7 @@ def _notes(columns: Mapping[str, np.ndarray], n: int, known: Known | None) -> li
     if known is None:
         return [""] * n
     ra_deg, dec_deg = (columns[name][:n] for name in ("ra", "dec"))
-    names = names_at(known.table, known.radius_arcsec, ra_deg, dec_deg)
+    names = KnownAt(known.table, known.radius_arcsec).names(ra_deg, dec_deg)
     return ["" if name is None else f"known: {name}" for name in names]
 
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import lenspipe
 from lenspipe.catalogue import scores
 from lenspipe.catalogue.candidates import COLUMNS
-from lenspipe.catalogue.known import KNOWN_LENS, KnownList, names_at
+from lenspipe.catalogue.known import KNOWN_LENS, KnownAt, KnownList
 from lenspipe.catalogue.partitions import MAX_ORDER, Partition, plan_partitions
 from lenspipe.catalogue.places import HEALPIX, find_places
 from lenspipe.catalogue.whole_folder import remove, replacing
@@ -158,26 +158,26 @@ def _write_partitions(
 ) -> list[Partition]:
     schema = scores.schema(run, score_parts)
     flagged = schema if known is None else schema.append(KNOWN_LENS)
+    at = None if known is None else KnownAt(known.table, known.radius_arcsec)
     places = find_places(run, score_parts)
     partitions = plan_partitions(places.histogram, limit)
     with Scatter() as rows:
         for table in stream(run, score_parts):
             rows.add(table, piece_of(table[HEALPIX].to_numpy().astype(np.uint64), places.bounds))
         ordered = (sorted_piece(rows.read(p), [HEALPIX], ["object_id"]) for p in rows.pieces())
-        tables = Consecutive(_flagged(table.cast(schema), known) for table in ordered)
+        tables = Consecutive(_flagged(table.cast(schema), at) for table in ordered)
         for partition in partitions:
             pieces = slabs(tables.take(partition.rows), ROW_GROUP_ROWS)
             write_partition(folder, partition, flagged, pieces)
     return partitions
 
 
-def _flagged(table: pa.Table, known: KnownList | None) -> pa.Table:
+def _flagged(table: pa.Table, known: KnownAt | None) -> pa.Table:
     """With the known lenses at each row's position, where there is a list of them."""
     if known is None:
         return table
     ra_deg, dec_deg = (table[name].to_numpy() for name in ("ra", "dec"))
-    names = names_at(known.table, known.radius_arcsec, ra_deg, dec_deg)
-    return table.append_column(KNOWN_LENS, pa.array(names, pa.string()))
+    return table.append_column(KNOWN_LENS, pa.array(known.names(ra_deg, dec_deg), pa.string()))
 
 
 class Consecutive:

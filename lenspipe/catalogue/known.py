@@ -18,13 +18,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float64
 
+from lenspipe.catalogue.cells import Cells
 from lenspipe.catalogue.outside import Fields, Outside, open_outside
 from lenspipe.config import KnownLenses
 from lenspipe.contracts import id_field
 from lenspipe.errors import CorruptRunError, InputError
+from lenspipe.healpix import healpix_29
 from lenspipe.run_directory import KNOWN, RunDirectory
-from lenspipe.sky import pairs_within
+from lenspipe.sky import separation_deg
 
+_POLE_DEG = 90.0
 MOST_ROWS = 1_000_000  # of a list, which is in memory
 FIELDS = Fields("known_lenses.path", "known_lenses.ra", "known_lenses.dec")
 # Where a list says what a lens is: our column, names without capitals and what is in brackets.
@@ -220,23 +223,44 @@ def read_known(run: RunDirectory) -> Known | None:
     return known
 
 
-def names_at(
-    known: pa.Table,
-    radius_arcsec: float,
-    ra_deg: Float64[np.ndarray, " n"],
-    dec_deg: Float64[np.ndarray, " n"],
-    column: str = "name",
-) -> list[str | None]:
-    """For each position the known lenses within the radius, the nearest first, by a column of text;
-    `; ` between them, None where there is none."""
-    lens_ra, lens_dec = (known[name].to_numpy() for name in ("ra", "dec"))
-    rows, lenses, far = pairs_within(ra_deg, dec_deg, lens_ra, lens_dec, radius_arcsec)
-    names: dict[int, dict[str, None]] = {}
-    texts = known[column].to_pylist() if len(rows) else []
-    for k in np.lexsort((far, rows)).tolist():
-        if text := texts[lenses[k]]:
-            names.setdefault(int(rows[k]), {})[text] = None
-    found: list[str | None] = [None] * len(ra_deg)  # nearly all of a survey's sources are no lens's
-    for row, told in names.items():
-        found[row] = "; ".join(told)
-    return found
+class KnownAt:
+    """The known lenses at positions, for many tables of them.
+
+    known: a table with `ra`, `dec` and a column of text. What is in memory grows with the lenses,
+    and with the rows that are asked for, not with their product.
+    """
+
+    def __init__(self, known: pa.Table, radius_arcsec: float, column: str = "name") -> None:
+        ra_deg, dec_deg = (known[name].to_numpy() for name in ("ra", "dec"))
+        there = np.flatnonzero(np.isfinite(ra_deg) & (np.abs(dec_deg) <= _POLE_DEG))
+        self._ra_deg, self._dec_deg = ra_deg[there], dec_deg[there]
+        self._texts = known[column].take(pa.array(there))
+        self._radius_arcsec = radius_arcsec
+        self._cells = Cells(self._ra_deg, self._dec_deg, radius_arcsec)
+
+    def names(
+        self, ra_deg: Float64[np.ndarray, " n"], dec_deg: Float64[np.ndarray, " n"]
+    ) -> list[str | None]:
+        """For each position the texts of the known lenses within the radius, the nearest first;
+        `; ` between them, None where there is none."""
+        there = np.flatnonzero(np.isfinite(ra_deg) & (np.abs(dec_deg) <= _POLE_DEG))
+        healpix = healpix_29(ra_deg[there], dec_deg[there])
+        rising = np.argsort(healpix, kind="stable")
+        there, healpix = there[rising], healpix[rising]
+        near: list[tuple[float, int, int]] = []
+        for lenses, sources in self._cells.pairs(healpix):
+            rows = there[sources]
+            far = 3600.0 * separation_deg(
+                self._ra_deg[lenses], self._dec_deg[lenses], ra_deg[rows], dec_deg[rows]
+            )
+            within = far <= self._radius_arcsec
+            columns = (each[within].tolist() for each in (far, rows, lenses))
+            near += zip(*columns, strict=True)
+        names: dict[int, dict[str, None]] = {}
+        for _, row, lens in sorted(near):
+            if text := self._texts[lens].as_py():
+                names.setdefault(row, {})[text] = None
+        found: list[str | None] = [None] * len(ra_deg)  # nearly all sources are no lens's
+        for row, told in names.items():
+            found[row] = "; ".join(told)
+        return found

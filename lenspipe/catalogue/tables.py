@@ -14,7 +14,7 @@ from lenspipe.catalogue import scores
 from lenspipe.catalogue.candidates import array_of, kept_columns, open_candidates
 from lenspipe.catalogue.graded import open_grade_events, open_grades
 from lenspipe.catalogue.hats import scored_files
-from lenspipe.catalogue.known import KNOWN_LENS, names_at, read_known
+from lenspipe.catalogue.known import KNOWN_LENS, KnownAt, read_known
 from lenspipe.catalogue.survey_sources import SOURCES, open_sources
 from lenspipe.contracts import id_field
 from lenspipe.errors import CorruptRunError, InputError
@@ -93,12 +93,12 @@ def _open_candidates(run: RunDirectory) -> Relation | None:
 
 
 def known_at(run: RunDirectory, table: pa.Table, column: str = "name") -> list[str | None]:
-    """For each row with `ra` and `dec` the run's known lenses there; see `known.names_at`."""
+    """For each row with `ra` and `dec` the run's known lenses there; see `known.KnownAt`."""
     known = read_known(run)
     if known is None:
         return [None] * table.num_rows
     ra_deg, dec_deg = (table[name].to_numpy() for name in ("ra", "dec"))
-    return names_at(known.table, known.radius_arcsec, ra_deg, dec_deg, column)
+    return KnownAt(known.table, known.radius_arcsec, column).names(ra_deg, dec_deg)
 
 
 def _open_known(run: RunDirectory) -> Relation | None:

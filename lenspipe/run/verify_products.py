@@ -37,7 +37,7 @@ from lenspipe.catalogue.hats import (
     partition_file,
     read_properties,
 )
-from lenspipe.catalogue.known import KNOWN_LENS, Known, names_at, read_known
+from lenspipe.catalogue.known import KNOWN_LENS, Known, KnownAt, read_known
 from lenspipe.errors import CorruptRunError
 from lenspipe.run.verify_rows import same_rows
 from lenspipe.run_directory import (
@@ -202,15 +202,17 @@ def check_known(run: RunDirectory, score_parts: Sequence[str], expected: bool) -
 
 def check_flagged(run: RunDirectory) -> Iterator[str]:
     """The catalogue names the known lenses where known_lenses.parquet has them, if it names any:
-    that of an older run does not."""
+    that of an older run does not, and a run that scored nothing has none."""
     known = read_known(run)
-    files = [partition_file(*pixel) for pixel in listed_pixels(run)] if known else []
-    if known is None or KNOWN_LENS.name not in footer(run, files[0]).schema.names:
+    if known is None or read_properties(run) is None:
         return
+    files = [partition_file(*pixel) for pixel in listed_pixels(run)]
+    if KNOWN_LENS.name not in footer(run, files[0]).schema.names:
+        return
+    at = KnownAt(known.table, known.radius_arcsec)
     wrong = 0
     for table in stream(run, files, ("ra", "dec", KNOWN_LENS.name)):
-        ra_deg, dec_deg = (table[name].to_numpy() for name in ("ra", "dec"))
-        names = names_at(known.table, known.radius_arcsec, ra_deg, dec_deg)
+        names = at.names(*(table[name].to_numpy() for name in ("ra", "dec")))
         told = table[KNOWN_LENS.name].to_pylist()
         wrong += sum(a != b for a, b in zip(names, told, strict=True))
     if wrong:

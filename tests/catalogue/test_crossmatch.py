@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from lenspipe.catalogue import crossmatch as matching
 from lenspipe.catalogue import hats
-from lenspipe.catalogue.crossmatch import Cells, crossmatch
+from lenspipe.catalogue.cells import Cells
+from lenspipe.catalogue.crossmatch import crossmatch
 from lenspipe.catalogue.outside import Outside, open_outside
 from lenspipe.catalogue.published import Published
 from lenspipe.errors import InputError
@@ -134,7 +135,7 @@ def test_a_radius_that_is_none_is_refused(run: RunDirectory, tmp_path: Path, rad
 
 
 def test_cells_hold_every_position_once() -> None:
-    cells = Cells(np.array([0.0, 0.0, 120.0]), np.array([90.0, 90.0, -3.0]), 8)
+    cells = Cells(np.array([0.0, 0.0, 120.0]), np.array([90.0, 90.0, -3.0]), 360.0)
     ranges = cells.ranges()
     assert np.all(ranges[1:, 0] > ranges[:-1, 1])
     pairs = list(cells.pairs(np.array([ranges[0, 0]])))
