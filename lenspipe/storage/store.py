@@ -13,8 +13,9 @@ import stat
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, cast
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from lenspipe.errors import InputError
+from lenspipe.processes import stopping
 from lenspipe.storage.outage import is_away
 from lenspipe.storage.remote import OutageError, url_to_fs
 
@@ -291,10 +293,19 @@ class Store:
                 over.set()
                 raise
 
+        left, running = iter(names), set[Future[None]]()
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="store") as pool:
             try:
-                for done in as_completed([pool.submit(one, name) for name in names]):
-                    done.result()
+                while True:
+                    stopping.check()
+                    # No more than these are known to the pool: there may be 10⁵ names.
+                    more = islice(left, _AT_ONCE - len(running))
+                    running |= {pool.submit(one, name) for name in more}
+                    if not running:
+                        return
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    for each in done:
+                        each.result()
             except BaseException:  # an interrupt of this thread too
                 over.set()
                 raise

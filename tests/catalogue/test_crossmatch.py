@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from lenspipe.catalogue import cells, hats
 from lenspipe.catalogue import crossmatch as matching
-from lenspipe.catalogue import hats
 from lenspipe.catalogue.cells import Cells
 from lenspipe.catalogue.crossmatch import crossmatch
 from lenspipe.catalogue.outside import Outside, open_outside
@@ -103,7 +103,7 @@ def test_slabs_and_pieces_of_pairs_change_nothing(
 ) -> None:
     rows = scored(run).select(["ra", "dec"])
     whole = crossmatch(Published(run), outside_of(tmp_path, rows), 30.0, every=True)
-    monkeypatch.setattr(matching, "_PAIRS", 37)
+    monkeypatch.setattr(cells, "_PAIRS", 37)
     monkeypatch.setattr(matching, "SLAB_ROWS", 100)
     pq.write_table(rows, tmp_path / "other.parquet", row_group_size=64)
     again = crossmatch(
@@ -135,8 +135,8 @@ def test_a_radius_that_is_none_is_refused(run: RunDirectory, tmp_path: Path, rad
 
 
 def test_cells_hold_every_position_once() -> None:
-    cells = Cells(np.array([0.0, 0.0, 120.0]), np.array([90.0, 90.0, -3.0]), 360.0)
-    ranges = cells.ranges()
+    found = Cells(np.array([0.0, 0.0, 120.0]), np.array([90.0, 90.0, -3.0]), 360.0)
+    ranges = found.ranges()
     assert np.all(ranges[1:, 0] > ranges[:-1, 1])
-    pairs = list(cells.pairs(np.array([ranges[0, 0]])))
+    pairs = list(found.pairs(np.array([ranges[0, 0]])))
     assert sum(len(rows) for rows, _ in pairs) >= 1

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from lenspipe.catalogue.known import LISTED, KnownList
 from lenspipe.run.verify import verify
+from lenspipe.run.verify_products import check_flagged
 from lenspipe.run_directory import KNOWN, RUN, RunDirectory
 from lenspipe.stages.publish import publish
+from tests.catalogue.small_run import commit_select
 from tests.run.ended_run import SETTINGS, edit, one, rewrite, stamps
 
 NAME = "known_lens"
@@ -55,3 +58,16 @@ def test_a_catalogue_from_before_there_was_such_a_column_is_in_order(
     shutil.copytree(f"{published}/catalogue", flagged.store.local_path("catalogue"))
     assert NAME not in flagged.read_part(one(flagged, "catalogue/dataset", ".parquet")).column_names
     assert verify(flagged) == []
+
+
+def test_a_run_that_scored_nothing_has_no_catalogue_to_flag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lenspipe.report._pictures", lambda *_: (None, None))
+    run = RunDirectory(str(tmp_path))
+    commit_select(run, 0, 0, {"cut:red:false": 30})
+    lens = dict.fromkeys((field.name for field in LISTED), "told") | {"ra": 10.0, "dec": 20.0}
+    table = pa.Table.from_pylist([lens], schema=pa.schema(LISTED))
+    publish(run, replace(SETTINGS, known=KnownList(table, 2.0, "0123")), stamps)
+    assert run.store.exists(KNOWN)
+    assert list(check_flagged(run)) == []

@@ -242,3 +242,24 @@ def test_a_folder_is_deleted_by_its_name_and_no_pattern(tmp_path: Path) -> None:
     odd.delete_folder("report")
     assert odd.names() == ["kept"]
     assert other.names() == ["kept", "report/a", "report/deep/b"]
+
+
+def test_names_are_taken_as_there_is_room_for_them(tmp_path: Path) -> None:
+    """100,000 files do not wait in memory, and none is taken after an error."""
+    taken = 0
+
+    def names() -> Iterator[str]:
+        nonlocal taken
+        for k in range(100_000):
+            taken += 1
+            yield str(k)
+
+    def refused(name: str) -> None:
+        raise PermissionError(name)
+
+    with pytest.raises(PermissionError):
+        Store(str(tmp_path)).side_by_side(refused, names())
+    assert taken <= 32
+    done: list[str] = []
+    Store(str(tmp_path)).side_by_side(done.append, map(str, range(100)))
+    assert sorted(done, key=int) == list(map(str, range(100)))
