@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
