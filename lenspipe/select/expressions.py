@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from functools import cache
@@ -281,6 +282,24 @@ def _vet_function(field: str, node: Node) -> None:
     if name not in _FUNCTIONS or not plain:
         known = " ".join(sorted(name for name in _FUNCTIONS if name.isalpha()))
         raise InputError(field, f"functions of one row ({known})", f"{name}()")
+    if name == "like_escape":
+        _vet_escape(field, children(node)[1:])
+
+
+def _vet_escape(field: str, texts: Sequence[Node]) -> None:
+    """Pattern and escape as DuckDB takes them: of others it tells where rows are evaluated only,
+    and `TRY` does not catch it."""
+    told = [(node.get("literal") or {}).get("text") for node in texts]
+    if len(told) != 2 or not all(isinstance(text, str) for text in told):
+        raise InputError(field, "a pattern and an ESCAPE that are plain texts", "others")
+    pattern, escape = told
+    if len(escape.encode()) > 1:
+        raise InputError(field, "an ESCAPE of one ASCII character", repr(escape))
+    # What stands for itself is taken out, with what escapes it.
+    if escape and re.sub(f"{re.escape(escape)}.", "", pattern, flags=re.DOTALL).endswith(escape):
+        raise InputError(
+            field, f"a pattern that does not end in its ESCAPE {escape}", repr(pattern)
+        )
 
 
 def _serialise(connection: duckdb.DuckDBPyConnection, sql: str) -> Node:

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 
 import duckdb
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lenspipe.errors import InputError
+from lenspipe.errors import HopelessError, InputError
 from lenspipe.select.cuts import CompiledCuts, CutCount, compile_cuts
 from lenspipe.select.database import Limits, cursor
 from lenspipe.select.expressions import MAX_DEPTH
@@ -141,6 +142,7 @@ def test_a_name_in_other_capitals_is_found_where_it_is_the_only_one() -> None:
     [
         "name LIKE 'x%' AND star",
         "CASE WHEN g > 1 THEN star ELSE NOT star END",
+        "name LIKE '!%x!!' ESCAPE '!' OR name NOT LIKE 'x!' ESCAPE ''",
         "taken > '2010-01-01'",
         "n IN (1, 2) AND name NOT IN ('a', 'b')",
         "g > 1 -- a comment",
@@ -210,6 +212,15 @@ def test_honest_expressions_are_taken_and_survive_a_pickle(cut: str) -> None:
         ("CASE WHEN n = 1 THEN CAST('many' AS INTEGER) ELSE 5 END > 2", "many"),
         ("CAST(lower('MANY') AS INTEGER) > coalesce(n, 2)", "many"),
         ("regexp_matches(name, '[')", "missing ]"),
+        ("CAST(n AS VARCHAR) LIKE '1%!' ESCAPE '!'", "does not end in its ESCAPE !, found '1%!'"),
+        ("name NOT LIKE 'a!!!' ESCAPE '!'", "does not end in its ESCAPE !"),
+        ("name LIKE '!' ESCAPE '!'", "does not end in its ESCAPE !"),
+        ("name LIKE 'a%' ESCAPE 'bb'", "an ESCAPE of one ASCII character, found 'bb'"),
+        ("name LIKE 'a%' ESCAPE 'é'", "an ESCAPE of one ASCII character"),
+        ("name NOT LIKE name ESCAPE name", "plain texts"),
+        ("name LIKE name ESCAPE '!'", "plain texts"),
+        ("name LIKE 'a%' ESCAPE lower('B')", "plain texts"),
+        ("like_escape(name, 'a!')", "plain texts"),
         ("g > 1" + " " * 10_000, "characters"),
     ],
 )
@@ -240,6 +251,34 @@ def test_a_cut_that_fails_on_some_rows_is_unknown_there(
     result = compile_cuts({"odd": cut}, table.schema).apply(table)
     assert result.kept.tolist() == kept
     assert result.removed == {"odd": count}
+
+
+def test_what_fails_for_a_cut_is_not_the_catalogues_fault() -> None:
+    """`TRY` makes NULL of what rows say, but of some mistakes it makes nothing."""
+    table = pa.table({"name": ["a%"]})
+    compiled = compile_cuts({"odd": "length(name) > 1"}, table.schema)
+    [cut] = compiled.cuts
+    slipped = replace(compiled, cuts=(replace(cut, sql="TRY(name LIKE 'a!' ESCAPE 'bb')"),))
+    with pytest.raises(HopelessError, match=r"^cuts\.odd: expected .* Invalid escape string.*$"):
+        slipped.apply(table)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cut"),
+    [
+        (pa.timestamp("s", "UTC"), "name > '2020-01-01'"),  # DuckDB cannot read the row
+        (pa.timestamp("s"), "CAST(name AS VARCHAR) > '1'"),  # an internal error of DuckDB
+    ],
+    ids=str,
+)
+def test_a_value_that_the_database_cannot_read_spoils_its_rows_only(
+    kind: pa.DataType, cut: str
+) -> None:
+    wrong, fine = (pa.table({"name": pa.array([2, at], kind)}) for at in (2**62, 2_000_000_000))
+    compiled = compile_cuts({"odd": cut}, fine.schema)
+    with pytest.raises(duckdb.Error):
+        compiled.apply(wrong)
+    assert 1 in compiled.apply(fine).kept.tolist()
 
 
 def test_nested_comparisons_are_bounded() -> None:
