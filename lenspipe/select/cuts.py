@@ -333,10 +333,11 @@ def _try_constants(tree: Node, types: _Types) -> None:
         return {**next(expressions.column_nodes(node)), "column_names": [f"c{len(kinds) - 1}"]}
 
     tried = [types.sql(part) for part in expressions.constant_parts(tree, unknown)]
-    tried += [
-        f"CAST({types.sql(constant)} AS {types.of(case)})"
-        for case, constant in expressions.constant_results(tree)
-    ]
+    for case, constants in expressions.constant_results(tree):
+        kind = types.of(case)
+        # Whatever is plain can be text, and is not asked for: a CASE may have hundreds.
+        asked = [c for c in constants if kind != "VARCHAR" or c["class"] != "CONSTANT"]
+        tried += [f"CAST({types.sql(constant)} AS {kind})" for constant in asked]
     if tried:
         nulls = ", ".join(f"CAST(NULL AS {kind})" for kind in kinds) or "NULL"
         names = ", ".join(f"c{index}" for index in range(len(kinds) or 1))

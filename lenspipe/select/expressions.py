@@ -213,12 +213,12 @@ def constant_parts(tree: Node, unknown: Callable[[Node], Node]) -> Iterator[Node
             yield part
 
 
-def constant_results(tree: Node) -> Iterator[tuple[Node, Node]]:
-    """(CASE, constant) wherever one of its results is a constant, which is brought to its type."""
+def constant_results(tree: Node) -> Iterator[tuple[Node, list[Node]]]:
+    """Each CASE and those of its results that are constants, which are brought to its type."""
     for node in _walk(tree):
         if node["class"] == "CASE":
             results = [*(check["then_expr"] for check in node["case_checks"]), node["else_expr"]]
-            yield from ((node, result) for result in results if not _has_columns(result))
+            yield node, [result for result in results if not _has_columns(result)]
 
 
 def _has_columns(node: Node) -> bool:

@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lenspipe.errors import HopelessError, InputError
+from lenspipe.select import expressions
 from lenspipe.select.cuts import CompiledCuts, CutCount, compile_cuts
 from lenspipe.select.database import Limits, cursor
 from lenspipe.select.expressions import MAX_DEPTH
@@ -279,6 +281,29 @@ def test_a_value_that_the_database_cannot_read_spoils_its_rows_only(
     with pytest.raises(duckdb.Error):
         compiled.apply(wrong)
     assert 1 in compiled.apply(fine).kept.tolist()
+
+
+@pytest.mark.parametrize("result", ["'{}'", "{}.5"])
+def test_a_long_case_is_looked_at_a_few_times_only(
+    result: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How often its nodes are gone through grows as it does, not as its square."""
+    copied = 0
+    canonical = expressions.canonical
+
+    def counting(tree: expressions.Node) -> Any:
+        nonlocal copied
+        copied += len(str(tree))
+        return canonical(tree)
+
+    monkeypatch.setattr(expressions, "canonical", counting)
+    lengths = []
+    for branches in (10, 80):
+        whens = " ".join(f"WHEN g>{k} THEN {result.format(k)}" for k in range(branches))
+        copied = 0
+        compile_cuts({"long": f"CASE {whens} END = {result.format(0)}"}, SCHEMA)
+        lengths.append(copied)
+    assert lengths[1] < 16 * lengths[0]
 
 
 def test_nested_comparisons_are_bounded() -> None:
