@@ -289,8 +289,9 @@ def _vet_function(field: str, node: Node) -> None:
 def _vet_escape(field: str, texts: Sequence[Node]) -> None:
     """Pattern and escape as DuckDB takes them: of others it tells where rows are evaluated only,
     and `TRY` does not catch it."""
-    told = [(node.get("literal") or {}).get("text") for node in texts]
-    if len(told) != 2 or not all(isinstance(text, str) for text in told):
+    literals = ((node.get("literal") or {}).get("text") for node in texts)
+    told = [text for text in literals if isinstance(text, str)]
+    if len(told) != 2:
         raise InputError(field, "a pattern and an ESCAPE that are plain texts", "others")
     pattern, escape = told
     if len(escape.encode()) > 1:
