@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import pyarrow.dataset as pads
 from jaxtyping import Float64
 
 from lenspipe.catalogue.columns import told as about
+from lenspipe.catalogue.headings import find_column, read_heading
 from lenspipe.config import is_url, resolve
 from lenspipe.errors import InputError, LenspipeError, StoppedError
 from lenspipe.storage.refusals import describe_refusal, is_refusal
@@ -35,9 +35,6 @@ SLAB_ROWS = 2_000_000
 _RA = ("ra", "raj2000", "ra_icrs", "ra_deg", "radeg", "_raj2000", "ramean", "right_ascension")
 _DEC = ("dec", "decl", "dej2000", "decj2000", "de_icrs", "dec_deg", "dedeg", "decdeg", "_dej2000",
         "decmean", "declination")  # fmt: skip
-_BRACKETS = re.compile(r"[\[(]")
-_IN_BRACKETS = re.compile(r"[\[(]([^\[\]()]*)[\])]\s*$")
-_EPOCH = re.compile(r"[JB]?[\d.]+", re.IGNORECASE)  # astropy reads J2000 as a power of joules
 _VOTABLE = (".vot", ".votable", ".xml")
 _FITS = (".fits", ".fit", ".fits.gz")
 _TEXT = {".csv": ",", ".tsv": "\t"}
@@ -120,7 +117,7 @@ def open_outside(
         opened = _open(place, fields)
     names = opened.schema.names
     ra, dec = _column(ra, _RA, names, fields.ra), _column(dec, _DEC, names, fields.dec)
-    told = ((opened.units.get(name) or _unit_in(name), name) for name in (ra, dec))
+    told = ((opened.units.get(name) or read_heading(name).unit, name) for name in (ra, dec))
     across, up = (_degrees_per(unit, name, fields) for unit, name in told)
     return Outside(opened.schema, ra, dec, (across, up), opened.batches, place, fields)
 
@@ -278,8 +275,7 @@ def _column(asked: str | None, usual: tuple[str, ...], names: list[str], field: 
         if asked not in names:
             raise InputError(field, f"one of {', '.join(names)}", repr(asked))
         return asked
-    plain = {_BRACKETS.split(name.lower())[0].strip(): name for name in reversed(names)}
-    found = next((plain[name] for name in usual if name in plain), None)
+    found = find_column(usual, names)
     if found is None:
         raise InputError(field, "the name of a column of degrees", f"columns {', '.join(names)}")
     return found
@@ -313,14 +309,6 @@ def _read_unit(text: str) -> Any:
     known = [unit for unit in known if not isinstance(unit, units.UnrecognizedUnit)]
     angles = (u for u in known if u == units.hour or u.is_equivalent(units.deg))
     return next(angles, next(iter(known), None))
-
-
-def _unit_in(name: str) -> str:
-    """The unit in the brackets of a column's name (`RA [rad]`, `ra (hourangle)`); empty where what
-    they hold is none: an epoch, a number, a word."""
-    found = _IN_BRACKETS.search(name)
-    text = found[1].strip() if found else ""
-    return text if text and not _EPOCH.fullmatch(text) and _read_unit(text) is not None else ""
 
 
 def _numbers(column: pa.ChunkedArray, name: str, fields: Fields) -> Float64[np.ndarray, " n"]:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int64
 
-from lenspipe.errors import InputError
+from lenspipe.errors import HopelessError, InputError
 from lenspipe.select import arithmetic, expressions
 from lenspipe.select.database import VIEW, Limits, ask, cursor, limited, view
 from lenspipe.select.expressions import Node
@@ -87,7 +87,8 @@ class CompiledCuts:
         """Evaluate all cuts on a table as it is stored: see the module's docstring for what is
         unknown. missing_values: numbers that mean "not measured".
 
-        HopelessError(`cuts.NAME`) where a cut takes more time or memory than it may.
+        HopelessError(`cuts.NAME`) where a cut takes more time or memory than it may, or says what
+        DuckDB cannot evaluate on any row; duckdb.Error where it cannot read the rows.
         """
         removed = {name: CutCount() for name in self.names}
         rows = np.arange(table.num_rows, dtype=np.int64)
@@ -156,7 +157,11 @@ def _ask(
     if table.num_rows == 0:
         return np.zeros(0, bool), np.zeros(0, bool)
     seen = table.rename_columns(list(cut.aliases))
-    found = ask(f"cuts.{cut.name}", _query(cut.sql), seen, limits)["truth"]
+    field = f"cuts.{cut.name}"
+    try:
+        found = ask(field, _query(cut.sql), seen, limits)["truth"]
+    except (duckdb.ProgrammingError, duckdb.NotSupportedError) as error:  # of no value in the rows
+        raise HopelessError(field, "an expression that works", _first_line(error)) from error
     return np.ma.filled(found, False), np.ma.getmaskarray(found)
 
 
@@ -328,10 +333,11 @@ def _try_constants(tree: Node, types: _Types) -> None:
         return {**next(expressions.column_nodes(node)), "column_names": [f"c{len(kinds) - 1}"]}
 
     tried = [types.sql(part) for part in expressions.constant_parts(tree, unknown)]
-    tried += [
-        f"CAST({types.sql(constant)} AS {types.of(case)})"
-        for case, constant in expressions.constant_results(tree)
-    ]
+    for case, constants in expressions.constant_results(tree):
+        kind = types.of(case)
+        # Whatever is plain can be text, and is not asked for: a CASE may have hundreds.
+        asked = [c for c in constants if kind != "VARCHAR" or c["class"] != "CONSTANT"]
+        tried += [f"CAST({types.sql(constant)} AS {kind})" for constant in asked]
     if tried:
         nulls = ", ".join(f"CAST(NULL AS {kind})" for kind in kinds) or "NULL"
         names = ", ".join(f"c{index}" for index in range(len(kinds) or 1))

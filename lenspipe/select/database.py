@@ -58,9 +58,14 @@ def _in_small_batches(table: pa.Table) -> pa.Table:
 
 @contextmanager
 def cursor(limits: Limits) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection to the database of these limits."""
+    """A connection to the database of these limits; a new one after DuckDB's own faults, which end
+    the database that they meet."""
     with closing(_database(limits.threads, limits.memory_mb).cursor()) as connection:
-        yield connection
+        try:
+            yield connection
+        except (duckdb.InternalException, duckdb.FatalException):
+            _database.cache_clear()
+            raise
 
 
 class TooMuchMemoryError(HopelessError):

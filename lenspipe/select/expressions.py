@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from functools import cache
@@ -212,12 +213,12 @@ def constant_parts(tree: Node, unknown: Callable[[Node], Node]) -> Iterator[Node
             yield part
 
 
-def constant_results(tree: Node) -> Iterator[tuple[Node, Node]]:
-    """(CASE, constant) wherever one of its results is a constant, which is brought to its type."""
+def constant_results(tree: Node) -> Iterator[tuple[Node, list[Node]]]:
+    """Each CASE and those of its results that are constants, which are brought to its type."""
     for node in _walk(tree):
         if node["class"] == "CASE":
             results = [*(check["then_expr"] for check in node["case_checks"]), node["else_expr"]]
-            yield from ((node, result) for result in results if not _has_columns(result))
+            yield node, [result for result in results if not _has_columns(result)]
 
 
 def _has_columns(node: Node) -> bool:
@@ -281,6 +282,25 @@ def _vet_function(field: str, node: Node) -> None:
     if name not in _FUNCTIONS or not plain:
         known = " ".join(sorted(name for name in _FUNCTIONS if name.isalpha()))
         raise InputError(field, f"functions of one row ({known})", f"{name}()")
+    if name == "like_escape":
+        _vet_escape(field, children(node)[1:])
+
+
+def _vet_escape(field: str, texts: Sequence[Node]) -> None:
+    """Pattern and escape as DuckDB takes them: of others it tells where rows are evaluated only,
+    and `TRY` does not catch it."""
+    literals = ((node.get("literal") or {}).get("text") for node in texts)
+    told = [text for text in literals if isinstance(text, str)]
+    if len(told) != 2:
+        raise InputError(field, "a pattern and an ESCAPE that are plain texts", "others")
+    pattern, escape = told
+    if len(escape.encode()) > 1:
+        raise InputError(field, "an ESCAPE of one ASCII character", repr(escape))
+    # What stands for itself is taken out, with what escapes it.
+    if escape and re.sub(f"{re.escape(escape)}.", "", pattern, flags=re.DOTALL).endswith(escape):
+        raise InputError(
+            field, f"a pattern that does not end in its ESCAPE {escape}", repr(pattern)
+        )
 
 
 def _serialise(connection: duckdb.DuckDBPyConnection, sql: str) -> Node:

@@ -271,11 +271,60 @@ def test_positions_are_converted_by_the_unit_in_their_heading(
         np.testing.assert_allclose(outside.position(rows), [[10.0], [5.0]], rtol=1e-12)
 
 
-def test_a_unit_in_a_heading_that_is_no_angle_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("RA [pix],Dec [pix]\n1,2\n")
-    told = r"^CATALOGUE: expected an angle .* in column RA \[pix\], found '.*pix.*'$"
-    with pytest.raises(InputError, match=told):
-        open_outside(str(tmp_path / "a.csv"))
+NO_POSITION = r"^--ra: expected the name of a column of degrees, found columns "
+NO_ANGLE = r"^CATALOGUE: expected an angle .* in column (RA|ra)\b.*, found "
+
+
+@pytest.mark.parametrize(
+    ("heading", "row", "expected"),
+    [
+        ("RA (error),RA,Dec (error),Dec", "0.01,150,0.02,1", (150.0, 1.0)),
+        ("RAJ2000,DEJ2000,RA (error),Dec (error)", "150,1,0.01,0.02", (150.0, 1.0)),
+        ("RA (rms),ra,Dec (rms),dec", "0.01,150,0.02,1", (150.0, 1.0)),
+        ("RA (deg),Dec (deg),raj2000,dej2000", "1,2,150,1", (150.0, 1.0)),
+        ("RA (hms),Dec (dms),RA (deg),Dec (deg)", "10:00:00,+01:00:00,150,1", (150.0, 1.0)),
+        ("RA (J2000),Dec (J2000),RA (h),Dec (deg)", "1,2,10,1", (150.0, 1.0)),
+        ("RA (B1950),Dec (B1950),RA (J2000),Dec (J2000)", "1,2,150,1", (150.0, 1.0)),
+        ("RA (h) [J2000],Dec (deg) [J2000]", "10,1", (150.0, 1.0)),
+        ("RA [h] J2000,Dec [degrees] J2000", "10,1", (150.0, 1.0)),
+        ("RA [J2000] (hours),Dec (ICRS deg)", "10,1", (150.0, 1.0)),
+        ("RA [h; epoch 2015.5],Dec [FK5 J2000.0]", "10,1", (150.0, 1.0)),
+        ("RA (FK5),Dec (FK5)", "150,1", (150.0, 1.0)),
+        ("RA [arcsec],Dec [mas]", "540000,3600000", (150.0, 1.0)),
+        ("RA [HR],Dec [ARCMIN]", "10,60", (150.0, 1.0)),
+        ("RA (PS1),Dec (PS1)", "150,1", NO_POSITION),
+        ("RA [pix],Dec [pix]", "150,1", NO_POSITION),
+        ("RA (deg) error,Dec (deg) error", "150,1", NO_POSITION),
+        ("RA (deg/yr),Dec (deg/yr)", "150,1", NO_POSITION),
+        ("RA (FK4),Dec (FK4)", "150,1", NO_POSITION),
+        ("RA (1950),Dec (1950.0)", "150,1", NO_POSITION),
+        ("RA (h) (deg),Dec", "150,1", NO_POSITION),
+        ("RA (hms),Dec (dms)", "10:00:00,+01:00:00", NO_ANGLE + "'hms'$"),
+        ("RA [h m s] J2000,Dec", "10 00 00,1", NO_ANGLE + "'h m s'$"),
+        ("RA (hh:mm:ss.s),Dec", "10:00:00,1", NO_ANGLE),
+        ("ra (d),dec (d)", "150,1", NO_ANGLE + "'d'$"),
+    ],
+)
+def test_a_heading_tells_which_column_is_a_position(
+    tmp_path: Path, heading: str, row: str, expected: tuple[float, float] | str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"name,{heading}\na,{row}\n", "utf-8")
+    if isinstance(expected, str):
+        with pytest.raises(InputError, match=expected):
+            open_outside(str(path))
+        return
+    outside = open_outside(str(path))
+    [rows] = outside.slabs()
+    np.testing.assert_allclose(np.ravel(outside.position(rows)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("word", ["PS1", "Ks", "AB", "rms", "FK4"])
+def test_a_word_in_a_heading_that_is_asked_for_is_no_unit(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"RA ({word}),Dec ({word})\n150,1\n", "utf-8")
+    outside = open_outside(str(path), f"RA ({word})", f"Dec ({word})")
+    assert outside.in_degrees == (1.0, 1.0)
 
 
 def test_a_unit_of_the_file_goes_before_one_in_a_name(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -17,7 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lenspipe.errors import InputError
+from lenspipe.errors import HopelessError, InputError
+from lenspipe.select import expressions
 from lenspipe.select.cuts import CompiledCuts, CutCount, compile_cuts
 from lenspipe.select.database import Limits, cursor
 from lenspipe.select.expressions import MAX_DEPTH
@@ -141,6 +144,7 @@ def test_a_name_in_other_capitals_is_found_where_it_is_the_only_one() -> None:
     [
         "name LIKE 'x%' AND star",
         "CASE WHEN g > 1 THEN star ELSE NOT star END",
+        "name LIKE '!%x!!' ESCAPE '!' OR name NOT LIKE 'x!' ESCAPE ''",
         "taken > '2010-01-01'",
         "n IN (1, 2) AND name NOT IN ('a', 'b')",
         "g > 1 -- a comment",
@@ -210,6 +214,15 @@ def test_honest_expressions_are_taken_and_survive_a_pickle(cut: str) -> None:
         ("CASE WHEN n = 1 THEN CAST('many' AS INTEGER) ELSE 5 END > 2", "many"),
         ("CAST(lower('MANY') AS INTEGER) > coalesce(n, 2)", "many"),
         ("regexp_matches(name, '[')", "missing ]"),
+        ("CAST(n AS VARCHAR) LIKE '1%!' ESCAPE '!'", "does not end in its ESCAPE !, found '1%!'"),
+        ("name NOT LIKE 'a!!!' ESCAPE '!'", "does not end in its ESCAPE !"),
+        ("name LIKE '!' ESCAPE '!'", "does not end in its ESCAPE !"),
+        ("name LIKE 'a%' ESCAPE 'bb'", "an ESCAPE of one ASCII character, found 'bb'"),
+        ("name LIKE 'a%' ESCAPE 'é'", "an ESCAPE of one ASCII character"),
+        ("name NOT LIKE name ESCAPE name", "plain texts"),
+        ("name LIKE name ESCAPE '!'", "plain texts"),
+        ("name LIKE 'a%' ESCAPE lower('B')", "plain texts"),
+        ("like_escape(name, 'a!')", "plain texts"),
         ("g > 1" + " " * 10_000, "characters"),
     ],
 )
@@ -240,6 +253,57 @@ def test_a_cut_that_fails_on_some_rows_is_unknown_there(
     result = compile_cuts({"odd": cut}, table.schema).apply(table)
     assert result.kept.tolist() == kept
     assert result.removed == {"odd": count}
+
+
+def test_what_fails_for_a_cut_is_not_the_catalogues_fault() -> None:
+    """`TRY` makes NULL of what rows say, but of some mistakes it makes nothing."""
+    table = pa.table({"name": ["a%"]})
+    compiled = compile_cuts({"odd": "length(name) > 1"}, table.schema)
+    [cut] = compiled.cuts
+    slipped = replace(compiled, cuts=(replace(cut, sql="TRY(name LIKE 'a!' ESCAPE 'bb')"),))
+    with pytest.raises(HopelessError, match=r"^cuts\.odd: expected .* Invalid escape string.*$"):
+        slipped.apply(table)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cut"),
+    [
+        (pa.timestamp("s", "UTC"), "name > '2020-01-01'"),  # DuckDB cannot read the row
+        (pa.timestamp("s"), "CAST(name AS VARCHAR) > '1'"),  # an internal error of DuckDB
+    ],
+    ids=str,
+)
+def test_a_value_that_the_database_cannot_read_spoils_its_rows_only(
+    kind: pa.DataType, cut: str
+) -> None:
+    wrong, fine = (pa.table({"name": pa.array([2, at], kind)}) for at in (2**62, 2_000_000_000))
+    compiled = compile_cuts({"odd": cut}, fine.schema)
+    with pytest.raises(duckdb.Error):
+        compiled.apply(wrong)
+    assert 1 in compiled.apply(fine).kept.tolist()
+
+
+@pytest.mark.parametrize("result", ["'{}'", "{}.5"])
+def test_a_long_case_is_looked_at_a_few_times_only(
+    result: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How often its nodes are gone through grows as it does, not as its square."""
+    copied = 0
+    canonical = expressions.canonical
+
+    def counting(tree: expressions.Node) -> Any:
+        nonlocal copied
+        copied += len(str(tree))
+        return canonical(tree)
+
+    monkeypatch.setattr(expressions, "canonical", counting)
+    lengths = []
+    for branches in (10, 80):
+        whens = " ".join(f"WHEN g>{k} THEN {result.format(k)}" for k in range(branches))
+        copied = 0
+        compile_cuts({"long": f"CASE {whens} END = {result.format(0)}"}, SCHEMA)
+        lengths.append(copied)
+    assert lengths[1] < 16 * lengths[0]
 
 
 def test_nested_comparisons_are_bounded() -> None:
