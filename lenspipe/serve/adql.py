@@ -19,7 +19,7 @@ from lenspipe.errors import InputError
 
 FIELD = "QUERY"
 MAX_LENGTH = 100_000
-TAP_SCHEMA = "tap_schema"
+RUN_SCHEMA, TAP_SCHEMA = "run", "tap_schema"  # schemas of this service
 GEOMETRIES = ("POINT", "CIRCLE", "CONTAINS", "DISTANCE", "COORD1", "COORD2")
 # ADQL's names of functions that DuckDB has under the same name.
 _SAME = frozenset(
@@ -121,7 +121,7 @@ def _require_known(node: exp.Expr) -> None:
 
 def _translate_table(table: exp.Table) -> None:
     schema = table.db.lower()
-    if table.catalog or (schema and schema not in (TAP_SCHEMA, "run")):
+    if table.catalog or (schema and schema not in (TAP_SCHEMA, RUN_SCHEMA)):
         raise InputError(FIELD, "tables of this service (see /tap/tables)", table.sql()[:80])
     if schema == TAP_SCHEMA:
         name = table.name.lower()
@@ -168,25 +168,48 @@ def _ranges(
 ) -> exp.Expr | None:
     """A condition on the pixels that a constant cone touches; None where it cannot be told."""
     numbers = [_number(value) for value in circle]
-    select = node.find_ancestor(exp.Select)
-    if select is None or any(value is None for value in numbers):
+    source = _only_source(node)
+    if source is None or source.name.lower() not in tables or any(n is None for n in numbers):
         return None
-    sources = [select.args.get("from_"), *select.args.get("joins", [])]
-    names = [s.this.name.lower() for s in sources if s and isinstance(s.this, exp.Table)]
-    columns = all(
-        isinstance(c, exp.Column) and c.name.lower() == name
-        for c, name in zip(point, ("ra", "dec"), strict=True)
-    )
-    if len(sources) != 1 or len(names) != 1 or names[0] not in tables or not columns:
+    if not all(_is_of(c, source, name) for c, name in zip(point, ("ra", "dec"), strict=True)):
         return None
     try:
         found = Cone(*(float(value) for value in numbers if value is not None)).ranges()
     except InputError as error:
         raise InputError(FIELD, error.expected, f"{error.field} {error.found}") from error
-    pixel = exp.column(HEALPIX)
+    pixel = exp.column(HEALPIX, table=_called(source).copy())
     several = [_between(pixel, low, stop - 1) for low, stop in _fewer(found)]
     hull: exp.Expr = _between(pixel, int(found[0, 0]), int(found[-1, 1]) - 1)
     return exp.and_(hull, exp.or_(*several)) if len(several) > 1 else hull
+
+
+def _only_source(node: exp.Expr) -> exp.Table | None:
+    """The run's table that alone stands after FROM where this is in WHERE, with its own columns."""
+    select, where = node.find_ancestor(exp.Select), node.find_ancestor(exp.Where)
+    if select is None or where is None or where.parent is not select or select.args.get("joins"):
+        return None
+    source = getattr(select.args.get("from_"), "this", None)
+    if not isinstance(source, exp.Table) or source.alias_column_names or source.args.get("joins"):
+        return None
+    hidden = {cte.alias.lower() for cte in select.root().find_all(exp.CTE)}
+    return (
+        None
+        if source.name.lower() in hidden or source.db.lower() not in ("", RUN_SCHEMA)
+        else source
+    )
+
+
+def _is_of(column: exp.Expr, source: exp.Table, name: str) -> bool:
+    if not isinstance(column, exp.Column) or column.name.lower() != name:
+        return False
+    return column.table.lower() in ("", _called(source).name.lower())
+
+
+def _called(source: exp.Table) -> exp.Identifier:
+    """What columns of a table are qualified by."""
+    alias = source.args.get("alias")
+    called: exp.Identifier = alias.this if alias and alias.this else source.this
+    return called
 
 
 def _fewer(ranges: np.ndarray) -> Iterator[tuple[int, int]]:

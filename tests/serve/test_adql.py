@@ -81,8 +81,40 @@ def test_a_constant_cone_is_looked_for_in_few_ranges_of_pixels() -> None:
         "SELECT 1 FROM scores, failures WHERE 1 = CONTAINS(POINT(ra, dec), CIRCLE(1, 2, 0.5))",
         "SELECT 1 FROM scores WHERE 1 = CONTAINS(POINT(ra, dec), CIRCLE(ra, 2, 0.5))",
         "SELECT 1 FROM scores WHERE 1 = CONTAINS(POINT(dec, ra), CIRCLE(1, 2, 0.5))",
+        "SELECT 1 FROM scores AS s(a, ra, dec) WHERE 1 = CONTAINS(POINT(ra, dec), CIRCLE(1, 2, 3))",
+        "SELECT 1 = CONTAINS(POINT(ra, dec), CIRCLE(1, 2, 0.5)) FROM scores",
+        "SELECT 1 FROM tap_schema.scores WHERE 1 = CONTAINS(POINT(ra, dec), CIRCLE(1, 2, 0.5))",
     ):
         assert "healpix_29" not in to_duckdb(other, frozenset({"scores"}))
+
+
+@pytest.mark.parametrize(
+    ("query", "same"),
+    [
+        (
+            "SELECT COUNT(*) FROM scores AS c WHERE object_id < 50 AND EXISTS (SELECT 1"
+            " FROM scores WHERE object_id > 7900 AND {cone})",
+            "SELECT COUNT(*) FROM scores AS c WHERE object_id < 50 AND {cone}",
+        ),
+        (
+            "WITH scores AS (SELECT ra + 10 AS ra, dec, healpix_29 FROM run.scores)"
+            " SELECT COUNT(*) FROM scores AS c WHERE {cone}",
+            "SELECT COUNT(*) FROM (SELECT ra + 10 AS ra, dec FROM scores) AS c WHERE {cone}",
+        ),
+        (
+            "SELECT COUNT(*) FROM scores AS d WHERE EXISTS (SELECT 1 FROM scores AS c"
+            " WHERE {cone} AND c.object_id = d.object_id)",
+            "SELECT COUNT(*) FROM scores AS c WHERE {cone}",
+        ),
+    ],
+)
+def test_ranges_of_pixels_are_of_the_table_that_the_point_is_of(
+    sky: duckdb.DuckDBPyConnection, query: str, same: str
+) -> None:
+    contains = "CONTAINS(POINT(c.ra, c.dec), CIRCLE(180, 0, 60))"
+    [[found]] = ask(sky, query.format(cone=f"1 = {contains}"))
+    [[expected]] = ask(sky, same.format(cone=f"{contains} <> 0"))
+    assert found == expected > 0
 
 
 @pytest.mark.parametrize(
