@@ -7,7 +7,7 @@ What is let through is a list of clauses, operators and functions; all else is r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from sqlglot import ErrorLevel, TokenType, exp, parse, parser, tokens
@@ -16,6 +16,8 @@ from sqlglot.dialects.dialect import Dialect
 from lenspipe.catalogue.cone import Cone
 from lenspipe.catalogue.places import HEALPIX
 from lenspipe.errors import InputError
+
+Node = TypeVar("Node", bound=exp.Expr)
 
 FIELD = "QUERY"
 MAX_LENGTH = 100_000
@@ -132,17 +134,17 @@ def _translate_table(table: exp.Table) -> None:
 
 
 def _translate_geometry(query: exp.Expr, healpix_tables: frozenset[str]) -> None:
-    for equal in list(query.find_all(exp.EQ)):
+    for equal in _leaves_first(query, exp.EQ):
         sides = (equal.this, equal.expression)
         called = [side for side in sides if _is_call(side, "CONTAINS")]
         value = [side for side in sides if isinstance(side, exp.Literal) and side.name in "01"]
         if called and value:
             inside = _contains(called[0], healpix_tables)
             equal.replace(inside if value[0].name == "1" else exp.Not(this=exp.Paren(this=inside)))
-    for name, translate in _GEOMETRY.items():
-        for node in list(query.find_all(exp.Anonymous)):
-            if _is_call(node, name):
-                node.replace(translate(node))
+    for node in _leaves_first(query, exp.Anonymous):
+        translate = _GEOMETRY.get(node.name.upper())
+        if translate is not None:
+            node.replace(translate(node))
     for node in query.find_all(exp.Anonymous):
         if node.name.upper() in GEOMETRIES:
             expected = "POINT and CIRCLE within CONTAINS, DISTANCE, COORD1 or COORD2"
@@ -240,7 +242,7 @@ def _distance(node: exp.Anonymous) -> exp.Expr:
 
 def _coordinate(index: int) -> Callable[[exp.Anonymous], exp.Expr]:
     def translate(node: exp.Anonymous) -> exp.Expr:
-        return _point(_arguments(node, 1)[0])[index].copy()
+        return exp.Paren(this=_point(_arguments(node, 1)[0])[index].copy())
 
     return translate
 
@@ -297,7 +299,7 @@ def _number(node: exp.Expr) -> float | None:
 
 
 def _translate_functions(query: exp.Expr) -> None:
-    for node in list(query.find_all(exp.Anonymous)):
+    for node in _leaves_first(query, exp.Anonymous):
         name = node.name.upper()
         if name == "LOG":
             node.set("this", "ln")
@@ -312,14 +314,20 @@ def _translate_functions(query: exp.Expr) -> None:
 
 
 def _truncated(node: exp.Anonymous) -> exp.Expr:
-    value, *places = node.expressions
+    value, *places = node.expressions or [None]
+    # Places stand twice in what is made of them.
+    if value is None or len(places) > 1 or any(_number(count) is None for count in places):
+        raise InputError(FIELD, "TRUNCATE(value, a number of places)", node.sql()[:80])
     if not places:
         return _call("trunc", value)
     scale = _call("power", exp.Literal.number(10), places[0])
-    return exp.Div(
-        this=_call("trunc", exp.Mul(this=exp.Paren(this=value), expression=scale)),
-        expression=scale.copy(),
-    )
+    scaled = _call("trunc", exp.Mul(this=exp.Paren(this=value.copy()), expression=scale))
+    return exp.Paren(this=exp.Div(this=scaled, expression=scale.copy()))
+
+
+def _leaves_first(query: exp.Expr, kind: type[Node]) -> list[Node]:
+    """Nodes of a kind, each after those within it: what takes its place copies what they became."""
+    return list(query.find_all(kind))[::-1]
 
 
 def _call(name: str, *arguments: exp.Expr) -> exp.Anonymous:
