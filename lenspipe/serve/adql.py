@@ -20,7 +20,8 @@ from lenspipe.errors import InputError
 Node = TypeVar("Node", bound=exp.Expr)
 
 FIELD = "QUERY"
-MAX_LENGTH = 100_000
+# Of one query: what takes most of a second to translate.
+MAX_LENGTH, MAX_NODES = 20_000, 5000
 RUN_SCHEMA, TAP_SCHEMA = "run", "tap_schema"  # schemas of this service
 GEOMETRIES = ("POINT", "CIRCLE", "CONTAINS", "DISTANCE", "COORD1", "COORD2")
 # ADQL's names of functions that DuckDB has under the same name.
@@ -82,12 +83,15 @@ def to_duckdb(text: str, healpix_tables: frozenset[str] = frozenset()) -> str:
     reads only what it touches. Tables of TAP_SCHEMA become `tap_schema_<name>`. InputError where
     the text is no such query, or says what is not supported.
     """
-    query = _parsed(text)
-    _translate_geometry(query, healpix_tables)
-    for table in query.find_all(exp.Table):
-        _translate_table(table)
-    _translate_functions(query)
-    return query.sql("duckdb", comments=False)
+    try:
+        query = _parsed(text)
+        _translate_geometry(query, healpix_tables)
+        for table in query.find_all(exp.Table):
+            _translate_table(table)
+        _translate_functions(query)
+        return query.sql("duckdb", comments=False)
+    except RecursionError as error:
+        raise InputError(FIELD, "a query less deeply nested", "one of many levels") from error
 
 
 def _parsed(text: str) -> exp.Expr:
@@ -95,13 +99,17 @@ def _parsed(text: str) -> exp.Expr:
         raise InputError(FIELD, f"at most {MAX_LENGTH} characters", len(text))
     try:
         found = parse(text, read=_Adql, error_level=ErrorLevel.RAISE)
+    except RecursionError:
+        raise
     except Exception as error:  # besides its own errors, the parser trips over odd brackets
         raise InputError(FIELD, "one SELECT of ADQL", _said(error)) from error
     queries = [query for query in found if query is not None]
     if len(queries) != 1 or not isinstance(queries[0], (exp.Select, exp.SetOperation)):
         kinds = " and ".join(query.key.upper() for query in queries)
         raise InputError(FIELD, "one SELECT of ADQL", kinds or "nothing")
-    for node in queries[0].walk():
+    for count, node in enumerate(queries[0].walk(), 1):
+        if count > MAX_NODES:
+            raise InputError(FIELD, f"at most {MAX_NODES} names, numbers and operators", "more")
         _require_known(node)
     return queries[0]
 

@@ -213,7 +213,9 @@ def test_top_order_and_sets(sky: duckdb.DuckDBPyConnection) -> None:
         "SELECT TRUNCATE(ra, TRUNCATE(dec, 1)) FROM scores",
         "SELECT 1 FROM scores WHERE 1 = CONTAINS(POINT(ra, dec), CIRCLE(1, 95, 3))",
         "SELECT " + "(" * 5000 + "1" + ")" * 5000,
-        "SELECT '" + "x" * 200_000 + "'",
+        "SELECT ra FROM " + "(SELECT ra FROM " * 100 + "scores" + ") AS x" * 100,
+        "SELECT '" + "x" * 20_000 + "'",
+        "SELECT " + "1+" * 4000 + "1",
     ],
     ids=lambda text: text[:40],
 )
