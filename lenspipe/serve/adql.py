@@ -88,6 +88,8 @@ def to_duckdb(text: str, healpix_tables: frozenset[str] = frozenset()) -> str:
         _translate_geometry(query, healpix_tables)
         for table in query.find_all(exp.Table):
             _translate_table(table)
+        for column in query.find_all(exp.Column):
+            _translate_column(column)
         _translate_functions(query)
         return query.sql("duckdb", comments=False)
     except RecursionError as error:
@@ -130,15 +132,27 @@ def _require_known(node: exp.Expr) -> None:
 
 
 def _translate_table(table: exp.Table) -> None:
-    schema = table.db.lower()
-    if table.catalog or (schema and schema not in (TAP_SCHEMA, RUN_SCHEMA)):
-        raise InputError(FIELD, "tables of this service (see /tap/tables)", table.sql()[:80])
-    if schema == TAP_SCHEMA:
+    if not (table.db or table.catalog):
+        return
+    _require_schema(table)
+    if table.db.lower() == TAP_SCHEMA:
         name = table.name.lower()
         if not table.alias:
             table.set("alias", exp.TableAlias(this=exp.to_identifier(name)))
         table.set("this", exp.to_identifier(f"{TAP_SCHEMA}_{name}"))
     table.set("db", None)
+
+
+def _translate_column(column: exp.Column) -> None:
+    if column.db or column.catalog:  # tables lose their schema too
+        _require_schema(column)
+        column.set("db", None)
+
+
+def _require_schema(node: exp.Table | exp.Column) -> None:
+    """InputError where what a name begins with is no schema of this service."""
+    if node.text("catalog") or node.text("db").lower() not in (TAP_SCHEMA, RUN_SCHEMA):
+        raise InputError(FIELD, "tables of this service (see /tap/tables)", node.sql()[:80])
 
 
 def _translate_geometry(query: exp.Expr, healpix_tables: frozenset[str]) -> None:

@@ -162,6 +162,8 @@ def test_top_order_and_sets(sky: duckdb.DuckDBPyConnection) -> None:
         " ORDER BY object_id) AS few WHERE object_id BETWEEN 2 AND 20 GROUP BY 1 = 1",
     )
     assert counted == [(8, 2)]
+    whole = ask(sky, "SELECT TOP 1 run.scores.object_id FROM run.scores ORDER BY run.scores.ra")
+    assert whole == ask(sky, "SELECT TOP 1 object_id FROM scores ORDER BY ra")
     joined = ask(
         sky,
         "WITH few AS (SELECT object_id FROM scores WHERE object_id < 3) SELECT a.object_id"
@@ -198,6 +200,8 @@ def test_top_order_and_sets(sky: duckdb.DuckDBPyConnection) -> None:
         "SELECT repeat('x', 1000000000)",
         "SELECT * FROM information_schema.tables",
         "SELECT * FROM other.main.scores",
+        "SELECT other.scores.ra FROM scores",
+        "SELECT other.run.scores.ra FROM scores",
         "SELECT * FROM scores TABLESAMPLE 10 PERCENT",
         "SELECT [1, 2, 3] FROM scores",
         "SELECT {'a': 1} FROM scores",

@@ -89,6 +89,8 @@ def test_tap_schema_can_be_asked(tap: Any) -> None:
     assert list(found["column_name"])[:3] == ["rank", "object_id", "ra"]
     for name in ("schemas", "tables", "keys", "key_columns"):
         assert len(tap.search(f"SELECT * FROM tap_schema.{name}"))
+    whole = "SELECT TAP_SCHEMA.tables.table_name FROM TAP_SCHEMA.tables"
+    assert "scores" in tap.search(whole)["table_name"]
     [from_table] = tap.search(
         "SELECT from_table FROM tap_schema.keys WHERE target_table = 'scores'"
         " AND from_table = 'candidates'"
