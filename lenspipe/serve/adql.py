@@ -58,6 +58,14 @@ _TYPES = frozenset(
         *("CHAR", "VARCHAR", "TEXT", "TIMESTAMP", "BOOLEAN"),
     }
 )
+# Names that DuckDB, in quotes too, takes for functions where no column is called so.
+_NO_COLUMNS = frozenset(
+    {
+        *("current_catalog", "current_date", "current_role", "current_schema", "current_time"),
+        *("current_timestamp", "current_user", "localtime", "localtimestamp", "session_user"),
+        *("user", "rowid"),
+    }
+)
 
 
 class _Adql(Dialect):
@@ -91,7 +99,8 @@ def to_duckdb(text: str, healpix_tables: frozenset[str] = frozenset()) -> str:
         for column in query.find_all(exp.Column):
             _translate_column(column)
         _translate_functions(query)
-        return query.sql("duckdb", comments=False)
+        # In quotes no name is a keyword of DuckDB.
+        return query.sql("duckdb", comments=False, identify=True)
     except RecursionError as error:
         raise InputError(FIELD, "a query less deeply nested", "one of many levels") from error
 
@@ -144,6 +153,10 @@ def _translate_table(table: exp.Table) -> None:
 
 
 def _translate_column(column: exp.Column) -> None:
+    if not column.table and column.name.lower() in _NO_COLUMNS:
+        raise InputError(
+            FIELD, f"columns (table.{column.name} where one is called so)", column.name
+        )
     if column.db or column.catalog:  # tables lose their schema too
         _require_schema(column)
         column.set("db", None)
@@ -331,8 +344,20 @@ def _translate_functions(query: exp.Expr) -> None:
             node.replace(_call("random"))
         elif name in _RENAMED:
             node.set("this", _RENAMED[name])
+    for cast in _leaves_first(query, exp.Cast):
+        if cast.to.expressions and cast.to.this in exp.DataType.TEXT_TYPES:
+            cast.replace(_shortened(cast))
     for ordered in query.find_all(exp.Ordered):
         ordered.set("nulls_first", False)  # ADQL leaves it open; the best scores are asked for
+
+
+def _shortened(cast: exp.Cast) -> exp.Expr:
+    """A cast to CHAR(n) or VARCHAR(n), of whose n DuckDB makes nothing."""
+    lengths = [length.this for length in cast.to.expressions]
+    if len(lengths) != 1 or lengths[0].is_string or not lengths[0].name.isdecimal():
+        raise InputError(FIELD, "one whole number as length of a text", cast.to.sql())
+    text = exp.cast(cast.this.copy(), "VARCHAR")
+    return _call("left", text, lengths[0])
 
 
 def _truncated(node: exp.Anonymous) -> exp.Expr:

@@ -94,6 +94,9 @@ class TapService:
         """The answer to a query; see `to_duckdb` and `QueryProcesses.ask`."""
         text = to_duckdb(asked.text, frozenset({"scores"}))
         found = self._processes.ask(text, asked.most, tap_schema(self.schemas))
+        for field in found.rows.schema:
+            if pa.types.is_struct(field.type):  # as DuckDB takes the name of a table
+                raise InputError("QUERY", "columns after SELECT", f"all of {field.name} as one")
         return Reply(_encoded(found.rows, asked.kind, found.overflow), FORMATS[asked.kind])
 
 

@@ -135,6 +135,8 @@ def test_a_query_by_get_and_of_tap_1_0(service: Service) -> None:
         ({"QUERY": "SELECT nothing FROM scores"}, "query"),
         ({"QUERY": "SELECT * FROM \"/etc/passwd\""}, "query"),
         ({"QUERY": "SELECT * FROM sources_of_others"}, "query"),
+        ({"QUERY": "SELECT current_user FROM scores"}, "QUERY"),
+        ({"QUERY": "SELECT s FROM scores s", "FORMAT": "json"}, "QUERY"),
         ({"FORMAT": "docx"}, "RESPONSEFORMAT"),
         ({"MAXREC": "many"}, "MAXREC"),
         ({"REQUEST": "getCapabilities"}, "REQUEST"),
