@@ -7,7 +7,7 @@ What is let through is a list of clauses, operators and functions; all else is r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from sqlglot import ErrorLevel, TokenType, exp, parse, parser, tokens
@@ -17,9 +17,12 @@ from lenspipe.catalogue.cone import Cone
 from lenspipe.catalogue.places import HEALPIX
 from lenspipe.errors import InputError
 
+Node = TypeVar("Node", bound=exp.Expr)
+
 FIELD = "QUERY"
-MAX_LENGTH = 100_000
-TAP_SCHEMA = "tap_schema"
+# Of one query: what takes most of a second to translate.
+MAX_LENGTH, MAX_NODES = 20_000, 5000
+RUN_SCHEMA, TAP_SCHEMA = "run", "tap_schema"  # schemas of this service
 GEOMETRIES = ("POINT", "CIRCLE", "CONTAINS", "DISTANCE", "COORD1", "COORD2")
 # ADQL's names of functions that DuckDB has under the same name.
 _SAME = frozenset(
@@ -55,6 +58,14 @@ _TYPES = frozenset(
         *("CHAR", "VARCHAR", "TEXT", "TIMESTAMP", "BOOLEAN"),
     }
 )
+# Names that DuckDB, in quotes too, takes for functions where no column is called so.
+_NO_COLUMNS = frozenset(
+    {
+        *("current_catalog", "current_date", "current_role", "current_schema", "current_time"),
+        *("current_timestamp", "current_user", "localtime", "localtimestamp", "session_user"),
+        *("user", "rowid"),
+    }
+)
 
 
 class _Adql(Dialect):
@@ -80,12 +91,18 @@ def to_duckdb(text: str, healpix_tables: frozenset[str] = frozenset()) -> str:
     reads only what it touches. Tables of TAP_SCHEMA become `tap_schema_<name>`. InputError where
     the text is no such query, or says what is not supported.
     """
-    query = _parsed(text)
-    _translate_geometry(query, healpix_tables)
-    for table in query.find_all(exp.Table):
-        _translate_table(table)
-    _translate_functions(query)
-    return query.sql("duckdb", comments=False)
+    try:
+        query = _parsed(text)
+        _translate_geometry(query, healpix_tables)
+        for table in query.find_all(exp.Table):
+            _translate_table(table)
+        for column in query.find_all(exp.Column):
+            _translate_column(column)
+        _translate_functions(query)
+        # In quotes no name is a keyword of DuckDB.
+        return query.sql("duckdb", comments=False, identify=True)
+    except RecursionError as error:
+        raise InputError(FIELD, "a query less deeply nested", "one of many levels") from error
 
 
 def _parsed(text: str) -> exp.Expr:
@@ -93,13 +110,17 @@ def _parsed(text: str) -> exp.Expr:
         raise InputError(FIELD, f"at most {MAX_LENGTH} characters", len(text))
     try:
         found = parse(text, read=_Adql, error_level=ErrorLevel.RAISE)
+    except RecursionError:
+        raise
     except Exception as error:  # besides its own errors, the parser trips over odd brackets
         raise InputError(FIELD, "one SELECT of ADQL", _said(error)) from error
     queries = [query for query in found if query is not None]
     if len(queries) != 1 or not isinstance(queries[0], (exp.Select, exp.SetOperation)):
         kinds = " and ".join(query.key.upper() for query in queries)
         raise InputError(FIELD, "one SELECT of ADQL", kinds or "nothing")
-    for node in queries[0].walk():
+    for count, node in enumerate(queries[0].walk(), 1):
+        if count > MAX_NODES:
+            raise InputError(FIELD, f"at most {MAX_NODES} names, numbers and operators", "more")
         _require_known(node)
     return queries[0]
 
@@ -120,10 +141,10 @@ def _require_known(node: exp.Expr) -> None:
 
 
 def _translate_table(table: exp.Table) -> None:
-    schema = table.db.lower()
-    if table.catalog or (schema and schema not in (TAP_SCHEMA, "run")):
-        raise InputError(FIELD, "tables of this service (see /tap/tables)", table.sql()[:80])
-    if schema == TAP_SCHEMA:
+    if not (table.db or table.catalog):
+        return
+    _require_schema(table)
+    if table.db.lower() == TAP_SCHEMA:
         name = table.name.lower()
         if not table.alias:
             table.set("alias", exp.TableAlias(this=exp.to_identifier(name)))
@@ -131,18 +152,34 @@ def _translate_table(table: exp.Table) -> None:
     table.set("db", None)
 
 
+def _translate_column(column: exp.Column) -> None:
+    if not column.table and column.name.lower() in _NO_COLUMNS:
+        raise InputError(
+            FIELD, f"columns (table.{column.name} where one is called so)", column.name
+        )
+    if column.db or column.catalog:  # tables lose their schema too
+        _require_schema(column)
+        column.set("db", None)
+
+
+def _require_schema(node: exp.Table | exp.Column) -> None:
+    """InputError where what a name begins with is no schema of this service."""
+    if node.text("catalog") or node.text("db").lower() not in (TAP_SCHEMA, RUN_SCHEMA):
+        raise InputError(FIELD, "tables of this service (see /tap/tables)", node.sql()[:80])
+
+
 def _translate_geometry(query: exp.Expr, healpix_tables: frozenset[str]) -> None:
-    for equal in list(query.find_all(exp.EQ)):
+    for equal in _leaves_first(query, exp.EQ):
         sides = (equal.this, equal.expression)
         called = [side for side in sides if _is_call(side, "CONTAINS")]
         value = [side for side in sides if isinstance(side, exp.Literal) and side.name in "01"]
         if called and value:
             inside = _contains(called[0], healpix_tables)
             equal.replace(inside if value[0].name == "1" else exp.Not(this=exp.Paren(this=inside)))
-    for name, translate in _GEOMETRY.items():
-        for node in list(query.find_all(exp.Anonymous)):
-            if _is_call(node, name):
-                node.replace(translate(node))
+    for node in _leaves_first(query, exp.Anonymous):
+        translate = _GEOMETRY.get(node.name.upper())
+        if translate is not None:
+            node.replace(translate(node))
     for node in query.find_all(exp.Anonymous):
         if node.name.upper() in GEOMETRIES:
             expected = "POINT and CIRCLE within CONTAINS, DISTANCE, COORD1 or COORD2"
@@ -168,25 +205,48 @@ def _ranges(
 ) -> exp.Expr | None:
     """A condition on the pixels that a constant cone touches; None where it cannot be told."""
     numbers = [_number(value) for value in circle]
-    select = node.find_ancestor(exp.Select)
-    if select is None or any(value is None for value in numbers):
+    source = _only_source(node)
+    if source is None or source.name.lower() not in tables or any(n is None for n in numbers):
         return None
-    sources = [select.args.get("from_"), *select.args.get("joins", [])]
-    names = [s.this.name.lower() for s in sources if s and isinstance(s.this, exp.Table)]
-    columns = all(
-        isinstance(c, exp.Column) and c.name.lower() == name
-        for c, name in zip(point, ("ra", "dec"), strict=True)
-    )
-    if len(sources) != 1 or len(names) != 1 or names[0] not in tables or not columns:
+    if not all(_is_of(c, source, name) for c, name in zip(point, ("ra", "dec"), strict=True)):
         return None
     try:
         found = Cone(*(float(value) for value in numbers if value is not None)).ranges()
     except InputError as error:
         raise InputError(FIELD, error.expected, f"{error.field} {error.found}") from error
-    pixel = exp.column(HEALPIX)
+    pixel = exp.column(HEALPIX, table=_called(source).copy())
     several = [_between(pixel, low, stop - 1) for low, stop in _fewer(found)]
     hull: exp.Expr = _between(pixel, int(found[0, 0]), int(found[-1, 1]) - 1)
     return exp.and_(hull, exp.or_(*several)) if len(several) > 1 else hull
+
+
+def _only_source(node: exp.Expr) -> exp.Table | None:
+    """The run's table that alone stands after FROM where this is in WHERE, with its own columns."""
+    select, where = node.find_ancestor(exp.Select), node.find_ancestor(exp.Where)
+    if select is None or where is None or where.parent is not select or select.args.get("joins"):
+        return None
+    source = getattr(select.args.get("from_"), "this", None)
+    if not isinstance(source, exp.Table) or source.alias_column_names or source.args.get("joins"):
+        return None
+    hidden = {cte.alias.lower() for cte in select.root().find_all(exp.CTE)}
+    return (
+        None
+        if source.name.lower() in hidden or source.db.lower() not in ("", RUN_SCHEMA)
+        else source
+    )
+
+
+def _is_of(column: exp.Expr, source: exp.Table, name: str) -> bool:
+    if not isinstance(column, exp.Column) or column.name.lower() != name:
+        return False
+    return column.table.lower() in ("", _called(source).name.lower())
+
+
+def _called(source: exp.Table) -> exp.Identifier:
+    """What columns of a table are qualified by."""
+    alias = source.args.get("alias")
+    called: exp.Identifier = alias.this if alias and alias.this else source.this
+    return called
 
 
 def _fewer(ranges: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -217,7 +277,7 @@ def _distance(node: exp.Anonymous) -> exp.Expr:
 
 def _coordinate(index: int) -> Callable[[exp.Anonymous], exp.Expr]:
     def translate(node: exp.Anonymous) -> exp.Expr:
-        return _point(_arguments(node, 1)[0])[index].copy()
+        return exp.Paren(this=_point(_arguments(node, 1)[0])[index].copy())
 
     return translate
 
@@ -274,7 +334,7 @@ def _number(node: exp.Expr) -> float | None:
 
 
 def _translate_functions(query: exp.Expr) -> None:
-    for node in list(query.find_all(exp.Anonymous)):
+    for node in _leaves_first(query, exp.Anonymous):
         name = node.name.upper()
         if name == "LOG":
             node.set("this", "ln")
@@ -284,19 +344,37 @@ def _translate_functions(query: exp.Expr) -> None:
             node.replace(_call("random"))
         elif name in _RENAMED:
             node.set("this", _RENAMED[name])
+    for cast in _leaves_first(query, exp.Cast):
+        if cast.to.expressions and cast.to.this in exp.DataType.TEXT_TYPES:
+            cast.replace(_shortened(cast))
     for ordered in query.find_all(exp.Ordered):
         ordered.set("nulls_first", False)  # ADQL leaves it open; the best scores are asked for
 
 
+def _shortened(cast: exp.Cast) -> exp.Expr:
+    """A cast to CHAR(n) or VARCHAR(n), of whose n DuckDB makes nothing."""
+    lengths = [length.this for length in cast.to.expressions]
+    if len(lengths) != 1 or lengths[0].is_string or not lengths[0].name.isdecimal():
+        raise InputError(FIELD, "one whole number as length of a text", cast.to.sql())
+    text = exp.cast(cast.this.copy(), "VARCHAR")
+    return _call("left", text, lengths[0])
+
+
 def _truncated(node: exp.Anonymous) -> exp.Expr:
-    value, *places = node.expressions
+    value, *places = node.expressions or [None]
+    # Places stand twice in what is made of them.
+    if value is None or len(places) > 1 or any(_number(count) is None for count in places):
+        raise InputError(FIELD, "TRUNCATE(value, a number of places)", node.sql()[:80])
     if not places:
         return _call("trunc", value)
     scale = _call("power", exp.Literal.number(10), places[0])
-    return exp.Div(
-        this=_call("trunc", exp.Mul(this=exp.Paren(this=value), expression=scale)),
-        expression=scale.copy(),
-    )
+    scaled = _call("trunc", exp.Mul(this=exp.Paren(this=value.copy()), expression=scale))
+    return exp.Paren(this=exp.Div(this=scaled, expression=scale.copy()))
+
+
+def _leaves_first(query: exp.Expr, kind: type[Node]) -> list[Node]:
+    """Nodes of a kind, each after those within it: what takes its place copies what they became."""
+    return list(query.find_all(kind))[::-1]
 
 
 def _call(name: str, *arguments: exp.Expr) -> exp.Anonymous:

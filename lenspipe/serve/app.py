@@ -141,8 +141,8 @@ def _add_tap(app: FastAPI, tap: TapService) -> None:
         """IVOA Table Access Protocol, synchronous: LANG, QUERY, MAXREC, RESPONSEFORMAT."""
         try:
             given = await _given(request)
-            with turns.place():  # translating a query costs something too
-                asked = await run_in_threadpool(tap.parse, given)
+            asked = tap.parse(given)
+            with turns.place():
                 reply = await turns.run(lambda: tap.answer(asked))
         except LenspipeError as error:
             content = votable.error_document(one_line(str(error)))

@@ -38,8 +38,7 @@ _ALIASES = {
 
 @dataclass(frozen=True)
 class Asked:
-    """One query that was found to be one. text: in DuckDB's SQL; most: rows; kind: of the answer, a
-    name of FORMATS."""
+    """One query as it came. text: in ADQL; most: rows; kind: of the answer, a name of FORMATS."""
 
     text: str
     most: int
@@ -75,7 +74,8 @@ class TapService:
 
     def parse(self, given: Mapping[str, str]) -> Asked:
         """One query from parameters LANG, QUERY, MAXREC, RESPONSEFORMAT or FORMAT, and of TAP 1.0
-        REQUEST. InputError where one of them is none."""
+        REQUEST. InputError where one of them is none; the query itself is not looked at, which
+        costs more."""
         request = given.get("REQUEST", "doQuery")
         if request != "doQuery":
             raise InputError("REQUEST", "doQuery", repr(request[:80]))
@@ -88,11 +88,15 @@ class TapService:
             raise InputError("QUERY", "one SELECT of ADQL", "nothing")
         kind = _format(given)
         most = parameters.whole_number(given, "MAXREC", self.limits.rows, high=self.limits.rows)
-        return Asked(to_duckdb(given["QUERY"], frozenset({"scores"})), most, kind)
+        return Asked(given["QUERY"], most, kind)
 
     def answer(self, asked: Asked) -> Reply:
-        """The answer to a query; see `QueryProcesses.ask`."""
-        found = self._processes.ask(asked.text, asked.most, tap_schema(self.schemas))
+        """The answer to a query; see `to_duckdb` and `QueryProcesses.ask`."""
+        text = to_duckdb(asked.text, frozenset({"scores"}))
+        found = self._processes.ask(text, asked.most, tap_schema(self.schemas))
+        for field in found.rows.schema:
+            if pa.types.is_struct(field.type):  # as DuckDB takes the name of a table
+                raise InputError("QUERY", "columns after SELECT", f"all of {field.name} as one")
         return Reply(_encoded(found.rows, asked.kind, found.overflow), FORMATS[asked.kind])
 
 

@@ -9,9 +9,8 @@ from xml.etree import ElementTree as ET
 import pyarrow as pa
 
 from lenspipe.catalogue.columns import told, ucd_of
-from lenspipe.serve.adql import TAP_SCHEMA
+from lenspipe.serve.adql import RUN_SCHEMA, TAP_SCHEMA
 
-SCHEMA = "run"
 _DESCRIPTIONS = {
     "scores": "every scored source",
     "candidates": "the candidates whose stamps are kept, by rank",
@@ -53,7 +52,7 @@ def tap_schema(tables: Mapping[str, pa.Schema]) -> dict[str, pa.Table]:
     links = _links(tables)
     rows: dict[str, list[dict[str, object]]] = {
         "schemas": [
-            {"schema_name": SCHEMA, "description": "what the run left"},
+            {"schema_name": RUN_SCHEMA, "description": "what the run left"},
             {"schema_name": TAP_SCHEMA, "description": "what this service has"},
         ],
         "tables": [
@@ -110,7 +109,7 @@ def tables_document(tables: Mapping[str, pa.Schema]) -> bytes:
     # `vs` stands in values alone, where ElementTree does not see that it is used.
     root = ET.Element(f"{{{_TABLES}}}tableset", {"xmlns:vs": _VODML})
     own = {f"{TAP_SCHEMA}.{name}": schema for name, schema in _SCHEMAS.items()}
-    for schema_name, members in ((SCHEMA, dict(tables)), (TAP_SCHEMA, own)):
+    for schema_name, members in ((RUN_SCHEMA, dict(tables)), (TAP_SCHEMA, own)):
         schema = ET.SubElement(root, "schema")
         ET.SubElement(schema, "name").text = schema_name
         for name, fields in members.items():
@@ -191,7 +190,7 @@ def _as_xml(root: ET.Element) -> bytes:
 
 
 def _schema_of(table: str) -> str:
-    return TAP_SCHEMA if table.startswith(f"{TAP_SCHEMA}.") else SCHEMA
+    return TAP_SCHEMA if table.startswith(f"{TAP_SCHEMA}.") else RUN_SCHEMA
 
 
 def _columns(table: str, schema: pa.Schema) -> list[_Column]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 import requests
 from astropy.io.votable import parse
 
+from lenspipe.errors import InputError
 from lenspipe.run_directory import RunDirectory
+from lenspipe.serve import tap as tap_module
 from lenspipe.serve.command import Service
 from lenspipe.serve.query_process import QueryLimits
 from tests.serve.running import serving
@@ -86,6 +89,8 @@ def test_tap_schema_can_be_asked(tap: Any) -> None:
     assert list(found["column_name"])[:3] == ["rank", "object_id", "ra"]
     for name in ("schemas", "tables", "keys", "key_columns"):
         assert len(tap.search(f"SELECT * FROM tap_schema.{name}"))
+    whole = "SELECT TAP_SCHEMA.tables.table_name FROM TAP_SCHEMA.tables"
+    assert "scores" in tap.search(whole)["table_name"]
     [from_table] = tap.search(
         "SELECT from_table FROM tap_schema.keys WHERE target_table = 'scores'"
         " AND from_table = 'candidates'"
@@ -130,6 +135,8 @@ def test_a_query_by_get_and_of_tap_1_0(service: Service) -> None:
         ({"QUERY": "SELECT nothing FROM scores"}, "query"),
         ({"QUERY": "SELECT * FROM \"/etc/passwd\""}, "query"),
         ({"QUERY": "SELECT * FROM sources_of_others"}, "query"),
+        ({"QUERY": "SELECT current_user FROM scores"}, "QUERY"),
+        ({"QUERY": "SELECT s FROM scores s", "FORMAT": "json"}, "QUERY"),
         ({"FORMAT": "docx"}, "RESPONSEFORMAT"),
         ({"MAXREC": "many"}, "MAXREC"),
         ({"REQUEST": "getCapabilities"}, "REQUEST"),
@@ -186,6 +193,29 @@ def test_queries_that_wait_hold_up_nobody_else(run: RunDirectory) -> None:
             assert ("Retry-After" in reply.headers) is (reply.status_code == 503)
         assert 1 <= sum(reply.status_code == 400 for reply in found) <= 1 + limits.waiting
         assert sync(service, "SELECT TOP 1 ra FROM scores").status_code == 200
+
+
+def test_no_more_queries_are_translated_at_once_than_run(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    def slow(text: str, _: frozenset[str]) -> str:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.1)
+        with lock:
+            now -= 1
+        raise InputError("QUERY", "another", text)
+
+    monkeypatch.setattr(tap_module, "to_duckdb", slow)
+    limits = QueryLimits(at_once=2)
+    with serving(run.url, limits=limits) as service, ThreadPoolExecutor(10) as pool:
+        replies = [pool.submit(sync, service, "SELECT 1 FROM scores") for _ in range(10)]
+        assert {reply.result().status_code for reply in replies} == {400}
+    assert most == limits.at_once
 
 
 def test_a_query_past_its_limits_ends_and_the_service_goes_on(run: RunDirectory) -> None:
