@@ -142,6 +142,7 @@ def test_flagged_ones_are_found_by_their_place(inspected: Service) -> None:
         (0, [3]), (0, [3]), (1, [5]), (2, [9]), (3, []),
     ]  # fmt: skip
     assert [found(k, -1) for k in (3, 5, 10)] == [(0, [3]), (0, [3]), (2, [9])]
+    assert [found(k, -2) for k in (5, 10)] == [(0, [3]), (1, [5])]
 
 
 def test_a_name_that_is_none_is_refused_before_anything_is_graded(inspected: Service) -> None:
