@@ -184,6 +184,21 @@ def test_a_key_grades_what_is_on_the_page_and_that_once(
         assert "3 graded" in text(driver, "progress")
 
 
+def test_a_held_tab_walks_and_an_address_that_is_none_begins_with_those_left(
+    run: RunDirectory, grades: Path, open_page: Open
+) -> None:
+    with serving(run.url, grades=str(grades)) as service:
+        driver = open_page(f"{service.url}/#view=single&at=abc")
+        begin(driver, shown="#stage img")
+        one_by_one(driver, "1 of 40")
+        focus(driver, "#to-mosaic")
+        tab = {"type": "rawKeyDown", "key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9}
+        for k in range(3):
+            driver.execute_cdp_cmd("Input.dispatchKeyEvent", {**tab, "autoRepeat": k > 0})
+        assert active(driver, "stretch")
+        assert complaints(driver) == []
+
+
 def flag(driver: WebDriver, count: int) -> None:
     for _ in range(count):
         press(driver, "f", Keys.ARROW_RIGHT)
