@@ -226,13 +226,17 @@ def test_neighbours_in_score_and_what_is_seen_alike(inspected: Service) -> None:
     assert WITHOUT_PIXELS not in ranks(5, "similar", 20)
 
 
-def make_set(path: Path, size: int = SIZE, bands: tuple[str, ...] = ("g", "r", "i")) -> Path:
-    """100 stamps of known truth, brighter by a magnitude in their own zero point."""
+def make_set(
+    path: Path, size: int = SIZE, bands: tuple[str, ...] = ("g", "r", "i"), count: int = 100
+) -> Path:
+    """Stamps of known truth, brighter by a magnitude in their own zero point."""
     rng = np.random.default_rng(8)
     with h5py.File(path, "w") as file:
-        file["images"] = rng.normal(5, 1, (100, len(bands), size, size)).astype(np.float32)
-        file["label"] = (np.arange(100) % 2).astype(np.uint8)
-        file.create_dataset("kind", data=["lens", "spiral"] * 50, dtype=h5py.string_dtype())
+        file["images"] = rng.normal(5, 1, (count, len(bands), size, size)).astype(np.float32)
+        file["label"] = (np.arange(count) % 2).astype(np.uint8)
+        file.create_dataset(
+            "kind", data=["lens", "spiral"] * (count // 2), dtype=h5py.string_dtype()
+        )
         attributes = {"bands": bands, "pixel_scale_arcsec": 0.25, "zero_point_mag": 26.0}
         file.attrs.update(attributes)
     return path
@@ -267,6 +271,19 @@ def test_training_images_are_shown_and_graded_like_candidates(
     # Who calls everything a lens finds all and is wrong about all others.
     assert judged.completeness.value == judged.false_positives.value == 1.0
     assert judged.completeness.trials + judged.false_positives.trials == 10
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"), [(0.05, None), (0.5, "30 are 43% of what is shown; 50% would take 40")]
+)
+def test_too_few_training_images_are_said(
+    run: RunDirectory, grades: str, tmp_path: Path, rate: float, said: str | None
+) -> None:
+    images = make_set(tmp_path / "set.h5", count=30)
+    manner = Manner(blind=True, hidden_rate=rate)
+    service = Service(run.url, port=0, grades=grades, manner=manner, training_images=images)
+    service.socket.close()
+    assert dict(service.describe()).get("training images") == said
 
 
 def test_training_images_have_the_candidates_flux_scale(run: RunDirectory, tmp_path: Path) -> None:
