@@ -273,19 +273,6 @@ def test_training_images_are_shown_and_graded_like_candidates(
     assert judged.completeness.trials + judged.false_positives.trials == 10
 
 
-@pytest.mark.parametrize(
-    ("rate", "said"), [(0.05, None), (0.5, "30 are 43% of what is shown; 50% would take 40")]
-)
-def test_too_few_training_images_are_said(
-    run: RunDirectory, grades: str, tmp_path: Path, rate: float, said: str | None
-) -> None:
-    images = make_set(tmp_path / "set.h5", count=30)
-    manner = Manner(blind=True, hidden_rate=rate)
-    service = Service(run.url, port=0, grades=grades, manner=manner, training_images=images)
-    service.socket.close()
-    assert dict(service.describe()).get("training images") == said
-
-
 def test_training_images_have_the_candidates_flux_scale(run: RunDirectory, tmp_path: Path) -> None:
     like = Stamps(run).image(1)
     images = TrainingImages(make_set(tmp_path / "set.h5"), like)
