@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from lenspipe.errors import InputError
 from lenspipe.run.status import open_run as open_directory
 
 if TYPE_CHECKING:
     from astropy.table import Table
+    from astropy.units import Quantity
 
     from lenspipe.catalogue.published import Published
     from lenspipe.run_directory import RunDirectory
@@ -35,18 +37,20 @@ class Results:
 
     def cone(
         self,
-        ra_deg: float,
-        dec_deg: float,
-        radius_arcsec: float,
+        ra_deg: float | Quantity,
+        dec_deg: float | Quantity,
+        radius_arcsec: float | Quantity,
         columns: Sequence[str] | None = None,
     ) -> Table:
         """Scored sources within a radius, the nearest first, with `separation_arcsec` (ICRS).
 
-        InputError where the position is none, or a column is not in the catalogue.
+        Angles of astropy are taken in their own units. InputError where the position is none, or a
+        column is not in the catalogue.
         """
         from lenspipe.catalogue.cone import Cone
 
-        cone = Cone(ra_deg, dec_deg, radius_arcsec / 3600.0)
+        ra, dec = _angle(ra_deg, "ra_deg", "deg"), _angle(dec_deg, "dec_deg", "deg")
+        cone = Cone(ra, dec, _angle(radius_arcsec, "radius_arcsec", "arcsec") / 3600.0)
         return _table(self._published.cone(cone, columns), "cone")
 
     def sql(self, query: str, timeout_s: float = 60.0, memory_mb: int = 2048) -> Table:
@@ -97,6 +101,17 @@ def open_run(run: str | Path, grades: str | Path | None = None) -> Results:
     """Open a run directory, a path or a URL. grades: a SQLite file or postgresql:// URL in place of
     RUN/grades.sqlite. InputError where no run was begun there."""
     return Results(open_directory(str(run))[0], None if grades is None else str(grades))
+
+
+def _angle(given: float | Quantity, field: str, unit: str) -> float:
+    """A number of that unit; InputError where it is no single angle."""
+    if isinstance(given, int | float):
+        return given
+    try:
+        return float(given.to_value(unit) if hasattr(given, "to_value") else given)
+    except (TypeError, ValueError) as error:  # astropy's UnitConversionError is a TypeError
+        expected = f"a number of {unit}, or an angle of astropy"
+        raise InputError(field, expected, repr(given)) from error
 
 
 def _table(rows: pa.Table, name: str) -> Table:

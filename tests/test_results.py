@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy import units
+from astropy.coordinates import Angle, SkyCoord
 
 import lenspipe
 from lenspipe.catalogue.candidates import Rule, choose, write_candidates
@@ -33,6 +35,28 @@ def test_a_cone_is_an_astropy_table_with_units(folder: Path) -> None:
     assert found["score"].description == "logit of the ensemble; what candidates rank by"
     assert found["ra"].meta["ucd"] == "pos.eq.ra;meta.main"
     assert np.all(found["separation_arcsec"] <= 600.0)
+
+
+def test_a_cone_takes_angles_of_astropy(folder: Path) -> None:
+    results = lenspipe.open_run(folder)
+    found = results.cone(150.0, 2.0, 600.0)
+    centre = SkyCoord(150.0, 2.0, unit="deg")
+    for ra, dec, radius in (
+        (centre.ra, centre.dec, Angle("10m")),
+        (10.0 * units.hourangle, 2.0 * units.deg, 600.0 * units.arcsec),
+        (np.float32(150.0), np.int64(2), 1.0 / 6.0 * units.deg),
+    ):
+        assert list(results.cone(ra, dec, radius)["object_id"]) == list(found["object_id"])
+    with pytest.raises(InputError, match=r"^radius_arcsec: expected .*, found <Quantity 5. Jy>"):
+        results.cone(150.0, 2.0, 5.0 * units.Jy)
+    with pytest.raises(InputError, match=r"^ra_deg: expected a number of deg"):
+        results.cone([150.0, 151.0] * units.deg, 2.0, 5.0)
+
+
+def test_a_column_of_nothing_is_text(folder: Path) -> None:
+    found = lenspipe.open_run(folder).sql("SELECT NULL AS b, object_id FROM scores LIMIT 2")
+    assert found["b"].mask.all()
+    assert found["b"].dtype.kind == "U"
 
 
 def test_sql_and_candidates(folder: Path) -> None:

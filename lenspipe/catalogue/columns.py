@@ -71,6 +71,8 @@ def to_astropy(table: pa.Table, name: str = "") -> Table:
 def _column(field: pa.Field, values: pa.ChunkedArray) -> Any:
     from astropy.table import Column, MaskedColumn
 
+    if pa.types.is_null(values.type):  # `SELECT NULL`: text, as in files
+        values = values.cast(pa.string())
     meta = {} if ucd_of(field.name) is None else {"ucd": ucd_of(field.name)}
     about = {
         "name": field.name,
@@ -80,7 +82,7 @@ def _column(field: pa.Field, values: pa.ChunkedArray) -> Any:
     }
     if not values.null_count:
         return Column(_array(values), **about)
-    filled = values.fill_null(_stand_in(field.type))
+    filled = values.fill_null(_stand_in(values.type))
     return MaskedColumn(_array(filled), mask=pc.is_null(values).to_numpy(), **about)
 
 

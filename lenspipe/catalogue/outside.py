@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import dropwhile
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from warnings import catch_warnings, simplefilter
@@ -216,11 +217,13 @@ def _arrow(column: Any) -> pa.Array:
 
 def _text(path: str, delimiter: str, field: str) -> _Opened:
     """Text is text in every row but for numbers in every row: a type is not guessed from the
-    first block."""
+    first block. Comments (`#`) before the heading, and blank lines, are no rows."""
     folder, _, name = path.rpartition("/")
     with Store(folder or "/").open(name) as file:
         lines = (line.decode("utf-8-sig") for line in file)
-        rows = list(csv.reader(lines, delimiter=delimiter))
+        told = dropwhile(lambda line: line.startswith("#"), lines)
+        read = csv.reader(told, delimiter=delimiter)
+        rows = [row for row in read if len(row) > 1 or "".join(row).strip()]
     if not rows:
         raise InputError(field, "a line of names", f"{path}, which is empty")
     heading, *body = rows

@@ -23,6 +23,7 @@ ANYONE = "anyone"
 SHORTEST_TOKEN = 16
 _TOKEN = re.compile(rf"[A-Za-z0-9._~+/=-]{{{SHORTEST_TOKEN},}}")
 _BODY_BYTES = 4 * 1024**2
+_QUERIES = ("/tap", "/scs", "/api")
 _OPEN = frozenset({"/healthz", "/login"})
 HEADERS = {
     "Content-Security-Policy": (
@@ -169,10 +170,15 @@ class Guard:
 
 
 def _from_here(scope: Scope, headers: Headers) -> bool:
-    """Whether a browser says that a request which changes something comes from our own page."""
-    if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+    """Whether a request that changes something, or may cost a query, comes from our own page or
+    from no page at all, as a browser says it. Without its header the latter is let through: it is
+    a tool's."""
+    reads = scope["method"] in ("GET", "HEAD", "OPTIONS")
+    if reads and not scope["path"].startswith(_QUERIES):
         return True
     site = headers.get("sec-fetch-site")
+    if reads and site is None:
+        return True
     if site is not None:
         return site in ("same-origin", "none")
     origin = headers.get("origin")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -49,13 +49,15 @@ def create_app(
     grades: GradeStore | None = None,
     manner: Manner | None = None,
     training_images: Path | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> ASGIApp:
     """The service of one run: pages, /scs, /tap, /api, /metrics, /healthz.
 
     access: anyone by default, as on loopback. limits: of queries from outside. grades: where
     grades are kept; without it there is no grading. manner: how candidates are shown to those who
     grade. training_images: a set of known truth that is mixed in, see `TrainingImages`; InputError
-    where it does not fit, or grading is not blind. Nothing else of the run is written.
+    where it does not fit, or grading is not blind. tell: is called with a line where that set has
+    fewer than `manner.hidden_rate` asks for. Nothing else of the run is written.
     """
     limits, access = limits or QueryLimits(), access or Access()
     app = FastAPI(
@@ -72,25 +74,26 @@ def create_app(
     _add_tap(app, TapService(run, limits))
     _add_health(app, run)
     if grades is not None:
-        app.include_router(_inspection(catalogue, grades, manner or Manner(), training_images))
+        shown = _shown(catalogue, grades, manner or Manner(), training_images)
+        if tell is not None and (shortage := shown.shortage()):
+            tell(shortage)
+        app.include_router(inspection.router(catalogue, shown, GradeBook(grades)))
         app.include_router(pages.router(access))
         app.mount("/static", pages.static_files())
     return Guard(app, access)
 
 
-def _inspection(
+def _shown(
     catalogue: api.Catalogue, grades: GradeStore, manner: Manner, training_images: Path | None
-) -> APIRouter:
+) -> Shown:
     images = None
     if training_images is not None:
         if not manner.blind:  # what is known of candidates would tell them apart
             raise InputError("--training-images", "--blind beside it", "grading that is not blind")
         images = TrainingImages(training_images, catalogue.stamps.image(1))
         grades.add_hidden(images.hidden)
-    shown = Shown(
-        catalogue.candidates, catalogue.stamps, manner, _secret(catalogue.run, manner), images
-    )
-    return inspection.router(catalogue, shown, GradeBook(grades))
+    secret = _secret(catalogue.run, manner)
+    return Shown(catalogue.candidates, catalogue.stamps, manner, secret, images)
 
 
 def _secret(run: RunDirectory, manner: Manner) -> bytes:

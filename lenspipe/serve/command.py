@@ -73,7 +73,10 @@ class Service:
         self.grades = _store(run, grades)
         self.access = access_for(host, token_file)
         self._host = host
-        self._app = create_app(run, self.access, limits, self.grades, manner, training_images)
+        self._shortages: list[str] = []
+        self._app = create_app(
+            run, self.access, limits, self.grades, manner, training_images, self._shortages.append
+        )
         self._socket = _listening(host, port)
         self.port = int(self._socket.getsockname()[1])
 
@@ -112,6 +115,7 @@ class Service:
             ("cone search", f"{self.url}/scs"),
             ("TAP", f"{self.url}/tap"),
         ]
+        lines += [("training images", each) for each in self._shortages]
         if list(self.access.tokens) == [ANYONE]:
             lines.append(("token", self.access.tokens[ANYONE]))
         elif not is_loopback(self._host):

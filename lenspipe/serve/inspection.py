@@ -139,14 +139,14 @@ def router(catalogue: api.Catalogue, shown: Shown, book: GradeBook) -> APIRouter
     def objects(
         request: Request,
         grader: Grader = None,
-        start: Annotated[int, Query(ge=-1, le=2**31)] = 0,
+        start: Annotated[int, Query(ge=-MOST_OBJECTS, le=2**31)] = 0,
         count: Annotated[int, Query(ge=1, le=MOST_OBJECTS)] = 100,
         flagged: bool = False,
         place: Annotated[int | None, Query(ge=0, le=2**31)] = None,
         details: bool = False,
     ) -> ObjectsTold:
         """Objects of the grader's order, or the flagged ones alone, from the one on that `start`
-        counts. place: count from the first at that place of the order or after it; -1 is the one
+        counts. place: count from the first at that place of the order or after it; -1 begins one
         before, whatever was flagged meanwhile. details: all that the catalogue has of each, for a
         look at few."""
         name, _ = _grader(request, grader)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from lenspipe.errors import InputError
 from lenspipe.serve.grades.event import ObjectId
-from lenspipe.serve.grades.order import order_for
+from lenspipe.serve.grades.order import order_for, wanted_hidden
 from lenspipe.serve.stamps import Image, Stamps
 from lenspipe.serve.training_images import TrainingImages
 
@@ -65,6 +65,15 @@ class Shown:
             hidden=self._hidden,
             hidden_rate=self.manner.hidden_rate,
         )
+
+    def shortage(self) -> str | None:
+        """What to say where there are fewer training images than `hidden_rate` asks for."""
+        images, candidates, rate = len(self._hidden), len(self._rank), self.manner.hidden_rate
+        wanted = wanted_hidden(candidates, rate)
+        if self._images is None or images >= wanted:
+            return None
+        share = 100.0 * images / (images + candidates)
+        return f"{images} are {share:.2g}% of what is shown; {100.0 * rate:g}% would take {wanted}"
 
     @cached_property
     def identity(self) -> str:

@@ -28,10 +28,11 @@ def text(driver: WebDriver, name: str) -> str:
     return str(driver.execute_script(read, name)).strip()
 
 
-def begin(driver: WebDriver, name: str = "ana") -> None:
+def begin(driver: WebDriver, name: str = "ana", shown: str = ".tile img") -> None:
+    """Give a name, and wait for pictures."""
     until(driver, lambda: driver.find_element(By.ID, "name").is_displayed())
     driver.find_element(By.ID, "name").send_keys(name, Keys.ENTER)
-    until(driver, lambda: driver.find_elements(By.CSS_SELECTOR, ".tile img"))
+    until(driver, lambda: driver.find_elements(By.CSS_SELECTOR, shown))
 
 
 def press(driver: WebDriver, *keys: str) -> None:

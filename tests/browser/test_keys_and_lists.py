@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import requests
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -182,6 +184,21 @@ def test_a_key_grades_what_is_on_the_page_and_that_once(
         assert "3 graded" in text(driver, "progress")
 
 
+def test_a_held_tab_walks_and_an_address_that_is_none_begins_with_those_left(
+    run: RunDirectory, grades: Path, open_page: Open
+) -> None:
+    with serving(run.url, grades=str(grades)) as service:
+        driver = open_page(f"{service.url}/#view=single&at=abc")
+        begin(driver, shown="#stage img")
+        one_by_one(driver, "1 of 40")
+        focus(driver, "#to-mosaic")
+        tab = {"type": "rawKeyDown", "key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9}
+        for k in range(3):
+            driver.execute_cdp_cmd("Input.dispatchKeyEvent", {**tab, "autoRepeat": k > 0})
+        assert active(driver, "stretch")
+        assert complaints(driver) == []
+
+
 def flag(driver: WebDriver, count: int) -> None:
     for _ in range(count):
         press(driver, "f", Keys.ARROW_RIGHT)
@@ -238,6 +255,50 @@ def test_the_flagged_ones_from_first_to_last(
         kept(driver)
         assert "2 graded" in text(driver, "progress")
         assert complaints(driver) == []
+
+
+def test_flags_taken_away_hide_no_other_flagged_one(
+    large_run: RunDirectory, grades: Path, open_page: Open
+) -> None:
+    with serving(large_run.url, grades=str(grades)) as service:
+        asked = f"{service.url}/api/inspection"
+        given = {"grader": "ana", "count": "50"}
+        told = requests.get(f"{asked}/objects", given, timeout=60).json()["objects"]
+        marks = [
+            {"key": f"k{k}", "kind": "flag", "object": o["object"]} for k, o in enumerate(told)
+        ]
+        posted = requests.post(f"{asked}/events?grader=ana", json={"events": marks}, timeout=60)
+        assert posted.ok
+        driver = open_page(f"{service.url}/#view=mosaic&which=flagged")
+        viewport(driver, 700, 500)
+        begin(driver)
+        until(driver, lambda: text(driver, "where").endswith("of 50"))
+        first = tiles(driver)
+        assert len(first) < 25  # three pages, the second of which is here already
+        for _ in range(3):
+            press(driver, "f", Keys.ARROW_RIGHT)
+        kept(driver)
+        seen = first
+        while driver.find_element(By.ID, "next").is_enabled():
+            keys(driver, "n")
+            begins = len(seen) - 3 + 1
+            until(driver, partial(begins_at, driver, begins))
+            assert text(driver, "where").endswith("of 47")
+            seen = seen + tiles(driver)
+        assert seen == list(range(1, 51))
+        last = tiles(driver)[0]
+        keys(driver, "p")
+        until(driver, lambda: max(tiles(driver)) < last)
+        assert max(tiles(driver)) == last - 1
+        keys(driver, "m")
+        until(driver, lambda: text(driver, "where").endswith("of 10,000"))
+        assert complaints(driver) == []
+
+
+def tiles(driver: WebDriver) -> list[int]:
+    """Which candidates are on the page."""
+    read = "return [...document.querySelectorAll('.tile')].map((e) => e.getAttribute('aria-label'))"
+    return [int(re.findall(r"\d+", label)[0]) for label in driver.execute_script(read)]
 
 
 def test_undo_of_what_is_not_shown_is_said(

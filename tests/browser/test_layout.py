@@ -97,6 +97,33 @@ def test_one_grades_on_a_phone_without_scrolling(
         keep(driver, "look")
 
 
+# A phone on its side; a window that is zoomed to 400%.
+@pytest.mark.parametrize(("width", "height", "touch"), [(667, 331, True), (320, 256, False)])
+def test_a_picture_is_seen_in_the_smallest_windows(
+    run: RunDirectory,
+    tmp_path: Path,
+    open_page: Open,
+    keep: Keep,
+    width: int,
+    height: int,
+    touch: bool,
+) -> None:
+    with serving(run.url, grades=str(tmp_path / "grades.sqlite")) as service:
+        driver = open_page(service.url)
+        viewport(driver, width, height, touch)
+        begin(driver)
+        driver.find_element(By.ID, "to-single").click()
+        one_by_one(driver, "1 of 40")
+        until(driver, lambda: loaded(driver))
+        keep(driver, "single")
+        stage = driver.find_element(By.ID, "stage").size
+        assert min(stage["width"], stage["height"]) >= 160
+        for name in ("documentElement", "body"):
+            assert driver.execute_script(f"return document.{name}.scrollWidth") <= width
+        read = "const v = document.getElementById('view'); return v.scrollWidth - v.clientWidth"
+        assert driver.execute_script(read) <= 0
+
+
 def swipe(driver: WebDriver) -> None:
     """Up and aside over the picture, as a finger does it."""
     stage = driver.find_element(By.ID, "stage").rect

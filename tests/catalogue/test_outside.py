@@ -79,6 +79,18 @@ def test_numbers_are_numbers_only_where_all_are(tmp_path: Path) -> None:
     assert table["ra"].type == pa.int64()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# of 2026\n#two, lines\nra,dec,n\n1,2,#a\n3,4,b\n\n",
+        "\ufeff#\n\nra,dec,n\r\n1,2,#a\r\n3,4,b\r\n  ",
+    ],
+)
+def test_comments_before_the_heading_and_blank_lines_are_no_rows(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8", newline="")
+    assert only(tmp_path / "a.csv").to_pydict() == {"ra": [1, 3], "dec": [2, 4], "n": ["#a", "b"]}
+
+
 def test_positions_must_be_degrees(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("ra,dec\n10:00:24,+2:12:00\n")
     outside = open_outside(str(tmp_path / "a.csv"))

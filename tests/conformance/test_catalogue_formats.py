@@ -162,13 +162,19 @@ def test_positions_of_a_votable_are_in_a_frame(tmp_path: Path) -> None:
     assert validate(str(tmp_path / "a.vot"), output=None)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "text"), [(".fits", "galaxy α"), (".fits", "a\nb"), (".vot", "bell\a")]
-)
-def test_text_that_a_format_cannot_hold_is_refused(suffix: str, text: str, tmp_path: Path) -> None:
-    table = pa.table({"object_id": ["plain", text]})
+def test_text_that_fits_cannot_hold_is_escaped(tmp_path: Path) -> None:
+    texts = ["plain", "galaxy α, é", "a\nb\\n", None]
+    table = pa.table({"comment": texts})
+    formats.write_rows(table.to_reader(), str(tmp_path / "a.fits"), "grades")
+    found = read(tmp_path / "a.fits")["comment"]
+    assert found[:3] == ["plain", r"galaxy \u03b1, \xe9", r"a\nb\\n"]
+    assert [each.encode().decode("unicode_escape") for each in found[:3]] == texts[:3]
+
+
+def test_text_that_votable_cannot_hold_is_refused(tmp_path: Path) -> None:
+    table = pa.table({"object_id": ["plain", "bell\a"]})
     with pytest.raises(InputError, match=r"^object_id: expected text that"):
-        formats.write_rows(table.to_reader(), str(tmp_path / f"a{suffix}"), "scores")
+        formats.write_rows(table.to_reader(), str(tmp_path / "a.vot"), "scores")
     assert list(tmp_path.iterdir()) == []
 
 

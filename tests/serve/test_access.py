@@ -97,6 +97,18 @@ def test_a_page_of_another_site_reaches_nothing(service: Service) -> None:
     )
 
 
+@pytest.mark.parametrize("path", ["/tap/sync", "/tap/tables", "/scs", "/api/run"])
+def test_a_page_of_another_site_runs_no_query(service: Service, path: str) -> None:
+    def status(at: str, site: str | None) -> int:
+        headers = {} if site is None else {"Sec-Fetch-Site": site}
+        return requests.get(service.url + at, headers=headers, timeout=60).status_code
+
+    for site in ("cross-site", "same-site"):
+        assert status(path, site) == 403
+        assert status("/healthz", site) == status("/openapi.json", site) == 200
+    assert all(status(path, site) != 403 for site in ("same-origin", "none", None))
+
+
 def test_behind_a_proxy_that_has_tls(guarded: Service) -> None:
     """On the same machine, under a name that people know; it sends on the host as it came."""
     host = {"Host": "lenses.example.org:8443", "X-Forwarded-Proto": "https"}

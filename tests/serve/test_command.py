@@ -15,7 +15,9 @@ import requests
 from lenspipe.errors import InputError
 from lenspipe.run_directory import RUN, RunDirectory
 from lenspipe.serve.command import Service
+from lenspipe.serve.shown import Manner
 from tests.serve.running import serving
+from tests.serve.test_inspection import make_set
 
 
 @contextmanager
@@ -98,3 +100,17 @@ def test_beyond_loopback_the_token_is_told_and_needed(run: RunDirectory) -> None
         assert requests.get(url, timeout=30).status_code == 401
         headers = {"Authorization": f"Bearer {told['token']}"}
         assert requests.get(url, headers=headers, timeout=30).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"), [(0.05, None), (0.5, "30 are 43% of what is shown; 50% would take 40")]
+)
+def test_too_few_training_images_are_said(
+    run: RunDirectory, tmp_path: Path, rate: float, said: str | None
+) -> None:
+    images = make_set(tmp_path / "set.h5", count=30)
+    manner = Manner(blind=True, hidden_rate=rate)
+    grades = str(tmp_path / "grades.sqlite")
+    service = Service(run.url, port=0, grades=grades, manner=manner, training_images=images)
+    service.socket.close()
+    assert dict(service.describe()).get("training images") == said

@@ -142,6 +142,7 @@ def test_flagged_ones_are_found_by_their_place(inspected: Service) -> None:
         (0, [3]), (0, [3]), (1, [5]), (2, [9]), (3, []),
     ]  # fmt: skip
     assert [found(k, -1) for k in (3, 5, 10)] == [(0, [3]), (0, [3]), (2, [9])]
+    assert [found(k, -2) for k in (5, 10)] == [(0, [3]), (1, [5])]
 
 
 def test_a_name_that_is_none_is_refused_before_anything_is_graded(inspected: Service) -> None:
@@ -225,13 +226,17 @@ def test_neighbours_in_score_and_what_is_seen_alike(inspected: Service) -> None:
     assert WITHOUT_PIXELS not in ranks(5, "similar", 20)
 
 
-def make_set(path: Path, size: int = SIZE, bands: tuple[str, ...] = ("g", "r", "i")) -> Path:
-    """100 stamps of known truth, brighter by a magnitude in their own zero point."""
+def make_set(
+    path: Path, size: int = SIZE, bands: tuple[str, ...] = ("g", "r", "i"), count: int = 100
+) -> Path:
+    """Stamps of known truth, brighter by a magnitude in their own zero point."""
     rng = np.random.default_rng(8)
     with h5py.File(path, "w") as file:
-        file["images"] = rng.normal(5, 1, (100, len(bands), size, size)).astype(np.float32)
-        file["label"] = (np.arange(100) % 2).astype(np.uint8)
-        file.create_dataset("kind", data=["lens", "spiral"] * 50, dtype=h5py.string_dtype())
+        file["images"] = rng.normal(5, 1, (count, len(bands), size, size)).astype(np.float32)
+        file["label"] = (np.arange(count) % 2).astype(np.uint8)
+        file.create_dataset(
+            "kind", data=["lens", "spiral"] * (count // 2), dtype=h5py.string_dtype()
+        )
         attributes = {"bands": bands, "pixel_scale_arcsec": 0.25, "zero_point_mag": 26.0}
         file.attrs.update(attributes)
     return path

@@ -8,16 +8,15 @@ import pyarrow as pa
 
 from lenspipe.catalogue.columns import to_astropy, told, ucd_of
 from lenspipe.catalogue.plain_types import plain
-from lenspipe.errors import InputError
 
 
 def write(rows: pa.RecordBatchReader, path: Path, name: str) -> None:
-    """See `lenspipe.catalogue.formats`. All rows are in memory. InputError where a text is not
-    ASCII, which FITS cannot hold, or a column is of lists, bytes or the like."""
+    """See `lenspipe.catalogue.formats`. All rows are in memory. FITS holds printable ASCII alone:
+    text is escaped as Python's `unicode_escape` does it (é is `\\xe9`, a line break `\\n`, a
+    backslash two). InputError where a column is of lists, bytes or the like."""
     from astropy.io import fits
 
-    table = plain(rows.read_all())
-    _refuse_other_than_ascii(table)
+    table = _escaped(plain(rows.read_all()))
     hdu = fits.table_to_hdu(to_astropy(table))
     hdu.name = name
     for k, field in enumerate(table.schema, 1):
@@ -28,9 +27,13 @@ def write(rows: pa.RecordBatchReader, path: Path, name: str) -> None:
         fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(sink)
 
 
-def _refuse_other_than_ascii(table: pa.Table) -> None:
-    for field in table.schema:
+def _escaped(table: pa.Table) -> pa.Table:
+    for k, field in enumerate(table.schema):
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            for value in table[field.name].to_pylist():
-                if value and not (value.isascii() and value.isprintable()):
-                    raise InputError(field.name, "text that FITS can hold (ASCII)", repr(value))
+            texts = [text and _escape(text) for text in table[k].to_pylist()]
+            table = table.set_column(k, field, pa.array(texts, field.type))
+    return table
+
+
+def _escape(text: str) -> str:
+    return text.encode("unicode_escape").decode("ascii")

@@ -31,6 +31,14 @@ def by_score(scores: Mapping[ObjectId, float]) -> list[ObjectId]:
     return sorted(scores, key=key)
 
 
+def wanted_hidden(shown: int, rate: float) -> int:
+    """How many hidden objects among `shown` others are a fraction `rate` of what a grader sees.
+    InputError where `rate` is not within 0..0.5."""
+    if not 0.0 <= rate <= 0.5:
+        raise InputError("hidden rate", "a fraction within 0..0.5", rate)
+    return round(rate / (1.0 - rate) * shown)
+
+
 def chosen_hidden(hidden: Iterable[ObjectId], shown: int, rate: float, seed: int) -> list[ObjectId]:
     """Hidden objects that are mixed into `shown` others: a fraction `rate` of what a grader then
     sees, or all where there are not so many.
@@ -38,9 +46,7 @@ def chosen_hidden(hidden: Iterable[ObjectId], shown: int, rate: float, seed: int
     The same for all graders, so that they are judged, and agree or not, on the same objects.
     InputError where `rate` is not within 0..0.5.
     """
-    if not 0.0 <= rate <= 0.5:
-        raise InputError("hidden rate", "a fraction within 0..0.5", rate)
-    wanted = round(rate / (1.0 - rate) * shown)
+    wanted = wanted_hidden(shown, rate)
     drawn = sorted(hidden, key=lambda each: (_draw(seed, "choice", "", each), _written(each)))
     return drawn[:wanted]
 

@@ -47,11 +47,12 @@ class App {
     at("run-name").textContent = run.name;
     document.title = `${run.name}: candidates`;
     const asked = new URLSearchParams(location.hash.slice(1));
+    const place = /^\d{1,9}$/.test(asked.get("at")) ? Number(asked.get("at")) : null;
     if (asked.get("which") === "flagged") this.select("flagged");
     if (asked.get("view") === "single") {
-      await this.to("single", Number(asked.get("at") ?? told.progress.next_ungraded));
+      await this.to("single", place ?? told.progress.next_ungraded);
     } else {
-      const start = Number(asked.get("at") ?? told.progress.next_unseen);
+      const start = place ?? told.progress.next_unseen;
       await this.to("mosaic", start >= told.progress.objects ? 0 : start);
     }
   }
@@ -254,8 +255,12 @@ class App {
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     const { target, key: typed } = event;
     if (/^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName) && target.type !== "checkbox") return;
-    // One press is one deed, however long it lasts; only ways may be walked like that.
-    if (event.repeat && !typed.startsWith("Arrow")) { event.preventDefault(); return; }
+    // One press is one deed, however long it lasts; only ways may be walked like that, and what the
+    // browser itself walks by (Tab, End) is left to it.
+    if (event.repeat && !typed.startsWith("Arrow")) {
+      if (typed.length === 1 || typed === "Enter") event.preventDefault();
+      return;
+    }
     // Whatever is activated by these keys has them for itself.
     if ((typed === "Enter" || typed === " ") && target.closest("a, button, input, summary")) return;
     const own = {

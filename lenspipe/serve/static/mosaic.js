@@ -9,6 +9,7 @@ const RESIZED_MS = 150;
 export class Mosaic {
   constructor(app) {
     this.app = app;
+    this.asked = [0, 0];
     this.start = 0;
     this.objects = [];
     this.ahead = null;
@@ -17,7 +18,8 @@ export class Mosaic {
     new ResizeObserver(() => this.resized()).observe(app.view);
   }
 
-  get place() { return this.start; }
+  // In the grader's order, which stays when flags come and go.
+  get place() { return this.objects[0]?.place ?? this.asked[0]; }
 
   // How many tiles are seen whole: measured, as fonts, zoom and style sheet have their say.
   get size() {
@@ -36,25 +38,29 @@ export class Mosaic {
     return Math.min(MOST, columns * rows);
   }
 
-  async show(start = this.start, focused = start === this.start ? this.at ?? 0 : 0) {
-    this.start = Math.max(0, start);
+  // From the first at a place or after it, or from `step` further. By default what was asked last.
+  async show(place, step = 0, focused = place === undefined ? this.at ?? 0 : 0) {
+    if (place === undefined) [place, step] = this.asked;
+    this.asked = [place, step];
     this.turning = true;
     const turn = ++this.turns;
     const count = this.size;
     const kept = this.ahead;
-    const asked = kept && kept.start === this.start && kept.count === count && kept.which === this.app.which
-      ? kept.told : this.app.objects({ start: this.start, count });
+    const asked = kept && kept.place === place && step === 0 && kept.count === count && kept.which === this.app.which
+      ? kept.told : this.app.objects({ place, start: step, count });
     this.ahead = null;
     const told = await asked;
     if (turn !== this.turns) return;
     this.turning = false;
     if (this.app.current !== this) return;
     if (told.objects.length === 0 && told.total > 0) {
-      await this.show(0, 0);
+      await this.show(0);
       return;
     }
     this.total = told.total;
+    this.start = told.start;
     this.objects = told.objects;
+    this.asked = [this.place, 0];
     this.count = count;
     this.draw(Math.min(focused, Math.max(0, told.objects.length - 1)));
     this.preload();
@@ -115,10 +121,10 @@ export class Mosaic {
 
   // Pictures are asked for as the page will ask for them, so that they come out of the cache.
   preload() {
-    const start = this.start + this.objects.length;
-    if (start >= this.total || this.objects.length < this.count) return;
-    const told = this.app.objects({ start, count: this.count });
-    this.ahead = { start, count: this.count, which: this.app.which, told };
+    if (this.start + this.objects.length >= this.total || this.objects.length < this.count) return;
+    const place = this.objects.at(-1).place + 1;
+    const told = this.app.objects({ place, count: this.count });
+    this.ahead = { place, count: this.count, which: this.app.which, told };
     told.then((next) => {
       for (const each of next.objects) {
         if (each.has_picture) new Image().src = pictureUrl(each.object, this.app.look, 2);
@@ -129,22 +135,23 @@ export class Mosaic {
   // Only what was on the page is seen: not while the next one is on its way.
   turn(pages) {
     if (this.turning || this.app.broken) return;
+    const last = this.objects.at(-1);
+    if (last === undefined) return;
     if (pages > 0) {
-      const last = this.objects.at(-1);
-      if (last === undefined) return;
       if (this.app.which === "all") this.app.did({ kind: "seen", object: last.object, view: "mosaic" }, last);
       if (this.start + this.objects.length >= this.total) {
         this.app.say("That was the last page.");
         return;
       }
     } else if (this.start === 0) return;
-    this.app.shown(this.show(this.start + pages * this.count));
+    this.app.shown(pages > 0 ? this.show(last.place + 1) : this.show(this.place, -this.count));
   }
 
   flag(k) {
     const told = this.objects[k];
     if (told === undefined || this.turning || this.app.broken) return;
     told.flagged = !told.flagged;
+    if (this.app.which !== "all") this.ahead = null;  // another count goes before it now
     this.button(k).setAttribute("aria-pressed", String(told.flagged));
     this.app.did({ kind: told.flagged ? "flag" : "unflag", object: told.object, view: "mosaic" }, told);
   }
@@ -170,7 +177,7 @@ export class Mosaic {
   async changed(told) {
     const k = this.objects.findIndex((each) => each.object === told.object);
     if (k < 0) {
-      if (this.app.which === "all") await this.show(told.place - told.place % this.count, told.place % this.count);
+      if (this.app.which === "all") await this.show(told.place - told.place % this.count, 0, told.place % this.count);
       return;
     }
     this.objects[k] = told;
