@@ -24,7 +24,14 @@ PARITY = 0.1
 
 
 ROWS = 8
-MEMBERS = ("ps1-resnet", "ps1-holismokes", "ps1-mined", "ps1-group", "ps1-group-wide")
+MEMBERS = (
+    "ps1-resnet",
+    "ps1-holismokes",
+    "ps1-mined",
+    "ps1-group",
+    "ps1-group-deep",
+    "ps1-group-rings",
+)
 
 
 def stamps(rows: int) -> dict[str, np.ndarray]:
