@@ -29,6 +29,7 @@ MEMBERS = (
     "ps1-holismokes",
     "ps1-mined",
     "ps1-group",
+    "ps1-group-wide",
     "ps1-group-deep",
     "ps1-group-rings",
 )
