@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -38,14 +39,22 @@ from lenspipe.telling.progress import JsonProgress
 PART_ROWS = 500_000  # about what a part of a survey's catalogue holds
 TILE_ROWS = 1000
 MEMBERS = ("simulated",)
+MODEL_HASH = "0123456789abcdef"
+CUTS = {"all": "i_kron_mag > -99"}  # a cut that all rows pass
 _ID_COLUMNS = ("object_id", *(field.name for field in POSITION_FIELDS))
 SETTINGS = PublishSettings("simulated", Rule(top=1000, keep=100), inputs=())
 
 
-def begin(run: RunDirectory, rows: int) -> None:
+def begin(run: RunDirectory, rows: int, cuts: Mapping[str, str] = MappingProxyType({})) -> None:
     """`run.json` of a run over a catalogue of so many rows."""
-    content = {"inputs": {"rows": rows}, "survey": {"name": "simulated", "cuts": {}}}
-    run.write_json(RUN, {"state": "running", "updated": "", **content})
+    content = {
+        "state": "running",
+        "updated": "",
+        "inputs": {"rows": rows},
+        "survey": {"name": "simulated", "cuts": dict(cuts)},
+        "models": {"ensemble": MODEL_HASH},
+    }
+    run.write_json(RUN, content)
 
 
 def write_selected(run: RunDirectory, rows: int, seed: int = 1) -> list[str]:
@@ -112,15 +121,15 @@ def _scores(rows: pa.Table) -> pa.Table:
     columns = {name: rows[name] for name in _ID_COLUMNS}
     columns |= {"score_simulated": logit, "score": logit}
     columns |= {"probability": 1 / (1 + np.exp(-logit)), "flags": np.zeros(len(logit), np.int32)}
-    columns |= {"model_hash": pa.array(["0123456789abcdef"] * len(logit))}
+    columns |= {"model_hash": pa.array([MODEL_HASH] * len(logit))}
     return pa.table(columns, schema=score_schema(rows.schema.field("object_id").type, MEMBERS))
 
 
 def select_catalogue(run: RunDirectory, file: Path, workers: int) -> None:
-    """Stage `select` over a catalogue of `lenspipe.bench.select`, with a cut that all rows pass."""
+    """Stage `select` over a catalogue of `lenspipe.bench.select`, with `CUTS`."""
     parts = list_parts(Sources(path=str(file)), ".")
-    plan = plan_catalogue(Sources(path=str(file)), {"all": "i_kron_mag > -99"}, None, None, ".")
-    begin(run, sum(part.rows for part in parts))
+    plan = plan_catalogue(Sources(path=str(file)), CUTS, None, None, ".")
+    begin(run, sum(part.rows for part in parts), CUTS)
     with opened(run, _events()) as ledger:
         run_stage(ledger, stage_spec(run, plan, PoolOptions(workers)), lay_out(parts))
 
