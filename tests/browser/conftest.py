@@ -12,7 +12,9 @@ from selenium import webdriver
 from selenium.webdriver.chrome.webdriver import WebDriver
 
 from lenspipe.run_directory import RunDirectory
+from tests.browser.page import begin
 from tests.serve.conftest import published_run
+from tests.serve.running import serving
 from tests.tools import require_tool
 
 Open = Callable[..., WebDriver]
@@ -66,6 +68,20 @@ def open_page(tmp_path: Path) -> Iterator[Open]:
             driver.get(url)
             return driver
 
+        yield opened
+
+
+@pytest.fixture
+def grades(tmp_path: Path) -> Path:
+    return tmp_path / "grades.sqlite"
+
+
+@pytest.fixture
+def driver(run: RunDirectory, grades: Path, open_page: Open) -> Iterator[WebDriver]:
+    """Of ana, who has given her name and sees the first page of `run`."""
+    with serving(run.url, grades=str(grades)) as service:
+        opened = open_page(service.url)
+        begin(opened)
         yield opened
 
 

@@ -99,6 +99,12 @@ def keys(driver: WebDriver, *typed: str) -> None:
         press(driver, key)
 
 
+def first_candidate(driver: WebDriver) -> None:
+    """From the mosaic of 40 to the first of them alone."""
+    keys(driver, "o")
+    one_by_one(driver, "1 of 40")
+
+
 def login(driver: WebDriver, token: str) -> None:
     until(driver, lambda: driver.find_elements(By.NAME, "token"))
     driver.find_element(By.NAME, "token").send_keys(token, Keys.ENTER)

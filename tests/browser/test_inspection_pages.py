@@ -183,25 +183,20 @@ def test_a_mouse_and_a_phone(
         assert "1 graded" in text(driver, "progress")
 
 
-def test_every_control_has_a_name_that_a_screen_reader_says(
-    run: RunDirectory, tmp_path: Path, open_page: Open
-) -> None:
-    with serving(run.url, grades=str(tmp_path / "grades.sqlite")) as service:
-        driver = open_page(service.url)
-        begin(driver)
-        for view in ("m", "o"):
-            driver.find_element(By.TAG_NAME, "body").send_keys(view)
-            time.sleep(1)
-            nameless = driver.execute_script(
-                """
-                const named = (e) => (e.getAttribute("aria-label") || e.textContent.trim()
-                  || e.closest("label")?.textContent.trim() || e.getAttribute("title"));
-                return [...document.querySelectorAll("button, a, input, select, textarea")]
-                  .filter((e) => e.offsetParent !== null && !named(e)).map((e) => e.outerHTML);
-                """
-            )
-            assert nameless == []
-            assert driver.execute_script(
-                "return [...document.images].every((i) => i.hasAttribute('alt'))"
-            )
-        assert driver.execute_script("return document.documentElement.lang") == "en"
+def test_every_control_has_a_name_that_a_screen_reader_says(driver: WebDriver) -> None:
+    for view in ("m", "o"):
+        driver.find_element(By.TAG_NAME, "body").send_keys(view)
+        time.sleep(1)
+        nameless = driver.execute_script(
+            """
+            const named = (e) => (e.getAttribute("aria-label") || e.textContent.trim()
+              || e.closest("label")?.textContent.trim() || e.getAttribute("title"));
+            return [...document.querySelectorAll("button, a, input, select, textarea")]
+              .filter((e) => e.offsetParent !== null && !named(e)).map((e) => e.outerHTML);
+            """
+        )
+        assert nameless == []
+        assert driver.execute_script(
+            "return [...document.images].every((i) => i.hasAttribute('alt'))"
+        )
+    assert driver.execute_script("return document.documentElement.lang") == "en"

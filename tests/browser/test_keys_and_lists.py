@@ -22,6 +22,7 @@ from tests.browser.page import (
     Keep,
     begin,
     complaints,
+    first_candidate,
     focus,
     kept,
     keys,
@@ -38,11 +39,6 @@ from tests.serve.running import serving
 pytestmark = pytest.mark.timeout(240)
 
 
-@pytest.fixture
-def grades(tmp_path: Path) -> Path:
-    return tmp_path / "grades.sqlite"
-
-
 def active(driver: WebDriver, name: str) -> bool:
     return bool(driver.execute_script("return document.activeElement.id === arguments[0]", name))
 
@@ -56,81 +52,71 @@ def drawn(driver: WebDriver, look: str) -> None:
     until(driver, lambda: look in driver.execute_script(read))
 
 
-def test_every_control_works_by_keyboard_alone(
-    run: RunDirectory, grades: Path, open_page: Open
-) -> None:
-    with serving(run.url, grades=str(grades)) as service:
-        driver = open_page(service.url)
-        begin(driver)
-        focus(driver, "#to-single")
-        press(driver, Keys.ENTER)
-        one_by_one(driver, "1 of 40")
-        # A box is ticked by space, and nothing is flagged.
-        focus(driver, "#no-light")
-        press(driver, Keys.SPACE)
-        drawn(driver, "without_lens_light=true")
-        assert driver.find_element(By.ID, "no-light").is_selected()
-        assert stored(grades) == []
-        # Grades by Enter and by space, where the focus stays for the next one.
-        focus(driver, '[data-grade="A"]')
-        press(driver, Keys.ENTER)
-        one_by_one(driver, "2 of 40")
-        grade = driver.switch_to.active_element
-        assert grade.get_attribute("data-grade") == "A"
-        press(driver, Keys.SPACE)
-        one_by_one(driver, "3 of 40")
-        kept(driver)
-        assert stored(grades) == [("ana", "grade")] * 2
-        focus(driver, "#flag")
-        press(driver, Keys.SPACE)
-        kept(driver)
-        assert stored(grades)[2:] == [("ana", "flag")]
-        # A link opens what it leads to; the browser is kept from going there.
-        opened = """
-            window.led = [];
-            document.addEventListener("click", (event) => {
-              const link = event.target.closest(".links a");
-              if (link) { event.preventDefault(); window.led.push(link.href); }
-            });
-        """
-        driver.execute_script(opened)
-        focus(driver, ".links a")
-        press(driver, Keys.ENTER)
-        assert "aladin" in driver.execute_script("return window.led.join()")
-        assert not active(driver, "comment")
+def test_every_control_works_by_keyboard_alone(driver: WebDriver, grades: Path) -> None:
+    focus(driver, "#to-single")
+    press(driver, Keys.ENTER)
+    one_by_one(driver, "1 of 40")
+    # A box is ticked by space, and nothing is flagged.
+    focus(driver, "#no-light")
+    press(driver, Keys.SPACE)
+    drawn(driver, "without_lens_light=true")
+    assert driver.find_element(By.ID, "no-light").is_selected()
+    assert stored(grades) == []
+    # Grades by Enter and by space, where the focus stays for the next one.
+    focus(driver, '[data-grade="A"]')
+    press(driver, Keys.ENTER)
+    one_by_one(driver, "2 of 40")
+    grade = driver.switch_to.active_element
+    assert grade.get_attribute("data-grade") == "A"
+    press(driver, Keys.SPACE)
+    one_by_one(driver, "3 of 40")
+    kept(driver)
+    assert stored(grades) == [("ana", "grade")] * 2
+    focus(driver, "#flag")
+    press(driver, Keys.SPACE)
+    kept(driver)
+    assert stored(grades)[2:] == [("ana", "flag")]
+    # A link opens what it leads to; the browser is kept from going there.
+    opened = """
+        window.led = [];
+        document.addEventListener("click", (event) => {
+          const link = event.target.closest(".links a");
+          if (link) { event.preventDefault(); window.led.push(link.href); }
+        });
+    """
+    driver.execute_script(opened)
+    focus(driver, ".links a")
+    press(driver, Keys.ENTER)
+    assert "aladin" in driver.execute_script("return window.led.join()")
+    assert not active(driver, "comment")
 
 
-def test_all_around_works_by_keyboard_alone(
-    run: RunDirectory, grades: Path, open_page: Open
-) -> None:
-    with serving(run.url, grades=str(grades)) as service:
-        driver = open_page(service.url)
-        begin(driver)
-        focus(driver, "#to-single")
-        press(driver, Keys.ENTER)
-        one_by_one(driver, "1 of 40")
-        # What was chosen in a list leaves the keys to the grades.
-        focus(driver, "#stretch")
-        Select(driver.find_element(By.ID, "stretch")).select_by_visible_text("zscale")
-        drawn(driver, "zscale")
-        press(driver, "b")
-        one_by_one(driver, "2 of 40")
-        assert driver.execute_script("return document.getElementById('stretch').value") == "zscale"
-        focus(driver, "#undo")
-        press(driver, Keys.SPACE)
-        one_by_one(driver, "1 of 40")
-        kept(driver)
-        focus(driver, "#help-button")
-        press(driver, Keys.ENTER)
-        until(driver, lambda: driver.find_element(By.ID, "help").is_displayed())
-        press(driver, Keys.ESCAPE)
-        focus(driver, "#to-mosaic")
-        press(driver, Keys.SPACE)
-        mosaic(driver)
-        press(driver, Keys.ENTER)  # on a tile
-        kept(driver)
-        assert [kind for _, kind in stored(grades)] == ["grade", "undo", "flag"]
-        assert complaints(driver) == []
+def test_all_around_works_by_keyboard_alone(driver: WebDriver, grades: Path) -> None:
+    focus(driver, "#to-single")
+    press(driver, Keys.ENTER)
+    one_by_one(driver, "1 of 40")
+    # What was chosen in a list leaves the keys to the grades.
+    focus(driver, "#stretch")
+    Select(driver.find_element(By.ID, "stretch")).select_by_visible_text("zscale")
+    drawn(driver, "zscale")
+    press(driver, "b")
+    one_by_one(driver, "2 of 40")
+    assert driver.execute_script("return document.getElementById('stretch').value") == "zscale"
+    focus(driver, "#undo")
+    press(driver, Keys.SPACE)
+    one_by_one(driver, "1 of 40")
+    kept(driver)
+    focus(driver, "#help-button")
+    press(driver, Keys.ENTER)
+    until(driver, lambda: driver.find_element(By.ID, "help").is_displayed())
+    press(driver, Keys.ESCAPE)
+    focus(driver, "#to-mosaic")
+    press(driver, Keys.SPACE)
+    mosaic(driver)
+    press(driver, Keys.ENTER)  # on a tile
+    kept(driver)
+    assert [kind for _, kind in stored(grades)] == ["grade", "undo", "flag"]
+    assert complaints(driver) == []
 
 
 def test_a_click_leaves_the_keys_to_the_candidates(
@@ -160,28 +146,22 @@ def held(driver: WebDriver, key: str, times: int) -> None:
     driver.execute_cdp_cmd("Input.dispatchKeyEvent", {"type": "keyUp", "key": key})
 
 
-def test_a_key_grades_what_is_on_the_page_and_that_once(
-    run: RunDirectory, grades: Path, open_page: Open
-) -> None:
-    with serving(run.url, grades=str(grades)) as service:
-        driver = open_page(service.url)
-        begin(driver)
-        keys(driver, "o")
-        one_by_one(driver, "1 of 40")
-        held(driver, "x", 12)
-        one_by_one(driver, "2 of 40")
-        kept(driver)
-        assert len(stored(grades)) == 1
-        # The next one is fetched already, the one after it takes its time.
-        driver.set_network_conditions(offline=False, latency=1500, throughput=10**6)
-        press(driver, "a")
-        one_by_one(driver, "3 of 40")
-        press(driver, "b", "c", "x", "a")
-        driver.delete_network_conditions()
-        one_by_one(driver, "4 of 40")
-        kept(driver)
-        assert len(stored(grades)) == 3
-        assert "3 graded" in text(driver, "progress")
+def test_a_key_grades_what_is_on_the_page_and_that_once(driver: WebDriver, grades: Path) -> None:
+    first_candidate(driver)
+    held(driver, "x", 12)
+    one_by_one(driver, "2 of 40")
+    kept(driver)
+    assert len(stored(grades)) == 1
+    # The next one is fetched already, the one after it takes its time.
+    driver.set_network_conditions(offline=False, latency=1500, throughput=10**6)
+    press(driver, "a")
+    one_by_one(driver, "3 of 40")
+    press(driver, "b", "c", "x", "a")
+    driver.delete_network_conditions()
+    one_by_one(driver, "4 of 40")
+    kept(driver)
+    assert len(stored(grades)) == 3
+    assert "3 graded" in text(driver, "progress")
 
 
 def test_a_held_tab_walks_and_an_address_that_is_none_begins_with_those_left(
@@ -205,56 +185,51 @@ def flag(driver: WebDriver, count: int) -> None:
     kept(driver)
 
 
-def test_the_flagged_ones_from_first_to_last(
-    run: RunDirectory, grades: Path, open_page: Open, keep: Keep
-) -> None:
-    with serving(run.url, grades=str(grades)) as service:
-        driver = open_page(service.url)
-        begin(driver)
-        press(driver, Keys.ARROW_RIGHT)
-        flag(driver, 4)  # candidates 2 to 5
-        keys(driver, "o")
-        one_by_one(driver, "1 of 4")
-        keys(driver, "x")
-        one_by_one(driver, "2 of 4")
-        # Undo shows what it took back.
-        keys(driver, "u")
-        one_by_one(driver, "1 of 4")
-        assert text(driver, "title").startswith("Candidate 2 ")
-        assert text(driver, "said") == "Undone. Candidate 2 has no grade and a flag."
-        keys(driver, "x")
-        one_by_one(driver, "2 of 4")
-        keys(driver, "x")
-        one_by_one(driver, "3 of 4")
-        kept(driver)
-        # One that was left goes on there, among the flagged ones.
-        driver.refresh()
-        one_by_one(driver, "3 of 4")
-        assert text(driver, "title").startswith("Candidate 4 ")
-        # From the mosaic, at the first that has no grade.
-        keys(driver, "m")
-        mosaic(driver)
-        keys(driver, "o")
-        one_by_one(driver, "3 of 4")
-        # One that loses its flag does not take another out of the line.
-        keys(driver, "f", Keys.ARROW_RIGHT)
-        one_by_one(driver, "3 of 3")
-        assert text(driver, "title").startswith("Candidate 5 ")
-        keys(driver, Keys.ARROW_LEFT)
-        one_by_one(driver, "2 of 3")
-        keys(driver, Keys.ARROW_RIGHT)
-        one_by_one(driver, "3 of 3")
-        keys(driver, "a")
-        until(driver, lambda: text(driver, "end") == "That was the last one: 3 graded, 0 left.")
-        # Nobody is sent to those left where there are none.
-        until(driver, lambda: not driver.find_element(By.ID, "to-left").is_displayed())
-        keep(driver, "end")
-        keys(driver, "b")  # there is nothing to grade
-        keys(driver, "u")
-        one_by_one(driver, "3 of 3")
-        kept(driver)
-        assert "2 graded" in text(driver, "progress")
-        assert complaints(driver) == []
+def test_the_flagged_ones_from_first_to_last(driver: WebDriver, keep: Keep) -> None:
+    press(driver, Keys.ARROW_RIGHT)
+    flag(driver, 4)  # candidates 2 to 5
+    keys(driver, "o")
+    one_by_one(driver, "1 of 4")
+    keys(driver, "x")
+    one_by_one(driver, "2 of 4")
+    # Undo shows what it took back.
+    keys(driver, "u")
+    one_by_one(driver, "1 of 4")
+    assert text(driver, "title").startswith("Candidate 2 ")
+    assert text(driver, "said") == "Undone. Candidate 2 has no grade and a flag."
+    keys(driver, "x")
+    one_by_one(driver, "2 of 4")
+    keys(driver, "x")
+    one_by_one(driver, "3 of 4")
+    kept(driver)
+    # One that was left goes on there, among the flagged ones.
+    driver.refresh()
+    one_by_one(driver, "3 of 4")
+    assert text(driver, "title").startswith("Candidate 4 ")
+    # From the mosaic, at the first that has no grade.
+    keys(driver, "m")
+    mosaic(driver)
+    keys(driver, "o")
+    one_by_one(driver, "3 of 4")
+    # One that loses its flag does not take another out of the line.
+    keys(driver, "f", Keys.ARROW_RIGHT)
+    one_by_one(driver, "3 of 3")
+    assert text(driver, "title").startswith("Candidate 5 ")
+    keys(driver, Keys.ARROW_LEFT)
+    one_by_one(driver, "2 of 3")
+    keys(driver, Keys.ARROW_RIGHT)
+    one_by_one(driver, "3 of 3")
+    keys(driver, "a")
+    until(driver, lambda: text(driver, "end") == "That was the last one: 3 graded, 0 left.")
+    # Nobody is sent to those left where there are none.
+    until(driver, lambda: not driver.find_element(By.ID, "to-left").is_displayed())
+    keep(driver, "end")
+    keys(driver, "b")  # there is nothing to grade
+    keys(driver, "u")
+    one_by_one(driver, "3 of 3")
+    kept(driver)
+    assert "2 graded" in text(driver, "progress")
+    assert complaints(driver) == []
 
 
 def test_flags_taken_away_hide_no_other_flagged_one(

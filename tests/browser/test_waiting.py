@@ -16,6 +16,7 @@ from tests.browser.conftest import Open
 from tests.browser.page import (
     Keep,
     begin,
+    first_candidate,
     kept,
     keys,
     login,
@@ -38,11 +39,6 @@ WITHOUT_C = {
         {"name": "B", "key": "b", "label": "perhaps", "value": 1},
     ]
 }
-
-
-@pytest.fixture
-def grades(tmp_path: Path) -> Path:
-    return tmp_path / "grades.sqlite"
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +89,7 @@ def test_what_is_refused_is_said_until_it_is_dismissed_and_takes_nothing_along(
     with serving(run.url, grades=str(grades)) as service:
         driver = open_page(service.url)
         begin(driver)
-        keys(driver, "o")
-        one_by_one(driver, "1 of 40")
+        first_candidate(driver)
         driver.execute_async_script("setTimeout(arguments[0], 1000)")  # the next one is there
     keys(driver, "f")
     keys(driver, "c")
@@ -131,8 +126,7 @@ def test_an_undo_of_what_is_refused_takes_nothing_else_back(
     with serving(run.url, grades=str(grades)) as service:
         driver = open_page(service.url)
         begin(driver)
-        keys(driver, "o")
-        one_by_one(driver, "1 of 40")
+        first_candidate(driver)
         keys(driver, "b")
         kept(driver)
         one_by_one(driver, "2 of 40")
