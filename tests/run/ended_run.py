@@ -15,6 +15,7 @@ from lenspipe.catalogue.candidates import Rule, StampBatch
 from lenspipe.contracts import InputSpec, failure_schema, score_schema
 from lenspipe.run.commit_log import encode
 from lenspipe.run.shard_record import Part, ShardRecord
+from lenspipe.run.verify import verify
 from lenspipe.run_directory import PLAN_RECORD, RUN, RunDirectory
 from lenspipe.stages.planning import make_plan, read_rows
 from lenspipe.stages.publish import PublishSettings
@@ -139,3 +140,10 @@ def sign_all(run: RunDirectory) -> None:
         [record] = segment.records
         parts = {folder: sign(run, part) for folder, part in record.parts.items()}
         rewrite_records(run, segment.name, record.model_copy(update={"parts": parts}))
+
+
+def assert_told(run: RunDirectory, place: str) -> None:
+    """`verify` tells of the place, in one line as of all else."""
+    found = verify(run)
+    assert any(line.startswith(place) for line in found), found
+    assert all("\n" not in line for line in found)

@@ -15,6 +15,7 @@ from lenspipe.stages.publish import publish
 from tests.run.ended_run import (
     MODEL_HASH,
     SETTINGS,
+    assert_told,
     edit,
     flip,
     rewrite,
@@ -194,9 +195,7 @@ def test_each_damage_is_found_and_told_with_its_place(
     ended: RunDirectory, damage: Callable[[RunDirectory], None], place: str
 ) -> None:
     damage(ended)
-    found = verify(ended)
-    assert any(line.startswith(place) for line in found), found
-    assert all("\n" not in line for line in found)
+    assert_told(ended, place)
 
 
 def test_a_run_in_order_has_no_fault(run: RunDirectory, ended: RunDirectory) -> None:

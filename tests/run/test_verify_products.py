@@ -21,6 +21,7 @@ from tests.catalogue.small_run import cap, commit_scores
 from tests.catalogue.small_run import score_table as numbered_scores
 from tests.run.ended_run import (
     KEPT,
+    assert_told,
     edit,
     one,
     rewrite,
@@ -139,9 +140,7 @@ def test_each_damage_of_a_product_is_found_and_told_with_its_place(
     ended: RunDirectory, damage: Callable[[RunDirectory], None], place: str
 ) -> None:
     damage(ended)
-    found = verify(ended)
-    assert any(line.startswith(place) for line in found), found
-    assert all("\n" not in line for line in found)
+    assert_told(ended, place)
 
 
 @pytest.mark.parametrize(
