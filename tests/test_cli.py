@@ -446,7 +446,10 @@ def test_cone_takes_negative_declinations_and_prints_the_nearest_first(
         (["150", "2"], "RA: expected a number"),
         (["150", "-95", "2"], "DEC: expected degrees within -90..90"),
         (["150", "2", "-3"], "RADIUS: expected an angle above 0"),
-        (["1", "2", "3", "4"], "command line: expected RA DEC RADIUS, or NAME RADIUS"),
+        (
+            ["1", "2", "3", "4"],
+            'command line: expected RA DEC RADIUS, "RA DEC" RADIUS, or NAME RADIUS',
+        ),
         (["150", "2", "3", "--out", "a.doc"], "--out: expected a name that ends in .csv"),
     ],
 )

@@ -97,7 +97,10 @@ def _kept_catalogue(run: RunDirectory, identity: str) -> CatalogueInfo | None:
         if not run.store.is_loss(error):
             raise  # storage that refuses is waited for
         return None
-    whole = (rows, len(files)) == told and summed == rows
+    # Left by a publish to which a lagging listing did not show it: whoever reads the folder would
+    # have its rows too.
+    foreign = {n for n in run.store.names(DATASET) if n.endswith(".parquet")} - set(files)
+    whole = (rows, len(files)) == told and summed == rows and not foreign
     return CatalogueInfo(*told, written=False) if whole else None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import dropwhile
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from warnings import catch_warnings, simplefilter
@@ -215,15 +215,33 @@ def _arrow(column: Any) -> pa.Array:
     return pa.array(values, mask=mask)
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _text(path: str, delimiter: str, field: str) -> _Opened:
     """Text is text in every row but for numbers in every row: a type is not guessed from the
-    first block. Comments (`#`) before the heading, and blank lines, are no rows."""
+    first block. Blank lines, and comments (`#`) before the heading, are no rows; the last comment
+    is the heading where numbers follow it, as numpy and TOPCAT write it."""
     folder, _, name = path.rpartition("/")
     with Store(folder or "/").open(name) as file:
-        lines = (line.decode("utf-8-sig") for line in file)
-        told = dropwhile(lambda line: line.startswith("#"), lines)
-        read = csv.reader(told, delimiter=delimiter)
+        lines: Iterator[str] = (line.decode("utf-8-sig") for line in file)
+        comment = ""
+        for line in lines:
+            if not line.startswith("#"):
+                lines = chain([line], lines)
+                break
+            comment = line
+        read = csv.reader(lines, delimiter=delimiter)
         rows = [row for row in read if len(row) > 1 or "".join(row).strip()]
+    named = next(csv.reader([comment.lstrip("# ")], delimiter=delimiter), [])
+    numbers = [any(map(_is_number, row)) for row in (named, *rows[:1])]
+    if numbers == [False, True] and len(named) == len(rows[0]):
+        rows.insert(0, named)
     if not rows:
         raise InputError(field, "a line of names", f"{path}, which is empty")
     heading, *body = rows

@@ -25,13 +25,24 @@ _IN_DEG = {
 
 
 def parse_place(texts: Sequence[str]) -> tuple[float, float, float]:
-    """(ra, dec, radius) in degrees of three texts RA, DEC, RADIUS, or of two: a name that holds
-    its coordinates, and RADIUS. InputError names the one that is none."""
+    """(ra, dec, radius) in degrees of three texts RA, DEC, RADIUS, or of two: a position in one
+    text (`10:00:26.2 +02:11:35`) or a name that holds its coordinates, and RADIUS. InputError names
+    the one that is none."""
     if len(texts) == 3:
         return *parse_position(texts[0], texts[1]), parse_radius(texts[2])
     if len(texts) == 2:
-        return *parse_name(texts[0]), parse_radius(texts[1])
-    raise InputError("command line", "RA DEC RADIUS, or NAME RADIUS", " ".join(texts))
+        parts = texts[0].replace(",", " ").split()
+        paired = len(parts) in {2, 6} and "J" not in texts[0]
+        half = len(parts) // 2
+        place = (
+            parse_position(" ".join(parts[:half]), " ".join(parts[half:]))
+            if paired
+            else parse_name(texts[0])
+        )
+        return *place, parse_radius(texts[1])
+    raise InputError(
+        "command line", 'RA DEC RADIUS, "RA DEC" RADIUS, or NAME RADIUS', " ".join(texts)
+    )
 
 
 def parse_position(ra: str, dec: str) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from lenspipe.select.database import Limits, closed_database, limited
 
 FIELD = "query"
 MAX_LENGTH = 100_000
+_FLOATS = ("FLOAT", "DOUBLE")
 TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest"})
 
 
@@ -56,9 +57,9 @@ def ask(
     tree = _check(text)
     relations = {**open_tables(run, text, grades), **(extra or {})}
     relations = {name: table for name, table in relations.items() if name not in without}
-    # Outsiders are not told where that is which they may not ask.
+    # Outsiders are not told whether or where there is what they may not ask.
     lacks = {
-        name: f"the run has no {name}" if name in without else lacking(run, name)
+        name: f"{name} cannot be asked here" if name in without else lacking(run, name)
         for name in TABLES
         if name not in relations
     }
@@ -71,10 +72,25 @@ def ask(
     with closing(closed_database(limits.threads, limits.memory_mb)) as connection:
         sky_functions.create(connection)
         for name, relation in relations.items():
-            connection.register(name, relation)
+            _register(connection, name, relation)
         with limited(FIELD, connection, limits):
             found = _execute(connection, text, relations, rows, unreachable, lacks)
     return _with_meanings(found, relations)
+
+
+def _register(connection: duckdb.DuckDBPyConnection, name: str, relation: Relation) -> None:
+    """The relation under its name, where a float that is NaN is NULL: a member that a cascade did
+    not ask, a magnitude that was not measured. DuckDB orders NaN above every number."""
+    stored = f"{name} as stored"
+    connection.register(stored, relation)
+    told = connection.table(_quoted(stored))  # names that differ in capitals alone are made others
+    floats = [n for n, t in zip(told.columns, told.dtypes, strict=True) if str(t) in _FLOATS]
+    nulls = ", ".join(f"nullif({_quoted(n)}, 'nan') AS {_quoted(n)}" for n in floats)
+    told.project(f"* REPLACE ({nulls})" if nulls else "*").create_view(name)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _check(text: str) -> Any:
@@ -142,7 +158,8 @@ def _execute(
         if unreachable is not None and SOURCES in str(error).lower():
             raise unreachable from error
         missing = [told for name, told in lacks.items() if name in str(error)]
-        there = f"tables {', '.join(relations) or 'none'}" + (f" ({missing[0]})" if missing else "")
+        there = ", ".join([name for name in TABLES if name in relations] + [SOURCES])
+        there = f"tables {there}" + (f" ({missing[0]})" if missing else "")
         raise InputError(FIELD, there, _said(error)) from error
     except duckdb.IOException as error:
         raise CorruptRunError(f"tables of the run: {_said(error)}") from error

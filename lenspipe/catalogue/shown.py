@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +12,8 @@ from lenspipe.errors import printable
 MOST_ROWS = 40
 _WIDEST = 60
 _TOO_LONG = "…"
+# ra, RAJ2000, DEJ2000, dec_deg, GLON; ra_1 of a join
+_PLACE = re.compile(r"_?(ra|dec?|glon|glat)(_?j?2000)?(_?deg)?(_\d+)?", re.IGNORECASE)
 
 
 def show(table: pa.Table, most: int = MOST_ROWS) -> list[str]:
@@ -32,15 +35,16 @@ def show(table: pa.Table, most: int = MOST_ROWS) -> list[str]:
 
 
 def _column(name: str, values: pa.ChunkedArray) -> list[str]:
-    return [printable(name), *(_cell(name, value) for value in values.to_pylist())]
+    place = _PLACE.fullmatch(name) is not None and values.type == pa.float64()
+    return [printable(name), *(_cell(place, value) for value in values.to_pylist())]
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(place: bool, value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
         # A position to 0.4 mas; of anything else what a person compares.
-        return f"{value:.7f}" if name in ("ra", "dec") else f"{value:.5g}"
+        return f"{value:.7f}" if place else f"{value:.5g}"
     text = printable(str(value))
     return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + _TOO_LONG
 

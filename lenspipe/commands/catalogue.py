@@ -54,8 +54,8 @@ def cone(
         list[str],
         typer.Argument(
             metavar="RA DEC RADIUS",
-            help="Degrees or sexagesimal, or a name that holds the position (J100024.0+021200); "
-            "RADIUS in arcsec, or with its unit (2arcmin).",
+            help="Degrees or sexagesimal, also in quotes as one text, or a name that holds the "
+            "position (J100024.0+021200); RADIUS in arcsec, or with its unit (2arcmin).",
         ),
     ],
     out: OutFile = None,

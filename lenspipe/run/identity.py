@@ -81,13 +81,15 @@ def check_same_run(
             )
         return None
     now = {**identity, "layout": LAYOUT, "versions": versions()}
-    found = [
-        (key, list(held_columns(before)) if key == KEEP_COLUMNS else old, new)
-        for key, old, new in differences(_compared(before), _compared(now))
-    ]
+    found = list(differences(_compared(before), _compared(now)))
+    held = list(held_columns(before))  # what columns there are to keep, whatever was asked for
     if other_pixels:
         _refuse_moved(run, before, pixels or {})
-    refused = [difference for difference in found if not _taken(*difference, other_pixels)]
+    refused = [
+        (key, held if key == KEEP_COLUMNS else old, new)
+        for key, old, new in found
+        if not _taken(key, held if key == KEEP_COLUMNS else old, new, other_pixels)
+    ]
     if refused:
         raise _refusal(run, refused, pixels or {})
     return [f"{key}: {old!r} before, {new!r} now" for key, old, new in found]

@@ -43,7 +43,7 @@ class TrainingImages:
             labels = np.asarray(self._file["label"][:MOST_IMAGES], np.int64)
             kinds = self._file["kind"].asstr()[:MOST_IMAGES]
             told = self._about()
-            zero_point = float(self._file.attrs["zero_point_mag"])
+            zero_point = float(self._attributes()["zero_point_mag"])
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             expected = "a set of labelled stamps (HDF5)"
             raise InputError(FIELD, expected, f"{path}: {error}") from error
@@ -69,7 +69,11 @@ class TrainingImages:
         pixels = np.asarray(self._images[self._rows[object_id]], np.float32) * self._factor
         return replace(self._like, pixels=pixels, object_id=str(object_id), explanation=None)
 
+    def _attributes(self) -> dict[str, Any]:
+        """Of the file, as simulations have them, and of its images, as `grades labels` writes."""
+        return {**self._file.attrs, **self._images.attrs}
+
     def _about(self) -> _Pixels:
-        attributes: dict[str, Any] = {**self._file.attrs, **self._images.attrs}
+        attributes = self._attributes()
         bands = tuple(str(band) for band in attributes["bands"])
         return _Pixels(bands, float(attributes["pixel_scale_arcsec"]), self._images.shape[2:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,9 +13,11 @@ from jaxtyping import Float32
 
 from lenspipe.catalogue.candidates import StampBatch
 from lenspipe.cutouts.planned import open_planned
+from lenspipe.errors import StoppedError
 from lenspipe.models.embedding import Embedding
 from lenspipe.models.ensemble import Ensemble
 from lenspipe.models.explain import occlusion_map, square_masks
+from lenspipe.models.memory import OutOfMemoryError
 from lenspipe.processes.time_limit import TimeLimit, within
 from lenspipe.run_directory import RunDirectory
 from lenspipe.stages.planning import rows_of_ids
@@ -48,15 +51,18 @@ class CandidateStamps:
         best = set(table["object_id"].to_pylist()[: self.explain])
         reader = open_planned(self.settings.cutouts, self.settings.base)
         limit = TimeLimit(self.timeout_s)
-        ensemble = self._ensemble()
-        embedding = Embedding(ensemble, self.settings.threads, self.told)
+        with _memory_is_short():
+            ensemble = self._ensemble()
+            embedding = Embedding(ensemble, self.settings.threads, self.told)
         for start in range(0, sources.num_rows, BATCH_ROWS):
             part = sources.slice(start, BATCH_ROWS)
             batch = within(limit, _READING, partial(reader.read, part, self.settings.inputs))
             ids = np.asarray(part["object_id"].to_pylist(), dtype=object)[batch.rows]
             wanted = np.array([object_id in best for object_id in ids], bool)
-            maps = self._maps(ensemble, batch.images, wanted) if best else None
-            yield StampBatch(ids, batch.images, maps, embedding(batch.images), embedding.members)
+            with _memory_is_short():
+                maps = self._maps(ensemble, batch.images, wanted) if best else None
+                seen = embedding(batch.images)
+            yield StampBatch(ids, batch.images, maps, seen, embedding.members)
         embedding.tell()
 
     def _ensemble(self) -> Ensemble:
@@ -76,3 +82,15 @@ class CandidateStamps:
                 lambda pixels: ensemble.score(pixels, full=True).score, chosen, masks, spec.name
             )
         return maps
+
+
+@contextmanager
+def _memory_is_short() -> Iterator[None]:
+    """Said with the way on: nothing that was scored is lost."""
+    try:
+        yield
+    except OutOfMemoryError as error:
+        raise StoppedError(
+            f"the candidates' maps and features: {error}; all scores are kept: the same command, "
+            "where the driver has more memory, publishes"
+        ) from error

@@ -6,18 +6,35 @@ import time
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from lenspipe.catalogue.known import Known, known_schema, write_known
+from lenspipe.catalogue.tables import open_table
 from lenspipe.run_directory import RunDirectory
 from lenspipe.serve.grades.state import states_of
 from lenspipe.serve.grades.store import open_store
 from lenspipe.serve.shown import Manner
 from tests.browser.conftest import Open
-from tests.browser.page import Keep, begin, complaints, hosts, kept, loaded, press, text, until
+from tests.browser.page import (
+    Keep,
+    begin,
+    complaints,
+    first_candidate,
+    hosts,
+    kept,
+    keys,
+    loaded,
+    one_by_one,
+    press,
+    text,
+    until,
+)
+from tests.serve.conftest import published_run
 from tests.serve.running import serving
 
 pytestmark = pytest.mark.timeout(240)
@@ -200,3 +217,36 @@ def test_every_control_has_a_name_that_a_screen_reader_says(driver: WebDriver) -
             "return [...document.images].every((i) => i.hasAttribute('alt'))"
         )
     assert driver.execute_script("return document.documentElement.lang") == "en"
+
+
+def test_a_known_lens_is_marked_wherever_it_is_looked_at(
+    tmp_path: Path, open_page: Open, keep: Keep
+) -> None:
+    run = published_run(tmp_path / "run")
+    table = open_table(run, "candidates")
+    third = table.slice(2, 1).select(["ra", "dec"]).to_pylist()[0]
+    schema = known_schema(table.schema.field("object_id").type)
+    row = dict.fromkeys(schema.names) | third | {"name": "Cosmic <b>Eye</b>"}
+    write_known(run, Known(pa.Table.from_pylist([row], schema), 2.0, 1, 6, "", ""))
+    with serving(run.url, grades=str(tmp_path / "grades.sqlite")) as service:
+        driver = open_page(service.url)
+        begin(driver)
+        [mark] = driver.find_elements(By.CSS_SELECTOR, ".tile .known")
+        tile = driver.find_element(By.CSS_SELECTOR, '.tile[data-k="2"]')
+        assert tile.get_attribute("aria-label") == "Candidate 3, known lens Cosmic <b>Eye</b>"
+        assert mark.is_displayed()
+        assert mark.text == "known"
+        keep(driver, "mosaic")
+        first_candidate(driver)
+        keys(driver, Keys.ARROW_RIGHT)
+        one_by_one(driver, "2 of 40")
+        keys(driver, Keys.ARROW_RIGHT)
+        one_by_one(driver, "3 of 40")
+        assert text(driver, "title").startswith("Candidate 3")
+        [badge] = driver.find_elements(By.CSS_SELECTOR, "#title .known")
+        assert badge.text == "known lens Cosmic <b>Eye</b>"
+        keep(driver, "single")
+    with serving(run.url, grades=str(tmp_path / "b.sqlite"), manner=Manner(blind=True)) as service:
+        driver = open_page(service.url)
+        begin(driver)
+        assert driver.find_elements(By.CSS_SELECTOR, ".known") == []

@@ -147,6 +147,18 @@ def test_a_killed_writer_leaves_the_old_catalogue_and_is_cleaned(
     assert [n for n in run.store.names() if n.startswith("catalogue.tmp")] == []
 
 
+def test_a_file_that_a_lagging_listing_hid_is_cleared_away_by_the_same_command(
+    run: RunDirectory,
+) -> None:
+    parts = run.part_names("scores", run.records("score"))
+    files = scored_files(run, parts)
+    hidden = "catalogue/dataset/Norder=9/Dir=0/Npix=1.parquet"
+    run.store.write(hidden, run.store.read(files[0]))
+    assert write_catalogue(run, parts, "toy", LIMIT).written
+    assert hidden not in run.store.names("catalogue")
+    assert not write_catalogue(run, parts, "toy", LIMIT).written
+
+
 def test_a_run_without_scores_has_no_catalogue(run: RunDirectory) -> None:
     info = write_catalogue(run, [], "toy", LIMIT)
     assert (info.rows, info.written) == (0, False)

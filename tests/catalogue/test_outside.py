@@ -91,6 +91,20 @@ def test_comments_before_the_heading_and_blank_lines_are_no_rows(tmp_path: Path,
     assert only(tmp_path / "a.csv").to_pydict() == {"ra": [1, 3], "dec": [2, 4], "n": ["#a", "b"]}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# ra,dec,name\n150.1,2.1,A\n150.2,2.2,B\n",
+        "# of 2026\n#ra,dec,name\n150.1,2.1,A\n150.2,2.2,B\n",
+        "# three, words, only\nra,dec,name\n150.1,2.1,A\n150.2,2.2,B\n",
+    ],
+)
+def test_a_heading_in_a_comment_is_the_heading(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    found = only(tmp_path / "a.csv").to_pydict()
+    assert found == {"ra": [150.1, 150.2], "dec": [2.1, 2.2], "name": ["A", "B"]}
+
+
 def test_positions_must_be_degrees(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("ra,dec\n10:00:24,+2:12:00\n")
     outside = open_outside(str(tmp_path / "a.csv"))

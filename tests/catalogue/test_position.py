@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lenspipe.catalogue.position import parse_name, parse_position, parse_radius
+from lenspipe.catalogue.position import parse_name, parse_place, parse_position, parse_radius
 from lenspipe.errors import InputError
 
 
@@ -34,6 +34,26 @@ def test_positions(ra: str, dec: str, expected: tuple[float, float]) -> None:
 )
 def test_names_hold_coordinates(name: str, expected: tuple[float, float]) -> None:
     assert parse_name(name) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10:00:24 +02:12:00",
+        "10 00 24 +02 12 00",
+        "10h00m24s +02d12m00s",
+        "150.1, 2.2",
+        "J100024.0+021200",
+        "SDSS J100024.0+021200.0",
+    ],
+)
+def test_a_position_in_one_text(text: str) -> None:
+    assert parse_place([text, "3.6"]) == pytest.approx((150.1, 2.2, 0.001), abs=1e-12)
+
+
+def test_half_a_position_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^RA: expected a number"):
+        parse_place(["10:00:24", "3.6"])
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,29 @@ def test_rows_are_those_of_the_scores(run: RunDirectory) -> None:
     assert best["object_id"].to_pylist() == scored["object_id"].take(order).to_pylist()
 
 
+def test_a_member_that_was_not_asked_has_null_there(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    table = score_table(*cap(50, 150.0, 2.0, 1.0))
+    asked = np.arange(50) % 5 == 0
+    logits = np.where(asked, table["score_vit_b"].to_numpy(), np.nan).astype(np.float32)
+    at = table.schema.get_field_index("score_vit_b")
+    table = table.set_column(at, table.schema.field(at), pa.array(logits))
+    write_catalogue(run, commit_scores(run, [table]), "toy", 20)
+    told = query(
+        run,
+        "SELECT count(score_vit_b), count(*) FILTER (score_vit_b IS NULL), max(score_vit_b), "
+        "avg(score_vit_b), count(*) FILTER (score_vit_b > -1e9) FROM scores",
+    )
+    *_, highest, mean, above = values = [told[k][0].as_py() for k in range(5)]
+    assert (values[0], values[1], above) == (10, 40, 10)
+    assert highest == logits[asked].max()
+    assert mean == pytest.approx(logits[asked].mean(dtype=float))
+    best = query(run, "SELECT object_id FROM scores ORDER BY score_vit_b DESC NULLS LAST LIMIT 1")
+    assert best[0][0].as_py() == int(np.nanargmax(logits))
+    kind = query(run, "SELECT score_vit_b FROM scores LIMIT 1").schema.field(0)
+    assert kind == table.schema.field(at)
+
+
 def test_tables_can_be_joined(run: RunDirectory) -> None:
     found = query(
         run,
@@ -68,7 +91,9 @@ def test_columns_keep_their_meaning(run: RunDirectory) -> None:
 def test_a_run_that_is_not_published_has_its_scores(tmp_path: Path) -> None:
     run = make_run(tmp_path, publish=False)
     assert query(run, "SELECT count(*) FROM scores")[0][0].as_py() == 1000
-    with pytest.raises(InputError, match=r"expected tables scores, failures .*has no candidates"):
+    with pytest.raises(
+        InputError, match=r"expected tables scores, failures, sources .*has no candidates"
+    ):
         query(run, "SELECT * FROM candidates")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pytest
 
 from lenspipe.catalogue.shown import show
 
@@ -15,6 +16,17 @@ def test_columns_stand_under_one_another() -> None:
         "bb           2.0000000      –  200",
         "2 rows",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("RAJ2000", "150.1234567"), ("_DEJ2000", "150.1234567"), ("dec_deg", "150.1234567"),
+        ("ra_1", "150.1234567"), ("ra_error", "150.12"), ("radius", "150.12"),
+    ],
+)  # fmt: skip
+def test_positions_of_other_catalogues_have_all_their_digits(name: str, cell: str) -> None:
+    assert show(pa.table({name: [150.1234567]}))[1].strip() == cell
 
 
 def test_what_is_left_out_is_counted() -> None:

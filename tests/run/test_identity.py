@@ -121,6 +121,7 @@ def test_kept_columns_may_be_any_that_the_run_holds(tmp_path: Path) -> None:
         assert job.checked.select_plan.carried == ("i_mag", "row")
         assert job.checked.publish_settings().keep_columns == tuple(kept)
         assert any("another survey.sources.keep_columns" in line for line in told)
+    assert "keep_columns: ['row', 'i_mag'] before, ['row'] now" in " ".join(told)
     lacks = r"keep_columns: expected \['i_mag', 'row'\] .* or --fresh, found \['g_mag'\]$"
     with pytest.raises(ResumeRefusedError, match=lacks):
         _opened(survey, ["g_mag"])

@@ -13,6 +13,7 @@ import pytest
 from lenspipe.check import check_survey
 from lenspipe.config import load_survey
 from lenspipe.errors import StoppedError
+from lenspipe.models.memory import OutOfMemoryError
 from lenspipe.stages import candidate_stamps
 from lenspipe.stages.candidate_stamps import CandidateStamps
 from tests.toy_survey import make_survey
@@ -43,3 +44,20 @@ def test_a_read_that_never_returns_stops_the_run(
             list(stamps(rows))
     finally:
         reader.release.set()
+
+
+def test_short_memory_stops_with_the_way_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = check_survey(load_survey(make_survey(tmp_path, rows=40)))
+    settings = checked.score_settings(str(tmp_path / "run"), "cpu", threads=1)
+
+    def short(*_: object) -> None:
+        raise OutOfMemoryError("resnet-a: bad_alloc")
+
+    monkeypatch.setattr(candidate_stamps, "open_planned", lambda *_: _Hung())
+    monkeypatch.setattr(candidate_stamps, "rows_of_ids", lambda *_: pa.table({"object_id": [1]}))
+    monkeypatch.setattr(candidate_stamps, "Embedding", short)
+    stamps: Any = CandidateStamps(None, settings, 0)  # type: ignore[arg-type]
+    with pytest.raises(StoppedError, match=r"resnet-a: bad_alloc; all scores are kept: the same"):
+        list(stamps(pa.table({"object_id": [1]})))

@@ -107,13 +107,15 @@ export class Mosaic {
 
   tile(told, k, focused = k) {
     const about = told.about;
-    const words = `Candidate ${told.place + 1}${told.grade ? `, grade ${told.grade}` : ""}`;
+    const lens = about?.known_lens;
+    const words = `Candidate ${told.place + 1}${told.grade ? `, grade ${told.grade}` : ""}${lens ? `, known lens ${lens}` : ""}`;
     return element("button", {
       type: "button", class: "tile", "aria-pressed": String(told.flagged), "data-k": k,
       "aria-label": words, tabindex: k === focused ? "0" : "-1",
       onclick: () => { this.focus(k); this.flag(k); },
     },
     picture(told, this.app.look, 2, ""),
+    lens ? element("span", { class: "known", title: `known lens ${lens}` }, "known") : null,
     told.grade ? element("span", { class: "grade" }, told.grade) : null,
     about && about.probability !== undefined && about.probability !== null
       ? element("span", { class: "score" }, about.probability.toPrecision(2)) : null);

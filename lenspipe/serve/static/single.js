@@ -99,6 +99,7 @@ export class Single {
       element("div", { class: "seen" }, stage, element("div", { class: "bands" }, ...bands), this.hint(stage)),
       element("div", { class: "judged" },
         element("h2", { id: "title" }, `Candidate ${told.place + 1}`, told.about?.name ? ` · ${told.about.name}` : "",
+          " ", told.about?.known_lens ? element("span", { class: "known" }, `known lens ${told.about.known_lens}`) : null,
           " ", element("span", { class: "hint", id: "where" }, where)),
         element("div", { class: "grades", role: "group", "aria-label": "Grade" }, ...grades,
           element("button", { type: "button", id: "flag", "aria-pressed": String(told.flagged), onclick: () => this.flag() }, "Flag ", element("kbd", {}, "f")),

@@ -12,6 +12,8 @@ from lenspipe.serve.grades.event import NewEvent
 from lenspipe.serve.grades.labels import Choice, write_labels
 from lenspipe.serve.grades.scheme import DEFAULT
 from lenspipe.serve.grades.store import Hidden, open_store
+from lenspipe.serve.stamps import Stamps
+from lenspipe.serve.training_images import TrainingImages
 from tests.serve.grades.graded_run import SPEC, make_run
 from training.data import load_images
 
@@ -35,6 +37,10 @@ def test_training_takes_the_labels(tmp_path: Path) -> None:
         assert dict(found.specs) == {"image": SPEC}
         with h5py.File(out) as file:
             assert file["object_id"][:].tolist() == [0, 1, 2, 3, 4, 6]
+        like = Stamps(run).image(1)
+        shown = TrainingImages(out, like)
+        assert [each.is_lens for each in shown.hidden] == [True, True, False, False, False, True]
+        np.testing.assert_allclose(shown.image(shown.hidden[3].object_id).pixels, 3.0)
         sure = Choice.of(DEFAULT, lens=["A"], other=["X"], votes=3)
         assert write_labels(run, store, out, sure).lenses == 2
         assert load_images(out).inputs["image"][:, 0, 0, 0].tolist() == [0, 3, 6]
