@@ -22,9 +22,7 @@ def plan(
         str | None, typer.Option(help="As 90m, 48h or 7d: the fewest nodes that meet it.")
     ] = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="So many, like this machine.")] = None,
-    max_nodes: Annotated[
-        int, typer.Option(min=1, max=4096, help="Most to think of.")
-    ] = 512,
+    max_nodes: Annotated[int, typer.Option(min=1, max=4096, help="Most to think of.")] = 512,
     price_node_hour: Annotated[
         float, typer.Option(min=0.0, help="Of a node without its GPUs.")
     ] = 0.0,

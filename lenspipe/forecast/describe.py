@@ -5,6 +5,8 @@ from __future__ import annotations
 from lenspipe.forecast.figures import Plan
 from lenspipe.forecast.spread import Interval
 
+_LEAST_S = 0.01  # that is told of choosing a threshold; less is that there was none to choose
+
 
 def describe_plan(plan: Plan) -> list[tuple[str, str]]:
     """(field, text) lines for a person; intervals are of 90%, by the spread of the sample."""
@@ -31,13 +33,14 @@ def describe_plan(plan: Plan) -> list[tuple[str, str]]:
         ("nodes", _nodes(plan)),
         ("hours", _interval(plan.hours)),
         ("node-hours", _interval(plan.node_hours)),
-        ("GPU-hours", _interval(plan.gpu_hours)),
     ]
+    if node.gpus:
+        lines.append(("GPU-hours", _interval(plan.gpu_hours)))
     if any(plan.prices.model_dump().values()):
         lines.append(("cost", _interval(plan.cost)))
     lines += [
         ("start-up", f"{_time(start.seconds)} (workers {_time(start.select_s + start.score_s)})"),
-        ("threshold", _time(stages.threshold_s)),
+        *([("threshold", _time(stages.threshold_s))] if stages.threshold_s > _LEAST_S else []),
         ("select", _times(stages.select_s)),
         ("planning", _times(stages.plan_s)),
         ("score", _times(stages.score_s)),
@@ -77,20 +80,20 @@ def _interval(value: Interval) -> str:
 
 
 def _ends(value: Interval) -> str:
-    if value.low is None or value.high is None:
+    if value.low is None or value.high is None or value.low == value.high:
         return ""
     return f"{value.low:.3g} to {value.high:.3g}"
 
 
 def _count(value: Interval) -> str:
     ends = ""
-    if value.low is not None and value.high is not None:
+    if value.low is not None and value.high is not None and value.low < value.high:
         ends = f" ({value.low:,.0f} to {value.high:,.0f})"
     return f"{value.expected:,.0f}{ends}"
 
 
 def _times(value: Interval) -> str:
-    if value.low is None or value.high is None:
+    if value.low is None or value.high is None or value.low == value.high:
         return _time(value.expected)
     return f"{_time(value.expected)} ({_time(value.low)} to {_time(value.high)})"
 

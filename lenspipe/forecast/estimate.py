@@ -30,10 +30,11 @@ HOUR_S = 3600.0
 # Of the driver for one shard, and for each shard that is with a worker then (docs/performance.md):
 # `python -m benchmarks.soak`, `python -m benchmarks.driver_scan`.
 DRIVER_S = 1.4e-3
-DRIVER_SCAN_S = 0.4e-6
+DRIVER_SCAN_S = 0.6e-6
 # Of the driver for one selected row (docs/performance.md): a sample is too small to show them.
 PLAN_ROW_S = 3.5e-6
 PUBLISH_ROW_S = 8.4e-6
+_FEW = 3  # items, below which their spread tells nothing
 
 
 @dataclass(frozen=True)
@@ -140,13 +141,14 @@ class _Model:
         rng = np.random.default_rng(0)
         rows = np.array(sample.part_rows, float)
         self._rows_draws = ratio_draws(
-            np.array(sample.part_selected, float), rows, sample.total_parts, rng
+            np.array(sample.part_selected, float), rows, rng, sample.total_parts
         )
-        self._select_draws = _speed_draws(sample.select, sample.total_parts, rng)
+        self._select_draws = _speed_draws(sample.select, rng)
         scored = sample.score
-        self._score_draws = (
-            _speed_draws(scored, self.shards(1), rng) if scored else np.ones_like(self._rows_draws)
-        )
+        self._score_draws = _speed_draws(scored, rng) if scored else np.ones_like(self._rows_draws)
+        few = len(sample.part_rows) < min(_FEW, sample.total_parts)
+        self._knows_rows = not few
+        self._knows_speed = sample.score is None or sample.score.items >= _FEW
 
     @cached_property
     def counts(self) -> list[int]:
@@ -167,7 +169,7 @@ class _Model:
     @cached_property
     def selected(self) -> Interval:
         """Selected rows of the whole catalogue."""
-        return self._spread(self._sample.selected, self._rows_draws)
+        return interval(self._sample.selected, self._rows_draws, self._knows_rows)
 
     @cached_property
     def plan_s(self) -> Interval:
@@ -221,11 +223,12 @@ class _Model:
         """Stage `select`."""
         seconds = self._outcome(nodes)[0].seconds
         seconds = max(seconds, self._stored_s(self.bytes_read.catalogue))
-        return self._spread(seconds, self._select_draws)
+        return interval(seconds, self._select_draws, self._sample.select.items >= _FEW)
 
     def score_s(self, nodes: int) -> Interval:
         """Stage `score`."""
-        return self._spread(self._scored_s(nodes), self._score_draws * self._rows_draws)
+        draws = self._score_draws * self._rows_draws
+        return interval(self._scored_s(nodes), draws, self._knows_rows and self._knows_speed)
 
     def _scored_s(self, nodes: int) -> float:
         simulated = self._outcome(nodes)[1].seconds
@@ -263,7 +266,8 @@ class _Model:
         expected = select + score + parts["alone"]
         draws = parts["alone"] + select * self._select_draws
         draws = draws + score * self._score_draws * self._rows_draws
-        return self._spread(expected / HOUR_S, draws / expected)
+        enough = self._knows_rows and self._knows_speed
+        return interval(expected / HOUR_S, draws / expected, enough)
 
     def scaling(self, nodes: int) -> Scaling:
         """One row of the table."""
@@ -292,11 +296,6 @@ class _Model:
             middle = (low + high) // 2
             low, high = (low, middle) if meets(middle) else (middle, high)
         return high
-
-    def _spread(self, expected: float, draws: Float64[np.ndarray, " turns"]) -> Interval:
-        s = self._sample
-        items = min(len(s.part_rows), s.score.items if s.score else len(s.part_rows))
-        return interval(expected, draws, items, s.total_parts)
 
     def _simulate(self, nodes: int) -> tuple[Outcome, Outcome]:
         s, wanted = self._sample, self._wanted
@@ -330,8 +329,6 @@ def _relative(one: StageSample) -> Float64[np.ndarray, " k"]:
     return seconds / mean if mean > 0.0 else np.ones(1)
 
 
-def _speed_draws(
-    one: StageSample, population: int, rng: np.random.Generator
-) -> Float64[np.ndarray, " turns"]:
+def _speed_draws(one: StageSample, rng: np.random.Generator) -> Float64[np.ndarray, " turns"]:
     """Draws of the time of a row, about 1."""
-    return ratio_draws(np.array(one.seconds), np.array(one.rows, float), population, rng)
+    return ratio_draws(np.array(one.seconds), np.array(one.rows, float), rng)

@@ -16,7 +16,7 @@ from lenspipe.stages.candidate_stamps import CandidateStamps
 from lenspipe.stages.publish import publish
 
 _STAMPS = 64  # candidates whose pixels are read for the measurement
-_MAPS = 2  # and of which occlusion maps are made
+_MAPS = 10  # and of which occlusion maps are made
 
 
 @dataclass(frozen=True)

@@ -33,14 +33,15 @@ class Interval(BaseModel):
 def ratio_draws(
     above: Float64[np.ndarray, " k"],
     below: Float64[np.ndarray, " k"],
-    population: int,
     rng: np.random.Generator,
+    population: int | None = None,
 ) -> Float64[np.ndarray, " turns"]:
     """Bootstrap of sum(above) / sum(below) over its own value: numbers about 1.
 
     population: from how many the sample was drawn without putting back; where that is all of them
-    nothing is left to chance. Efron 1979 (Annals of Statistics 7, 1), the finite population as in
-    Cochran 1977 (Sampling Techniques, eq. 2.12).
+    nothing is left to chance. None: what is drawn differs from time to time, as speeds do. Efron
+    1979 (Annals of Statistics 7, 1); the finite population: Cochran 1977 (Sampling Techniques,
+    eq. 2.12).
     """
     count = len(above)
     if not above.sum() or not below.sum():
@@ -49,17 +50,17 @@ def ratio_draws(
     drawn = below[picks].sum(axis=1)
     whole = above.sum() / below.sum()
     ratios = above[picks].sum(axis=1) / np.where(drawn > 0, drawn, np.inf) / whole
-    left = max(0.0, 1.0 - count / population) if population else 0.0
+    left = 1.0 if population is None else max(0.0, 1.0 - count / population)
     # Resampling k items varies as (k - 1) / k of what drawing them does.
     stretch = np.sqrt(left * count / (count - 1)) if count > 1 else 0.0
     return np.asarray(np.maximum(0.0, 1.0 + stretch * (ratios - 1.0)), np.float64)
 
 
 def interval(
-    expected: float, draws: Float64[np.ndarray, " turns"], items: int, population: int
+    expected: float, draws: Float64[np.ndarray, " turns"], enough: bool = True
 ) -> Interval:
-    """The interval of a value whose relative draws these are."""
-    if items < 2 and items < population:
+    """The interval of a value whose relative draws these are. enough: whether they tell of it."""
+    if not enough:
         return Interval(expected=expected)
     tail = (1.0 - CONFIDENCE) / 2.0
     low, high = expected * np.quantile(draws, (tail, 1.0 - tail))

@@ -89,7 +89,7 @@ class _Notes(SilentProgress):
         self.began: dict[str, float] = {}
 
     def note(self, text: str) -> None:
-        self.began[text.split()[0].rstrip(":")] = time.monotonic()
+        self.began[text.split(maxsplit=1)[0].rstrip(":")] = time.monotonic()
 
 
 def main() -> None:
