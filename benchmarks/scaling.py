@@ -104,7 +104,12 @@ def draw(rows: list[dict[str, Any]], path: Path, shards: int) -> None:
             first = next(row["hours"] for row in own)
             axes.plot(NODES, [first / n for n in NODES], ":", color=kind.colour, lw=1)
         axes.axhline(shards * ALONE_S_PER_SHARD / 3600.0, color="#3d4654", lw=1, ls="--")
-        axes.text(1, shards * ALONE_S_PER_SHARD / 3600.0 * 1.08, "planning and publishing")
+        axes.text(
+            NODES[-1],
+            shards * ALONE_S_PER_SHARD / 3600.0 * 1.1,
+            "planning and publishing",
+            ha="right",
+        )
         axes.set(xscale="log", yscale="log", xlabel="nodes", ylabel="hours of stage score")
         axes.set_xticks(NODES, [str(n) for n in NODES])
         axes.minorticks_off()
