@@ -26,16 +26,16 @@ DEPTH = 2
 _TURNS = 50
 
 
+class _Resting:
+    def rest(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
 def wait_us() -> float:
     """Of `ray.wait` for the first of so many, as the pool calls it."""
     with connect(cpus=1):
-
-        @ray.remote(num_cpus=0)
-        class Actor:
-            def rest(self, seconds: float) -> None:
-                time.sleep(seconds)
-
-        busy, idle = Actor.remote(), Actor.remote()
+        actor: Any = ray.remote(num_cpus=0)(_Resting)
+        busy, idle = actor.remote(), actor.remote()
         pending = [busy.rest.remote(3600.0) for _ in range(max(HELD))]
         ray.get(idle.rest.remote(0.0))
 

@@ -49,7 +49,7 @@ def test_a_plan_is_within_a_quarter_of_the_run(tmp_path: Path) -> None:
     one attempt of three, all stages of it, must agree."""
     survey = make_timed_survey(tmp_path / "survey", SELECTED)
     before = sorted(path.name for path in survey.parent.iterdir())
-    ratios = []
+    ratios: list[dict[str, float]] = []
     for _ in range(ATTEMPTS):
         options = ("--parts", str(PARTS // 2), "--cutouts", "4096", "--json", "--max-nodes", "1")
         plan = ran("lenspipe", "plan", str(survey), *options)

@@ -8,7 +8,6 @@ import pytest
 
 from lenspipe.commands.forecast import seconds_of
 from lenspipe.errors import InputError
-from lenspipe.forecast import stage_clock
 from lenspipe.forecast.stage_clock import StageClock, StageTimes
 
 
@@ -30,7 +29,7 @@ def test_the_clock_counts_a_shard_when_it_leaves_its_worker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(stage_clock.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("lenspipe.forecast.stage_clock.time.monotonic", lambda: now[0])
     clock = StageClock("toy")
     clock.planned("score", 4, 40)
     clock.started("score")
