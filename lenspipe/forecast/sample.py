@@ -32,7 +32,7 @@ from lenspipe.telling.progress import Progress
 R = TypeVar("R")
 PARTS = 256  # most parts of the catalogue
 SCORE_ROWS = 16_384  # rows that are scored, where workers are few
-_PARTS_PER_WORKER = 4
+_PARTS_PER_WORKER = 8  # at least: of fewer, a few slow ones decide
 _FULL_BATCHES = 4  # of a shard of the sample: its last one is padded
 _MOST_SHARED = 0.5  # of units, from which on a sample is sparser than the run
 _SPARE = 1.2  # of parts, since some hold fewer rows than others
@@ -189,7 +189,7 @@ def _select(
 ) -> tuple[Job, StageSample]:
     """Parts of the catalogue in `order` until enough rows are selected or `size.parts` are read."""
     checked, most = at.job.checked, min(at.size.parts, len(order))
-    count = min(most, max(_PARTS_PER_WORKER * workers, 2 * _PARTS_PER_WORKER))
+    count = min(most, _PARTS_PER_WORKER * workers)
     rounds: list[StageSample] = []
     while True:
         parts = tuple(checked.parts[k] for k in order[:count])

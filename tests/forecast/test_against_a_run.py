@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.forecast.timed_survey import PARTS, make_timed_survey
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 SELECTED = 8192
 WITHIN = 0.25
 ATTEMPTS = 3
+MOST_BUSY = 20.0  # percent
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]  # other jobs may share the machine
 
@@ -29,6 +31,11 @@ def ran(*arguments: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def is_quiet() -> bool:
+    """Whether others leave the processors alone, while this test has nothing to do."""
+    return psutil.cpu_percent(interval=2.0) < MOST_BUSY
 
 
 def planned(plan: dict[str, Any]) -> dict[str, float]:
@@ -45,12 +52,14 @@ def taken(run: dict[str, float]) -> dict[str, float]:
 
 def test_a_plan_is_within_a_quarter_of_the_run(tmp_path: Path) -> None:
     """Half of the catalogue's parts and half of the shards are sampled. Times of stages are
-    compared, not of starting processes. What else the machine does may change between plan and run:
-    one attempt of three, all stages of it, must agree."""
+    compared, not of starting processes. One attempt of three, all stages of it, must agree; where
+    others used the processors at every attempt, the clock tells nothing and the test is skipped."""
     survey = make_timed_survey(tmp_path / "survey", SELECTED)
     before = sorted(path.name for path in survey.parent.iterdir())
     ratios: list[dict[str, float]] = []
+    undisturbed = 0
     for _ in range(ATTEMPTS):
+        quiet = is_quiet()
         options = ("--parts", str(PARTS // 2), "--cutouts", "4096", "--json", "--max-nodes", "1")
         plan = ran("lenspipe", "plan", str(survey), *options)
         assert plan["sample"]["parts"] == PARTS // 2
@@ -62,4 +71,7 @@ def test_a_plan_is_within_a_quarter_of_the_run(tmp_path: Path) -> None:
         ratios.append({name: value / run[name] for name, value in planned(plan).items()})
         if all(abs(ratio - 1.0) <= WITHIN for ratio in ratios[-1].values()):
             return
+        undisturbed += quiet and is_quiet()
+    if not undisturbed:
+        pytest.skip(f"others use this machine's processors; planned over taken: {ratios}")
     pytest.fail(f"planned over taken: {ratios}")

@@ -25,7 +25,7 @@ from lenspipe.models.ensemble_file import describe_ensemble
 from lenspipe.telling.events import Events
 from lenspipe.telling.progress import SilentProgress
 
-PARTS = 16
+PARTS = 32
 PART_ROWS = 500_000  # of a file: each is one part of stage `select`
 # Goes through DuckDB, and costs it about a tenth of a second for a part.
 CUT = "i_mag < 21.0 AND sqrt(pow(sin(radians(ra)), 2) + pow(cos(radians(dec)), 2)) > -1.0"
