@@ -7,12 +7,14 @@ anywhere goes on where it was.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from pydantic import ValidationError
 
 from lenspipe.catalogue.funnel import Funnel, funnel, refuse_unaccounted
 from lenspipe.config import Survey, resolve
 from lenspipe.errors import CorruptRunError, FailureLimitError
+from lenspipe.intervals import Interval
 from lenspipe.processes.slots import Machine, Slots, plan_slots
 from lenspipe.run.failure_limit import failed_share
 from lenspipe.run.identity import check_same_pixels
@@ -106,6 +108,12 @@ def plan_shards(job: Job, slots: Slots) -> Plan:
 
 def score(job: Job, plan: Plan, slots: Slots) -> bool:
     """Pixels and networks over the plan's shards; False where all were committed before."""
+    # A resume that may hold fewer rows at a time divides the shards that were planned.
+    return score_shards(job, plan.shards_of(job.checked.shard_rows), slots)
+
+
+def score_shards(job: Job, shards: Sequence[Interval], slots: Slots) -> bool:
+    """Pixels and networks over these row intervals of the plan."""
     job.ledger.patiently(lambda: tell_provider(job, slots.provider))
     settings = job.checked.score_settings(job.run.url, slots.provider, slots.threads)
     spec = StageSpec(
@@ -115,8 +123,6 @@ def score(job: Job, plan: Plan, slots: Slots) -> bool:
         options=_pool(job, slots.scorers, slots.cpus, slots.gpus, slots.depth),
         feed=scoring.PixelReading(settings) if slots.readers else None,
     )
-    # A resume that may hold fewer rows at a time divides the shards that were planned.
-    shards = plan.shards_of(job.checked.shard_rows)
     return run_stage(job.ledger, spec, [scoring.PlanRows(*shard) for shard in shards])
 
 

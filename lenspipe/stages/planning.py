@@ -26,7 +26,7 @@ from lenspipe.run_directory import PLAN_FILE_ROWS, PLAN_RECORD, RunDirectory, pl
 from lenspipe.stages.plan_order import sorted_rows
 from lenspipe.storage.external_sort import slabs
 
-__all__ = ["DUPLICATE", "Plan", "make_plan", "read_plan", "read_rows"]
+__all__ = ["DUPLICATE", "Plan", "even_rows", "make_plan", "read_plan", "read_rows"]
 
 ROW_GROUP_ROWS = 8192
 MIN_SHARD_ROWS = 256  # a few batches: the last one is padded
@@ -96,6 +96,13 @@ def broken(name: str, error: ValidationError) -> CorruptRunError:
     return CorruptRunError(": ".join(part for part in (name, where, first["msg"]) if part))
 
 
+def even_rows(rows: int, shard_rows: int, workers: int) -> int:
+    """Most rows of a shard of so many selected rows: `shard_rows`, fewer where workers would have
+    too few shards each for the last ones to end together."""
+    per_worker = max(MIN_SHARD_ROWS, -(-rows // (SHARDS_PER_WORKER * max(workers, 1))))
+    return min(shard_rows, per_worker)
+
+
 def make_plan(
     run: RunDirectory, selected_parts: Sequence[str], shard_rows: int, workers: int
 ) -> Plan:
@@ -123,8 +130,7 @@ def make_plan(
         rest = islice(tables, PLAN_FILE_ROWS // slab_rows - 1)
         files.append(_write_plan_file(run, plan_name(len(files)), first, rest))
     rows = sum(file.rows for file in files)
-    per_worker = max(MIN_SHARD_ROWS, -(-rows // (SHARDS_PER_WORKER * max(workers, 1))))
-    bounds = shard_bounds(groups.sizes, min(shard_rows, per_worker))
+    bounds = shard_bounds(groups.sizes, even_rows(rows, shard_rows, workers))
     plan = Plan(rows=rows, duplicates=duplicates, bounds=tuple(bounds.tolist()), files=tuple(files))
     run.store.write(PLAN_RECORD, plan.model_dump_json().encode())
     return plan

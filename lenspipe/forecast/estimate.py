@@ -1,0 +1,334 @@
+"""From what a sample took to what a survey will take on any number of nodes. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+import numpy as np
+from jaxtyping import Float64
+
+from lenspipe.forecast.bottleneck import find_bottleneck
+from lenspipe.forecast.figures import (
+    Bytes,
+    Node,
+    Plan,
+    Prices,
+    Sampled,
+    Scaling,
+    Stages,
+    StartUp,
+)
+from lenspipe.forecast.sample import Sample, StageSample
+from lenspipe.forecast.simulation import Cluster, Outcome, draw_seconds, simulate
+from lenspipe.forecast.spread import Interval, interval, ratio_draws
+from lenspipe.stages.planning import even_rows
+
+HOUR_S = 3600.0
+# Of the driver for one shard, and for each shard that is with a worker then (docs/performance.md):
+# `python -m benchmarks.soak`, `python -m benchmarks.driver_scan`.
+DRIVER_S = 1.4e-3
+DRIVER_SCAN_S = 0.6e-6
+# Of the driver for one selected row (docs/performance.md): a sample is too small to show them.
+PLAN_ROW_S = 3.5e-6
+PUBLISH_ROW_S = 8.4e-6
+_FEW = 3  # items, below which their spread tells nothing
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """nodes: so many; None: the fewest that meet the deadline, or one without one. deadline_s: of
+    the whole run. storage_bytes_per_s: most that the store gives all nodes together.
+    node_failures_per_day: of one node."""
+
+    nodes: int | None = None
+    deadline_s: float | None = None
+    max_nodes: int = 512
+    prices: Prices = field(default_factory=Prices)
+    storage_bytes_per_s: float | None = None
+    node_failures_per_day: float = 0.0
+
+
+def make_forecast(survey: str, sample: Sample, wanted: Wanted) -> Plan:
+    """The whole plan. The same sample gives the same plan."""
+    model = _Model(sample, wanted)
+    nodes = wanted.nodes or model.fewest()
+    hours = model.hours(nodes)
+    node_hours = hours.scaled(nodes)
+    gpu_hours = model.score_s(nodes).scaled(
+        nodes * sample.slots.scorers * sample.slots.gpus / HOUR_S
+    )
+    bytes_read = model.bytes_read
+    scored = sample.score
+    met = None
+    if wanted.deadline_s is not None:
+        met = _upper(hours) * HOUR_S <= wanted.deadline_s
+    use, bottleneck = find_bottleneck(
+        sample, model.outcome(nodes), model.seconds(nodes), model.storage_use(nodes)
+    )
+    return Plan(
+        survey=survey,
+        node=Node(
+            cpus=sample.machine.cpus,
+            gpus=sample.machine.gpus,
+            scorers=sample.slots.scorers,
+            provider=sample.slots.provider,
+        ),
+        sample=Sampled(
+            parts=len(sample.part_rows),
+            rows=sum(sample.part_rows),
+            selected=sum(sample.part_selected),
+            shards=scored.items if scored else 0,
+            scored=sum(scored.rows) if scored else 0,
+            seconds=sample.seconds,
+        ),
+        rows=sample.total_rows,
+        parts=sample.total_parts,
+        selected=model.selected,
+        shards=model.shards(nodes),
+        bytes_read=bytes_read,
+        start_up=model.start_up,
+        stages=Stages(
+            threshold_s=sample.threshold_s,
+            select_s=model.select_s(nodes),
+            plan_s=model.plan_s,
+            score_s=model.score_s(nodes),
+            publish_s=model.publish_s,
+        ),
+        nodes=nodes,
+        deadline_hours=None if wanted.deadline_s is None else wanted.deadline_s / HOUR_S,
+        meets=met,
+        hours=hours,
+        node_hours=node_hours,
+        gpu_hours=gpu_hours,
+        cost=_cost(wanted.prices, node_hours, gpu_hours, bytes_read),
+        prices=wanted.prices,
+        use=use,
+        bottleneck=bottleneck,
+        scaling=tuple(model.scaling(count) for count in model.counts),
+        cautions=sample.cautions,
+    )
+
+
+def _cost(prices: Prices, nodes: Interval, gpus: Interval, read: Bytes) -> Interval:
+    def at(end: Callable[[Interval], float]) -> float:
+        per_tb = (read.catalogue + end(read.pixels)) / 1e12
+        return prices.node_hour * end(nodes) + prices.gpu_hour * end(gpus) + prices.read_tb * per_tb
+
+    expected = at(lambda i: i.expected)
+    if nodes.low is None or nodes.high is None:
+        return Interval(expected=expected)
+    return Interval(expected=expected, low=at(_lower), high=at(_upper))
+
+
+def _lower(value: Interval) -> float:
+    return value.expected if value.low is None else value.low
+
+
+def _upper(value: Interval) -> float:
+    return value.expected if value.high is None else value.high
+
+
+class _Model:
+    """Times on so many nodes, each number simulated once."""
+
+    def __init__(self, sample: Sample, wanted: Wanted) -> None:
+        self._sample = sample
+        self._wanted = wanted
+        self._outcome = lru_cache(maxsize=None)(self._simulate)
+        rng = np.random.default_rng(0)
+        rows = np.array(sample.part_rows, float)
+        self._rows_draws = ratio_draws(
+            np.array(sample.part_selected, float), rows, rng, sample.total_parts
+        )
+        self._select_draws = _speed_draws(sample.select, rng)
+        scored = sample.score
+        self._score_draws = _speed_draws(scored, rng) if scored else np.ones_like(self._rows_draws)
+        few = len(sample.part_rows) < min(_FEW, sample.total_parts)
+        self._knows_rows = not few
+        self._knows_speed = sample.score is None or sample.score.items >= _FEW
+
+    @cached_property
+    def counts(self) -> list[int]:
+        """Numbers of nodes for the table: powers of two."""
+        return [1 << k for k in range(int(math.log2(self._wanted.max_nodes)) + 1)]
+
+    @cached_property
+    def start_up(self) -> StartUp:
+        """What a run does before rows move."""
+        s = self._sample
+        return StartUp(
+            check_s=s.check_s,
+            ray_s=s.ray_s,
+            select_s=s.select.start_up_s,
+            score_s=s.score.start_up_s if s.score else 0.0,
+        )
+
+    @cached_property
+    def selected(self) -> Interval:
+        """Selected rows of the whole catalogue."""
+        return interval(self._sample.selected, self._rows_draws, self._knows_rows)
+
+    @cached_property
+    def plan_s(self) -> Interval:
+        """Sorting the selected rows into shards."""
+        s = self._sample
+        more = self.selected.plus(-sum(s.part_selected)).scaled(PLAN_ROW_S)
+        return Interval(
+            expected=max(0.0, more.expected),
+            low=None if more.low is None else max(0.0, more.low),
+            high=None if more.high is None else max(0.0, more.high),
+        ).plus(s.plan_s)
+
+    @cached_property
+    def publish_s(self) -> float:
+        """Listing the pixels again, catalogue, candidates, report."""
+        s, costs = self._sample, self._sample.publish
+        if s.score is None:
+            return 0.0
+        rows = s.selected
+        candidates = costs.top if costs.top is not None else costs.candidates * rows
+        stamps = min(candidates, costs.stamps, rows)
+        return (
+            s.listing_s
+            + costs.fixed_s
+            + PUBLISH_ROW_S * max(0.0, rows - sum(s.score.rows))
+            + (costs.open_s if stamps >= 1.0 else 0.0)
+            + costs.stamp_s * stamps
+            + costs.map_s * min(stamps, costs.maps)
+            + costs.known_s * s.total_parts
+        )
+
+    @cached_property
+    def bytes_read(self) -> Bytes:
+        """By the two stages."""
+        s = self._sample
+        per_row = s.score.bytes_per_row if s.score else 0.0
+        return Bytes(
+            catalogue=s.select.bytes_per_row * s.total_rows, pixels=self.selected.scaled(per_row)
+        )
+
+    def shards(self, nodes: int) -> int:
+        """Shards of stage `score`."""
+        rows = round(self._sample.selected)
+        return -(-rows // self._shard_rows(nodes)) if rows else 0
+
+    def _shard_rows(self, nodes: int) -> int:
+        s = self._sample
+        return even_rows(round(s.selected), s.shard_rows, nodes * s.slots.scorers)
+
+    def select_s(self, nodes: int) -> Interval:
+        """Stage `select`."""
+        seconds = self._outcome(nodes)[0].seconds
+        seconds = max(seconds, self._stored_s(self.bytes_read.catalogue))
+        return interval(seconds, self._select_draws, self._sample.select.items >= _FEW)
+
+    def score_s(self, nodes: int) -> Interval:
+        """Stage `score`."""
+        draws = self._score_draws * self._rows_draws
+        return interval(self._scored_s(nodes), draws, self._knows_rows and self._knows_speed)
+
+    def _scored_s(self, nodes: int) -> float:
+        simulated = self._outcome(nodes)[1].seconds
+        return max(simulated, self._stored_s(self.bytes_read.pixels.expected))
+
+    def _stored_s(self, size: float) -> float:
+        """What the store needs at least for so many bytes."""
+        rate = self._wanted.storage_bytes_per_s
+        return 0.0 if rate is None else size / rate
+
+    def storage_use(self, nodes: int) -> float | None:
+        """Share of what the store gives; None where that is not known."""
+        if self._wanted.storage_bytes_per_s is None:
+            return None
+        return self._stored_s(self.bytes_read.pixels.expected) / max(1e-9, self._scored_s(nodes))
+
+    def outcome(self, nodes: int) -> Outcome:
+        """Stage `score` as it was simulated."""
+        return self._outcome(nodes)[1]
+
+    def seconds(self, nodes: int) -> dict[str, float]:
+        """Seconds by what they go into: `select`, `score`, and what one node does alone."""
+        s = self._sample
+        alone = s.threshold_s + self.plan_s.expected + self.publish_s + self.start_up.seconds
+        return {
+            "select": self.select_s(nodes).expected,
+            "score": self._scored_s(nodes),
+            "alone": alone,
+        }
+
+    def hours(self, nodes: int) -> Interval:
+        """The whole run."""
+        parts = self.seconds(nodes)
+        select, score = parts["select"], parts["score"]
+        expected = select + score + parts["alone"]
+        draws = parts["alone"] + select * self._select_draws
+        draws = draws + score * self._score_draws * self._rows_draws
+        enough = self._knows_rows and self._knows_speed
+        return interval(expected / HOUR_S, draws / expected, enough)
+
+    def scaling(self, nodes: int) -> Scaling:
+        """One row of the table."""
+        outcome = self.outcome(nodes)
+        return Scaling(
+            nodes=nodes,
+            hours=self.hours(nodes),
+            efficiency=outcome.efficiency,
+            driver_use=outcome.driver_use,
+        )
+
+    def fewest(self) -> int:
+        """The fewest nodes with which the upper end meets the deadline; the most where none do."""
+        deadline = self._wanted.deadline_s
+        if deadline is None:
+            return 1
+
+        def meets(nodes: int) -> bool:
+            return _upper(self.hours(nodes)) * HOUR_S <= deadline
+
+        high = next((count for count in self.counts if meets(count)), None)
+        if high is None:
+            return self._wanted.max_nodes
+        low = high // 2  # which does not
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if meets(middle) else (middle, high)
+        return high
+
+    def _simulate(self, nodes: int) -> tuple[Outcome, Outcome]:
+        s, wanted = self._sample, self._wanted
+        rng = np.random.default_rng(nodes)
+        rate = wanted.node_failures_per_day / 24.0
+
+        def run(shards: int, item_s: float, workers: int, depth: int, one: StageSample) -> Outcome:
+            seconds = draw_seconds(shards, item_s * _relative(one), rng)
+            cluster = Cluster(
+                nodes=nodes,
+                workers=workers,
+                depth=depth,
+                driver_s=DRIVER_S,
+                driver_scan_s=DRIVER_SCAN_S,
+                failures_per_node_hour=rate,
+            )
+            return simulate(seconds, cluster, rng)
+
+        selecting = run(s.total_parts, s.select.slot_s, s.select_workers, 1, s.select)
+        if s.score is None:
+            return selecting, run(0, 0.0, s.slots.scorers, s.slots.depth, s.select)
+        item_s = s.score.slot_s_per_row * s.selected / max(1, self.shards(nodes))
+        scoring = run(self.shards(nodes), item_s, s.slots.scorers, s.slots.depth, s.score)
+        return selecting, scoring
+
+
+def _relative(one: StageSample) -> Float64[np.ndarray, " k"]:
+    """What each item of the sample took, over the mean; 1 where nothing was measured."""
+    seconds = np.array(one.seconds, float)
+    mean = seconds.mean() if len(seconds) else 0.0
+    return seconds / mean if mean > 0.0 else np.ones(1)
+
+
+def _speed_draws(one: StageSample, rng: np.random.Generator) -> Float64[np.ndarray, " turns"]:
+    """Draws of the time of a row, about 1."""
+    return ratio_draws(np.array(one.seconds), np.array(one.rows, float), rng)
