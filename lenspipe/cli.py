@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lenspipe import __version__
-from lenspipe.commands import catalogue, grades
+from lenspipe.commands import catalogue, grades, submit
 from lenspipe.commands.common import RunFolder, print_aligned, print_fields
 from lenspipe.config import load_survey
 from lenspipe.errors import InputError, LenspipeError, one_line
@@ -41,6 +41,7 @@ models_app = typer.Typer(help="The shipped models and any other.")
 app.add_typer(models_app, name="models")
 app.add_typer(grades.app, name="grades")
 app.add_typer(catalogue.app)  # its commands stand beside the others
+app.add_typer(submit.app)
 
 
 SurveyFile = Annotated[Path, typer.Argument(metavar="SURVEY.yaml", help="The survey file.")]
