@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.toy_survey import make_survey
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 PATIENCE_S = 300.0
-CUTS = 12
+CUTS = 8
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +55,16 @@ class Submission:
 
     def __init__(self, head: Head, survey: Path, *options: str, **changed: str) -> None:
         url = "" if "--address" in options else head.url
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "lenspipe", "submit", str(survey), *options]
-            + (["--address", url] if url else []),
-            stdout=subprocess.PIPE,
-            stderr=(survey.parent / "err").open("wb"),
-            env={**head.environment, **changed},
-            text=True,
-        )
-        self._err = survey.parent / "err"
+        self._err = survey.parent / f"err-{uuid.uuid4().hex}"
+        with self._err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "lenspipe", "submit", str(survey), *options]
+                + (["--address", url] if url else []),
+                stdout=subprocess.PIPE,
+                stderr=err,
+                env={**head.environment, **changed},
+                text=True,
+            )
 
     def lines(self) -> list[str]:
         """Whole lines of standard error so far."""
@@ -81,6 +83,24 @@ class Submission:
         """Exit status and standard output."""
         out, _ = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, out
+
+
+Submit = Callable[..., Submission]
+
+
+@pytest.fixture
+def submit() -> Iterator[Submit]:
+    """Calls the command; none of the calls outlives the test."""
+    calls: list[Submission] = []
+
+    def call(*arguments: Any, **changed: str) -> Submission:
+        calls.append(Submission(*arguments, **changed))
+        return calls[-1]
+
+    yield call
+    for submission in calls:
+        submission.process.kill()
+        submission.process.communicate()
 
 
 def job_of(head: Head, output: Path) -> tuple[list[JobInfo], str]:
@@ -112,14 +132,17 @@ def events(lines: list[str]) -> list[str]:
     return [line for line in lines if line.startswith("{")]
 
 
-def test_a_survey_is_followed_over_a_line_that_is_cut(head: Head, tmp_path: Path) -> None:
+def test_a_survey_is_followed_over_a_line_that_is_cut(
+    head: Head, submit: Submit, tmp_path: Path
+) -> None:
     rng = random.Random(3)
     survey = written(tmp_path, 2000)
     with TcpProxy(("127.0.0.1", head.port)) as line:
         address = f"http://127.0.0.1:{line.port}"
-        submission = Submission(head, survey, "--address", address)
+        submission = submit(head, survey, "--address", address)
+        submission.wait_for('"text": "job lenspipe-toy-')
         while line.cut_connections < CUTS and submission.process.poll() is None:
-            time.sleep(rng.uniform(0.5, 3.0))
+            time.sleep(rng.uniform(1.0, 4.0))
             line.cut(down=rng.random() < 0.5)
             time.sleep(0.3)
             line.cut()
@@ -140,9 +163,11 @@ def test_a_survey_is_followed_over_a_line_that_is_cut(head: Head, tmp_path: Path
     assert (found["state"], found["job"]) == ("done", job.name)
 
 
-def test_the_exit_status_and_the_line_of_a_mistake_are_the_jobs(head: Head, tmp_path: Path) -> None:
+def test_the_exit_status_and_the_line_of_a_mistake_are_the_jobs(
+    head: Head, submit: Submit, tmp_path: Path
+) -> None:
     survey = written(tmp_path, 100, sources={"path": str(tmp_path / "nowhere")})
-    submission = Submission(head, survey)
+    submission = submit(head, survey)
     status, out = submission.end()
     assert status == 2
     assert out == ""
@@ -152,10 +177,10 @@ def test_the_exit_status_and_the_line_of_a_mistake_are_the_jobs(head: Head, tmp_
 
 
 def test_a_job_goes_on_when_its_follower_leaves_and_ends_in_order_when_told(
-    head: Head, tmp_path: Path
+    head: Head, submit: Submit, tmp_path: Path
 ) -> None:
     survey = written(tmp_path, 6000)
-    first = Submission(head, survey)
+    first = submit(head, survey)
     first.wait_for('"stage": "score"')
     first.process.send_signal(signal.SIGINT)
     status, _ = first.end()
@@ -168,9 +193,9 @@ def test_a_job_goes_on_when_its_follower_leaves_and_ends_in_order_when_told(
     assert found["state"].startswith("running: process ")
     assert found["job"] == job.name
 
-    second = Submission(head, survey)
+    second = submit(head, survey)
     second.wait_for(f"job {job.name} is under way")
-    ending = Submission(head, _beside(survey), "--stop")
+    ending = submit(head, survey, "--stop")
     assert ending.end() == (0, f"job {job.name}: stopped\n")
     status, _ = second.end()
     assert status == 143
@@ -178,25 +203,17 @@ def test_a_job_goes_on_when_its_follower_leaves_and_ends_in_order_when_told(
     assert not (tmp_path / "run" / "lock.json").exists()
     assert status_of(head, tmp_path / "run")["state"].startswith("interrupted: ")
 
-    detached = Submission(head, survey, "--detach")
+    detached = submit(head, survey, "--detach")
     status, out = detached.end()
     name = job.name.removesuffix("-1") + "-2"
     assert status == 0
     assert out.splitlines()[0].split() == ["job", name]
-    third = Submission(head, survey)
+    third = submit(head, survey)
     assert third.end()[0] == 0, third.lines()
     jobs, log = job_of(head, tmp_path / "run")
     assert [j.name for j in jobs] == [job.name, name]
     assert '"text": "resuming ' in log
     assert verify(RunDirectory(str(tmp_path / "run"))) == []
-
-
-def _beside(survey: Path) -> Path:
-    """The same survey file elsewhere, for a second call at the same time."""
-    other = survey.parent / "other" / survey.name
-    other.parent.mkdir()
-    other.write_bytes(survey.read_bytes())
-    return other
 
 
 @pytest.mark.parametrize(
@@ -207,29 +224,29 @@ def _beside(survey: Path) -> Path:
     ],
 )
 def test_without_the_token_nothing_is_begun(
-    head: Head, tmp_path: Path, token: str, told: str
+    head: Head, submit: Submit, tmp_path: Path, token: str, told: str
 ) -> None:
-    submission = Submission(head, written(tmp_path, 100), RAY_AUTH_TOKEN=token)
+    submission = submit(head, written(tmp_path, 100), RAY_AUTH_TOKEN=token)
     assert submission.end() == (2, "")
     [line] = submission.lines()
     assert line.startswith(told)
 
 
-def test_an_open_cluster_is_refused_unless_it_is_asked_for(tmp_path: Path) -> None:
+def test_an_open_cluster_is_refused_unless_it_is_asked_for(submit: Submit, tmp_path: Path) -> None:
     survey = written(tmp_path, 100, sources={"path": str(tmp_path / "nowhere")})
     with ray_head(token=None) as open_head:
-        refused = Submission(open_head, survey)
+        refused = submit(open_head, survey)
         assert refused.end() == (2, "")
         [line] = refused.lines()
         assert line.startswith("error: --address: expected a cluster with RAY_AUTH_MODE=token")
-        taken = Submission(open_head, survey, "--allow-open-cluster")
+        taken = submit(open_head, survey, "--allow-open-cluster")
         assert taken.end()[0] == 2
         assert taken.lines()[-1].startswith("error: sources.path: expected ")
 
 
-def test_events_of_a_job_are_json(head: Head, tmp_path: Path) -> None:
+def test_events_of_a_job_are_json(head: Head, submit: Submit, tmp_path: Path) -> None:
     survey = written(tmp_path, 100, ensemble="no-such-model")
-    submission = Submission(head, survey)
+    submission = submit(head, survey)
     assert submission.end()[0] == 2
     *told, last = submission.lines()
     assert all("event" in json.loads(line) for line in told)
