@@ -125,11 +125,11 @@ def _paths(survey: Survey, output_field: str) -> Iterator[tuple[str, str]]:
     for path in (sources,) if isinstance(sources, str) else sources:
         yield "sources.path", path
     for name in ("path", "tiles"):
-        if isinstance(path := getattr(survey.cutouts, name, None), str):
-            yield f"cutouts.{name}", path
-    mask = getattr(survey.cutouts, "mask", None)
-    if survey.cutouts.reader == "stamps" and mask is not None and mask.file is not None:
-        yield "cutouts.mask.file", mask.file
+        if isinstance(pixels := getattr(survey.cutouts, name, None), str):
+            yield f"cutouts.{name}", pixels
+    mask = getattr(getattr(survey.cutouts, "mask", None), "file", None)
+    if survey.cutouts.reader == "stamps" and isinstance(mask, str):
+        yield "cutouts.mask.file", mask
     models = {"ensemble": survey.ensemble}
     if survey.photometry is not None:
         models["photometry.model"] = survey.photometry.model

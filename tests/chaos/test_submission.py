@@ -11,16 +11,20 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import yaml
 
 from lenspipe.processes.job_server import JobInfo, JobServer
+from lenspipe.run.lock import RunLock
+from lenspipe.run.status import describe_status
 from lenspipe.run.verify import verify
 from lenspipe.run_directory import RunDirectory
+from lenspipe.storage.store import Store
+from lenspipe.submit import read_order, stop
 from tests.chaos.ray_head import TOKEN, Head, ray_head
 from tests.chaos.tcp_proxy import TcpProxy
 from tests.toy_survey import make_survey
@@ -28,6 +32,7 @@ from tests.toy_survey import make_survey
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 PATIENCE_S = 300.0
 CUTS = 8
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +98,8 @@ def submit() -> Iterator[Submit]:
     """Calls the command; none of the calls outlives the test."""
     calls: list[Submission] = []
 
-    def call(*arguments: Any, **changed: str) -> Submission:
-        calls.append(Submission(*arguments, **changed))
+    def call(head: Head, survey: Path, *options: str, **changed: str) -> Submission:
+        calls.append(Submission(head, survey, *options, **changed))
         return calls[-1]
 
     yield call
@@ -103,17 +108,26 @@ def submit() -> Iterator[Submit]:
         submission.process.communicate()
 
 
+def ask(head: Head, call: Callable[[JobServer], Awaitable[T]]) -> T:
+    """What the job server answers to whoever has the token."""
+
+    async def run() -> T:
+        async with JobServer(head.url) as server:
+            server.headers = {"Authorization": f"Bearer {TOKEN}"}
+            return await call(server)
+
+    return asyncio.run(run())
+
+
 def job_of(head: Head, output: Path) -> tuple[list[JobInfo], str]:
     """All jobs that were to write there, the oldest first, and what the last one printed."""
 
-    async def ask() -> tuple[list[JobInfo], str]:
-        async with JobServer(head.url) as server:
-            server.headers = {"Authorization": f"Bearer {TOKEN}"}
-            jobs = [j for j in await server.jobs() if j.metadata["lenspipe_output"] == str(output)]
-            jobs.sort(key=lambda job: int(job.name.rpartition("-")[2]))
-            return jobs, await server.log(jobs[-1].name)
+    async def asked(server: JobServer) -> tuple[list[JobInfo], str]:
+        jobs = [j for j in await server.jobs() if j.metadata["lenspipe_output"] == str(output)]
+        jobs.sort(key=lambda job: int(job.name.rpartition("-")[2]))
+        return jobs, await server.log(jobs[-1].name)
 
-    return asyncio.run(ask())
+    return ask(head, asked)
 
 
 def status_of(head: Head, output: Path) -> dict[str, str]:
@@ -179,9 +193,11 @@ def test_the_exit_status_and_the_line_of_a_mistake_are_the_jobs(
 def test_a_job_goes_on_when_its_follower_leaves_and_ends_in_order_when_told(
     head: Head, submit: Submit, tmp_path: Path
 ) -> None:
-    survey = written(tmp_path, 6000)
+    survey = written(tmp_path, 6000, runtime={"provider": "cpu", "scorers": 1, "shard_rows": 2})
+    other = RunLock(Store(str(tmp_path / "run")))
+    other.acquire()  # the job waits for its end
     first = submit(head, survey)
-    first.wait_for('"stage": "score"')
+    first.wait_for("its end is waited for")
     first.process.send_signal(signal.SIGINT)
     status, _ = first.end()
     [job], _log = job_of(head, tmp_path / "run")
@@ -189,14 +205,15 @@ def test_a_job_goes_on_when_its_follower_leaves_and_ends_in_order_when_told(
     assert first.lines()[-1].startswith(f"interrupted: job {job.name} goes on: the same command")
     assert not any("Traceback" in line for line in first.lines())
     assert job.status == "RUNNING"
-    found = status_of(head, tmp_path / "run")
-    assert found["state"].startswith("running: process ")
-    assert found["job"] == job.name
 
     second = submit(head, survey)
     second.wait_for(f"job {job.name} is under way")
-    ending = submit(head, survey, "--stop")
-    assert ending.end() == (0, f"job {job.name}: stopped\n")
+    other.release()
+    second.wait_for('"stage": "score"')
+    found = dict(describe_status(str(tmp_path / "run")))
+    assert found["state"].startswith("running: process ")
+    assert found["job"] == job.name
+    assert ask(head, lambda server: stop(server, read_order(survey), print)).name == job.name
     status, _ = second.end()
     assert status == 143
     assert second.lines()[-1] == "terminated: the same command resumes"
