@@ -193,7 +193,7 @@ def test_the_exit_status_and_the_line_of_a_mistake_are_the_jobs(
 def test_a_job_goes_on_when_its_follower_leaves_and_ends_in_order_when_told(
     head: Head, submit: Submit, tmp_path: Path
 ) -> None:
-    survey = written(tmp_path, 6000, runtime={"provider": "cpu", "scorers": 1, "shard_rows": 2})
+    survey = written(tmp_path, 4000, runtime={"provider": "cpu", "scorers": 1, "shard_rows": 2})
     other = RunLock(Store(str(tmp_path / "run")))
     other.acquire()  # the job waits for its end
     first = submit(head, survey)
@@ -261,8 +261,13 @@ def test_an_open_cluster_is_refused_unless_it_is_asked_for(submit: Submit, tmp_p
         assert taken.lines()[-1].startswith("error: sources.path: expected ")
 
 
-def test_events_of_a_job_are_json(head: Head, submit: Submit, tmp_path: Path) -> None:
-    survey = written(tmp_path, 100, ensemble="no-such-model")
+def test_the_longest_survey_file_arrives(head: Head, submit: Submit, tmp_path: Path) -> None:
+    """With letters that JSON writes sixfold; the model that it names at its end is asked for."""
+    survey = written(tmp_path, 100)
+    content = survey.read_text("utf-8").replace(f"{tmp_path}/toy.yaml", "no-such-model")
+    padding = "# größer als 'alles' \\ $HOME\n" * 1150
+    survey.write_text(f"{padding}{content}", "utf-8")
+    assert 45_000 < len(json.dumps(survey.read_text("utf-8"))) < 50_000
     submission = submit(head, survey)
     assert submission.end()[0] == 2
     *told, last = submission.lines()
