@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lenspipe import __version__
-from lenspipe.commands import catalogue, forecast, grades
+from lenspipe.commands import catalogue, forecast, grades, submit
 from lenspipe.commands.common import RunFolder, print_aligned, print_fields
 from lenspipe.config import load_survey
 from lenspipe.errors import InputError, LenspipeError, one_line
@@ -42,6 +42,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(grades.app, name="grades")
 app.add_typer(catalogue.app)  # its commands stand beside the others
 app.add_typer(forecast.app)
+app.add_typer(submit.app)
 
 
 SurveyFile = Annotated[Path, typer.Argument(metavar="SURVEY.yaml", help="The survey file.")]

@@ -21,13 +21,16 @@ def names() -> list[str]:
     return sorted({path.stem for path in folder().glob("*") if path.suffix in SUFFIXES})
 
 
-def find(name_or_path: str, base: str | Path = ".", field: str = "model") -> Path:
-    """File of a model: a name in the zoo, or a path (relative ones start from `base`).
+def is_path(name_or_path: str) -> bool:
+    """Whether a model is meant by its path: it ends in .onnx, .yaml or .yml, or has a slash."""
+    return Path(name_or_path).suffix in SUFFIXES or "/" in name_or_path
 
-    What ends in .onnx, .yaml or .yml or contains a slash is a path. InputError lists what there is.
-    """
+
+def find(name_or_path: str, base: str | Path = ".", field: str = "model") -> Path:
+    """File of a model: a name in the zoo, or a path (relative ones start from `base`); see
+    `is_path`. InputError lists what there is."""
     given = Path(name_or_path)
-    if given.suffix in SUFFIXES or "/" in name_or_path:
+    if is_path(name_or_path):
         path = given if given.is_absolute() else Path(base) / given
         if not _is_file(path, field):
             raise InputError(field, "a model file", f"nothing at {path}")

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from lenspipe.errors import LenspipeError, RunLockedError
+from lenspipe.processes.ray_job import own_job
 from lenspipe.run_directory import LOCK
 from lenspipe.storage.store import Store, is_storage_fault
 
@@ -212,9 +213,9 @@ def read_holder(store: Store) -> dict[str, Any] | None:
 
 
 def describe_holder(holder: dict[str, Any]) -> str:
-    """Who holds a lock, in words: process, host, and since when."""
-    since = holder.get("since")
-    told = f", since {since}" if since else ""
+    """Who holds a lock, in words: process, host, job of a cluster, and since when."""
+    told = f", job {job}" if (job := holder.get("job")) else ""
+    told += f", since {since}" if (since := holder.get("since")) else ""
     return f"process {holder.get('pid')} on {holder.get('host')}{told}"
 
 
@@ -310,6 +311,7 @@ def _this_process() -> dict[str, Any]:
         "pid": me.pid,
         "start_ticks": _start_ticks(me.pid),
         "process_started": me.create_time(),
+        **({} if (job := own_job()) is None else {"job": job}),
     }
 
 

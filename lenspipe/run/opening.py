@@ -14,6 +14,7 @@ from lenspipe.check import CheckedSurvey, check_survey
 from lenspipe.config import Survey
 from lenspipe.contracts import Reason
 from lenspipe.errors import ResumeRefusedError, StoppedError
+from lenspipe.processes.ray_job import own_job
 from lenspipe.run.identity import CARRIED, LAYOUT, check_same_run, held_columns, versions
 from lenspipe.run.ledger import Ledger
 from lenspipe.run.lock import RunLock
@@ -164,6 +165,8 @@ def write_state(run: RunDirectory, checked: CheckedSurvey, state: str) -> None:
                 "members": list(checked.ensemble.member_names),
             },
             CARRIED: list(checked.select_plan.carried),
+            # Of a cluster, that wrote here last; another one's does not stay.
+            **({} if (job := own_job()) is None else {"job": job}),
             "versions": versions(),
             **{key: before[key] for key in ("provider", "variants") if key in before},
         },

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lenspipe.errors import InputError, LenspipeError
+from lenspipe.errors import InputError, LenspipeError, printable
 from lenspipe.run.lock import is_alive, read_holder
 from lenspipe.run_directory import ERASING, LOCK, RUN, RunDirectory, Stage
 from lenspipe.stages.planning import broken, read_plan
@@ -35,6 +35,7 @@ class Identity(_Told):
 
     state: str
     updated: str
+    job: str | None = None
     survey: _Survey
     inputs: _Inputs
 
@@ -78,6 +79,8 @@ def describe_status(url: str) -> list[tuple[str, str]]:
     ]
     if plan is not None:
         lines.append(("score", _progress(run, "score", plan.rows)))
+    if told.job is not None:
+        lines.append(("job", printable(told.job)))
     lines.append(("updated", told.updated))
     return lines
 

@@ -170,6 +170,30 @@ def test_a_lock_that_makes_no_sense_names_a_dead_holder(
     assert not is_alive({"heartbeat": None})
 
 
+def test_a_driver_that_is_a_clusters_job_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "job" not in held(tmp_path)
+    config = {"runtime_env": {}, "metadata": {"job_submission_id": "lenspipe-toy-1a2b3c4d-2"}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(config))
+    mine = RunLock(Store(str(tmp_path)))
+    mine.acquire()
+    with pytest.raises(RunLockedError, match="job lenspipe-toy-1a2b3c4d-2, since "):
+        RunLock(Store(str(tmp_path))).acquire()
+    mine.release()
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["", "[", "{}", "null", '{"metadata": null}', '{"metadata": {"job_submission_id": 1}}'],
+)
+def test_a_driver_of_anything_else_is_no_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", config)
+    assert "job" not in held(tmp_path)
+
+
 def test_a_holder_on_another_host_lives_while_its_heart_beats() -> None:
     holder = {"host": "elsewhere", "boot": "other", "pid": 1, "heartbeat": time.time()}
     assert is_alive(holder)

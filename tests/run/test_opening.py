@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import h5py
@@ -424,6 +425,19 @@ def test_a_lock_that_is_damaged_is_told_by_status(survey: Path, holder: str, tol
     run = RunDirectory(str(survey.parent / "run"))
     run.store.write("lock.json", holder.encode())
     assert dict(describe_status(run.url))["state"].startswith(told)
+
+
+def test_status_names_the_job_that_wrote_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survey = make_survey(tmp_path, 40)
+    config = {"metadata": {"job_submission_id": "lenspipe-toy-1a2b3c4d-2"}}
+    with monkeypatch.context() as job:
+        job.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(config))
+        _open(survey)
+    assert dict(describe_status(str(tmp_path / "run")))["job"] == "lenspipe-toy-1a2b3c4d-2"
+    _open(survey)
+    assert "job" not in dict(describe_status(str(tmp_path / "run")))
 
 
 def test_a_run_tells_of_files_that_may_have_been_counted_by_number(tmp_path: Path) -> None:
