@@ -26,7 +26,6 @@ RUN mkdir lenspipe && touch LICENSE README.md lenspipe/__init__.py
 ENV PIP_CONSTRAINT=/build/constraints.txt \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
-    PIP_ONLY_BINARY=:all: \
     PIP_PYTHON=/opt/lenspipe/bin/python \
     PIP_ROOT_USER_ACTION=ignore
 
@@ -46,10 +45,13 @@ RUN pip install --no-deps --root /package .
 
 FROM python AS base
 # The root file system may be read-only: nothing is written but below /tmp and the run directory.
-# Certificates are of one file; a host's own are mounted over its folder.
+# Certificates are of one file; a host's own are mounted over its folder. No library reports to its
+# makers.
 ENV HOME=/tmp \
     PATH=/opt/lenspipe/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1 \
+    RAY_USAGE_STATS_ENABLED=0 \
     AWS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt \
     REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt \
     SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt

@@ -22,7 +22,7 @@ from tests.tools import lacking, require_tool
 ROOT = Path(__file__).parents[2]
 CERTIFICATES = Path("/etc/ssl/certs")
 BUILD_S = 900
-_PLAIN = {"PATH": os.environ["PATH"], "BUILDAH_ISOLATION": "chroot"}
+_ISOLATED = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
 
 # What a kernel and an engine give to a container. Words: root, user, then the command.
 _IN_CONTAINER = """
@@ -57,7 +57,7 @@ class Store:
             text=True,
             check=False,
             timeout=timeout,
-            env=_PLAIN,
+            env=_ISOLATED,
         )
         assert done.returncode == 0, f"{words}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout
