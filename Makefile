@@ -1,5 +1,6 @@
 # make demo: a simulated sky through the whole survey. make test: every test but the slow ones and
-# those of jobs under faults and of the service (test-slow, test-chaos, test-service).
+# those of jobs under faults, of the service and of the images (test-slow, test-chaos, test-service,
+# test-image).
 # Both do their own set-up in .venv; a second call finds it done.
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
@@ -7,7 +8,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 DATA := ../shared/data
 
-.PHONY: setup setup-dev demo test test-chaos test-service test-slow test-openvino fuzz lint bench models clean
+.PHONY: setup setup-dev demo test test-chaos test-service test-image test-slow test-openvino fuzz lint bench models clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -34,7 +35,7 @@ lint: setup-dev
 	$(VENV)/bin/mypy
 
 test: setup-dev lint
-	$(VENV)/bin/python -m pytest -m "not slow and not chaos and not service"
+	$(VENV)/bin/python -m pytest -m "not slow and not chaos and not service and not image"
 
 # Jobs under faults: kills, full disks, failing object stores. CI runs these too.
 test-chaos: setup-dev
@@ -43,6 +44,10 @@ test-chaos: setup-dev
 # The service of a run, as clients and browsers see it. CI runs these too.
 test-service: setup-dev
 	$(VENV)/bin/python -m pytest -m "service and not slow"
+
+# Builds the image for CPUs and runs it, as root, with Debian's buildah. CI runs this too.
+test-image: setup-dev
+	$(VENV)/bin/python -m pytest -m "image and not slow"
 
 test-slow: setup-dev
 	$(VENV)/bin/python -m pytest -m slow
