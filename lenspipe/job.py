@@ -107,6 +107,8 @@ def plan_shards(job: Job, slots: Slots) -> Plan:
 def score(job: Job, plan: Plan, slots: Slots) -> bool:
     """Pixels and networks over the plan's shards; False where all were committed before."""
     job.ledger.patiently(lambda: tell_provider(job, slots.provider))
+    job.events.provider(slots.provider)
+    job.events.compare_scores(job.checked.ensemble.spec.score_distribution)
     settings = job.checked.score_settings(job.run.url, slots.provider, slots.threads)
     spec = StageSpec(
         stage="score",

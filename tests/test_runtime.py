@@ -47,7 +47,7 @@ def test_a_passing_fault_costs_a_retry_and_no_item(tmp_path: Path) -> None:
 
     told: Counter[str] = Counter()
     events = PoolEvents(
-        retried=lambda _detail: told.update(["retried"]),
+        retried=lambda _detail, _items: told.update(["retried"]),
         restarted=lambda: told.update(["restarted"]),
     )
     with make_pool(call, PoolOptions(workers=1), events=events) as pool:
