@@ -36,7 +36,7 @@ NOT_HERE = {
     "kubelet_volume_stats_available_bytes": "no kubelet: held by the cases of alerts.yaml",
     "kubelet_volume_stats_capacity_bytes": "no kubelet: held by the cases of alerts.yaml",
 }
-ROWS = 12_000
+ROWS = 8_000
 WAIT_S = 120.0  # for what comes within seconds on a machine that is not shared
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections import namedtuple
 from pathlib import Path
@@ -8,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from lenspipe.metrics import RunMetrics
-from lenspipe.telling import disk_watch
 from lenspipe.telling.disk_watch import watching_disks
 
 Told = list[tuple[str, int, int]]
@@ -17,7 +17,7 @@ _Usage = namedtuple("_Usage", "total used free")
 
 def test_disks_are_told_at_once_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The twentieth that only root may fill is neither free nor used."""
-    monkeypatch.setattr(disk_watch.shutil, "disk_usage", lambda _: _Usage(100, 60, 35))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: _Usage(100, 60, 35))
     told: Told = []
     again = threading.Event()
 
@@ -69,7 +69,7 @@ def test_a_disk_that_hangs_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.M
         over.wait(30)
         raise OSError
 
-    monkeypatch.setattr(disk_watch.shutil, "disk_usage", hang)
+    monkeypatch.setattr(shutil, "disk_usage", hang)
     with watching_disks({"output": tmp_path}, lambda *_: None):
         assert hangs.wait(10)
     assert not over.is_set()  # the block ended while the look still hung
