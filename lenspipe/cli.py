@@ -7,7 +7,8 @@ import os
 import sys
 import tempfile
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -102,16 +103,16 @@ def run(
     allow_open_files()
     with make_progress() as progress:
         metrics = RunMetrics(loaded.name)
-        _serve_metrics(metrics, loaded.runtime, progress)
-        info = run_survey(
-            loaded,
-            Events(metrics, progress),
-            address,
-            fresh,
-            retry_failed,
-            wait,
-            Machine(max_cpus, max_gpus) if max_cpus or max_gpus else None,
-        )
+        with _served(metrics, loaded.runtime, progress):
+            info = run_survey(
+                loaded,
+                Events(metrics, progress),
+                address,
+                fresh,
+                retry_failed,
+                wait,
+                Machine(max_cpus, max_gpus) if max_cpus or max_gpus else None,
+            )
     print_fields(describe_run(loaded, info))
 
 
@@ -234,6 +235,21 @@ def models_verify(
         print_fields(verify_model(name))
 
 
+@models_app.command("reference")
+def models_reference(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="Ensemble file to write, .yaml.")],
+    population: Annotated[
+        str | None, typer.Option(help="Whose scores they are; default: the run's name and day.")
+    ] = None,
+) -> None:
+    """Write the run's ensemble with the run's own scores, which later runs are held against."""
+    from lenspipe.run.score_reference import write_reference
+
+    found = write_reference(run, out, population)
+    typer.echo(f"{sum(found.counts):,} scores in {len(found.counts)} bins: {out}")
+
+
 @app.command()
 def bench(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -347,11 +363,27 @@ def _fail(line: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _serve_metrics(metrics: RunMetrics, runtime: Runtime, progress: Progress) -> None:
-    """Serve /metrics where the survey file asks for it."""
+@contextmanager
+def _served(metrics: RunMetrics, runtime: Runtime, progress: Progress) -> Iterator[None]:
+    """Serve /metrics where the survey file asks for it, at the end until the last state is scraped;
+    after an error too, which is what an alert is to see."""
     if runtime.metrics_port is None:
+        yield
         return
-    host, port = runtime.metrics_host, runtime.metrics_port
+    _serve_metrics(metrics, runtime, runtime.metrics_port, progress)
+    try:
+        yield
+    except LenspipeError:
+        metrics.linger(runtime.metrics_linger_s, progress.message)
+        raise
+    else:
+        metrics.linger(runtime.metrics_linger_s, progress.message)
+    finally:
+        metrics.stop()
+
+
+def _serve_metrics(metrics: RunMetrics, runtime: Runtime, port: int, progress: Progress) -> None:
+    host = runtime.metrics_host
     try:
         served = metrics.serve(port, host)
     except OSError as error:

@@ -99,7 +99,8 @@ class Runtime(Block):
     (default: by the slowest so far, see `lenspipe.processes.time_limit`). failure_limit: fraction
     that may fail before the command ends with status 3, see `lenspipe.run.failure_limit`.
     cut_timeout_s, cut_memory_mb: what one cut may take on one part of the catalogue. metrics_host:
-    address of the driver that `metrics_port` listens on.
+    address of the driver that `metrics_port` listens on. metrics_linger_s: how long the driver
+    waits at its end until its last state is scraped.
     """
 
     provider: ProviderName = "auto"
@@ -117,6 +118,7 @@ class Runtime(Block):
     cut_memory_mb: Count = 2048
     metrics_port: WholeNumber | None = Field(default=None, ge=0, le=65535)
     metrics_host: Text = "127.0.0.1"
+    metrics_linger_s: Number = Field(default=90.0, ge=0.0, le=3600.0)
     address: Text | None = None
 
 

@@ -68,6 +68,10 @@ class ProviderError(LenspipeError):
     """ONNX Runtime did not give the execution provider that was asked for."""
 
 
+class NoDeviceError(InputError):
+    """The cluster has no device for the provider that was asked for."""
+
+
 class MemberError(LenspipeError):
     """A member of an ensemble raised on a batch."""
 

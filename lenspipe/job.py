@@ -115,6 +115,8 @@ def score(job: Job, plan: Plan, slots: Slots) -> bool:
 def score_shards(job: Job, shards: Sequence[Interval], slots: Slots) -> bool:
     """Pixels and networks over these row intervals of the plan."""
     job.ledger.patiently(lambda: tell_provider(job, slots.provider))
+    job.events.provider(slots.provider)
+    job.events.compare_scores(job.checked.ensemble.spec.score_distribution)
     settings = job.checked.score_settings(job.run.url, slots.provider, slots.threads)
     spec = StageSpec(
         stage="score",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
-from threading import Thread
+from collections.abc import Callable, Iterable, Sequence
+from threading import Event, Thread
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
@@ -16,14 +16,19 @@ from prometheus_client import (
     generate_latest,
     start_http_server,
 )
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from lenspipe import __version__
 from lenspipe.catalogue.funnel import count
+from lenspipe.models.card import ScoreDistribution
+from lenspipe.models.drift import bin_names, fractions, population_stability
 from lenspipe.run_directory import ShardRecord, Stage
 from lenspipe.telling.throughput import Throughput
 
 # From a shard of cheap rows to one that waits for a slow store (s).
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+_ANSWER_S = 1.0  # what an answer may take to be written
 STATES = ("planned", "running", "done", "retried", "split")
 
 
@@ -37,8 +42,13 @@ class RunMetrics:
     def __init__(self, run_name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.registry = CollectorRegistry()
         self._clock = clock
+        self._begun = clock()
+        self._refused = False
         self._speed: dict[Stage, Throughput] = {}
         self._server: tuple[WSGIServer, Thread] | None = None
+        self._stated: ScoreDistribution | None = None
+        self._counted: dict[str, int] = {}
+        self._scrapes = _Scrapes(self.registry)
         self._define()
         self._build.labels(__version__, platform.python_version()).set(1)
         self._run.labels(run_name).set(1)
@@ -88,6 +98,18 @@ class RunMetrics:
             "Actors that died, hung or kept raising and were replaced.",
             registry=registry,
         )
+        self._failures = Counter(
+            "lenspipe_failures",
+            "Sources that failed, by reason.",
+            ("stage", "reason"),
+            registry=registry,
+        )
+        self._by_node = Counter(
+            "lenspipe_node_sources",
+            "Sources that left a stage, by the address of the node that did them.",
+            ("stage", "node"),
+            registry=registry,
+        )
         self._retries = Counter(
             "lenspipe_retries", "Shards that were tried again.", ("stage",), registry=registry
         )
@@ -103,6 +125,8 @@ class RunMetrics:
             ("stage",),
             registry=registry,
         )
+        self._define_scores()
+        self._define_machine()
         self._build = Gauge(
             "lenspipe_build_info",
             "Versions of lenspipe and Python; always 1.",
@@ -111,6 +135,54 @@ class RunMetrics:
         )
         self._run = Gauge(
             "lenspipe_run_info", "Name of the run; always 1.", ("run",), registry=registry
+        )
+
+    def _define_scores(self) -> None:
+        registry = self.registry
+        self._scores = Counter(
+            "lenspipe_scores",
+            "Scores in each bin of the ensemble's score distribution, by the bin's upper edge.",
+            ("below",),
+            registry=registry,
+        )
+        self._reference = Gauge(
+            "lenspipe_score_reference_fraction",
+            "Share of each bin in the ensemble's score distribution.",
+            ("below",),
+            registry=registry,
+        )
+        self._stability = Gauge(
+            "lenspipe_score_psi",
+            "Population stability index of the run's scores against that distribution.",
+            ("population",),
+            registry=registry,
+        )
+
+    def _define_machine(self) -> None:
+        registry = self.registry
+        self._provider = Gauge(
+            "lenspipe_provider_info",
+            "Execution provider that the networks run on; always 1.",
+            ("provider",),
+            registry=registry,
+        )
+        self._refusals = Counter(
+            "lenspipe_provider_refusals",
+            "Times that a provider was not to be had and the run ended rather than take another.",
+            ("provider",),
+            registry=registry,
+        )
+        self._disk_free = Gauge(
+            "lenspipe_disk_free_bytes",
+            "Bytes that the driver may still write to a disk.",
+            ("place",),
+            registry=registry,
+        )
+        self._disk_size = Gauge(
+            "lenspipe_disk_size_bytes",
+            "Bytes of that disk that are free or used.",
+            ("place",),
+            registry=registry,
         )
 
     def planned(self, stage: Stage, shards: int, rows: int) -> None:
@@ -146,6 +218,45 @@ class RunMetrics:
         self._bytes.inc(sum(record.bytes_read for record in records))
         self._batches.inc(sum(record.batches for record in records))
         self._halvings.inc(sum(record.halvings for record in records))
+        for record in records:
+            self._count_details(record)
+        if self._stated is not None and stage == "score":
+            index, _ = population_stability(self._stated, self._counted)
+            self._stability.labels(self._stated.population).set(index)
+
+    def _count_details(self, record: ShardRecord) -> None:
+        for reason, rows in record.reasons.items():
+            self._failures.labels(record.stage, reason).inc(rows)
+        if record.node:
+            self._by_node.labels(record.stage, record.node).inc(record.rows_in)
+        stated = set() if self._stated is None else set(bin_names(self._stated))
+        for name in stated & set(record.scores):
+            self._scores.labels(name).inc(record.scores[name])
+            self._counted[name] = self._counted.get(name, 0) + record.scores[name]
+
+    def compare_scores(self, stated: ScoreDistribution | None) -> None:
+        """Scores of shards that are told of from now on are held against a distribution."""
+        self._stated = stated
+        if stated is None:
+            return
+        for name, share in zip(bin_names(stated), fractions(stated.counts), strict=True):
+            self._reference.labels(name).set(share)
+            self._scores.labels(name)
+
+    def provider(self, name: str) -> None:
+        """The networks run on this."""
+        self._provider.labels(name).set(1)
+        self._refusals.labels(name)
+
+    def provider_refused(self, name: str) -> None:
+        """A provider was not to be had, and the run ends."""
+        self._refusals.labels(name).inc()
+        self._refused = True
+
+    def disk(self, place: str, free_bytes: int, size_bytes: int) -> None:
+        """So much of a disk is free, of so much."""
+        self._disk_free.labels(place).set(free_bytes)
+        self._disk_size.labels(place).set(size_bytes)
 
     def retried(self, stage: Stage) -> None:
         """A shard is tried again."""
@@ -176,9 +287,23 @@ class RunMetrics:
 
         OSError where the port is taken.
         """
-        server, thread = start_http_server(port, addr=host, registry=self.registry)
+        served = CollectorRegistry()
+        served.register(self._scrapes)
+        server, thread = start_http_server(port, addr=host, registry=served)
         self._server = server, thread
         return server.server_port
+
+    def linger(self, seconds: float, tell: Callable[[str], None]) -> None:
+        """Go on serving until the present state was scraped, at most so many seconds; told first.
+
+        Not where nothing is served, there is nothing to tell (no stage has begun, no provider was
+        refused), or nobody scraped in as long a time.
+        """
+        if self._server is None or not (self._speed or self._refused):
+            return
+        if self._scrapes.any or self._clock() - self._begun <= seconds:
+            tell(f"ended; its metrics wait for a last scrape, at most {seconds:g} s")
+            self._scrapes.wait(seconds)
 
     def stop(self) -> None:
         """End what `serve` began; nothing where nothing is served."""
@@ -198,6 +323,31 @@ class RunMetrics:
         speed = self._speed[stage] = Throughput(rows, clock=self._clock)
         self._throughput.labels(stage).set_function(speed.per_second)
         self._eta.labels(stage).set_function(speed.seconds_left)
+
+
+class _Scrapes(Collector):
+    """What a registry has, and whether somebody asked."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self.any = False
+        self._now = Event()
+
+    def describe(self) -> Iterable[Metric]:
+        """No names: nothing else is registered beside it."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Asked once more."""
+        self.any = True
+        self._now.set()
+        return self._registry.collect()
+
+    def wait(self, seconds: float) -> None:
+        """Until somebody has asked from now on, and has had a moment to get the answer."""
+        self._now.clear()
+        if self._now.wait(seconds):
+            time.sleep(_ANSWER_S)
 
 
 def _outcomes(stage: Stage, records: Sequence[ShardRecord]) -> dict[str, int]:

@@ -149,13 +149,15 @@ def _our_signals() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Outcome(Generic[T, R]):
-    """What became of an item: a value, or the reason why every attempt failed."""
+    """What became of an item: a value, or the reason why every attempt failed. node: address of
+    the node that gave the value."""
 
     item: T
     attempt: int
     value: R | None = None
     reason: Reason | None = None
     detail: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,9 +180,10 @@ class PoolOptions:
 
 @dataclass(frozen=True)
 class PoolEvents:
-    """What a pool tells while it works; each is called on the driver."""
+    """What a pool tells while it works; each is called on the driver. retried: why, and which
+    items; none where it was the start of an actor that failed."""
 
-    retried: Callable[[str], None] = lambda _detail: None
+    retried: Callable[[str, Sequence[Any]], None] = lambda _detail, _items: None
     restarted: Callable[[], None] = lambda: None
     in_flight: Callable[[int], None] = lambda _count: None
 
@@ -191,9 +194,11 @@ class _Host:
     def __init__(self, factory: Callable[[], Callable[..., Any]]) -> None:
         self._factory = factory
 
-    def prepare(self) -> None:
+    def prepare(self) -> str:
+        """Build the callable; returns the node's address."""
         # Not in __init__: an error raised there reaches the driver only as text.
         self._call = self._factory()
+        return str(ray.util.get_node_ip_address())
 
     def call(self, item: Any, *fed: Any) -> Any:
         return self._call(item, *fed)
@@ -235,6 +240,7 @@ class _Worker(Generic[T]):
     timed_out: bool = False
     raised: int = 0  # calls in a row
     renewed: int = 0  # processes before this one that were doubted, since the last call went well
+    node: str = ""  # address, once it is ready
 
     @property
     def is_ready(self) -> bool:
@@ -398,7 +404,7 @@ class Pool(Generic[T, R]):
             worker.raised = worker.renewed = 0
             item = held.item
             tries = self._attempts.pop(item, 0) + self._refusals.pop(item, 0)
-            yield Outcome(item, tries + 1, value=value)
+            yield Outcome(item, tries + 1, value=value, node=worker.node)
 
     def _take(self, worker: _Worker[T], reference: Any) -> _Held[T]:
         if reference == next(iter(worker.holds)):
@@ -417,7 +423,7 @@ class Pool(Generic[T, R]):
             yield from self._failed(items[0], error, reason)
         else:  # nobody knows which one it was
             self._suspects.extend(items)
-            self._events.retried(_one_line(error))
+            self._events.retried(_one_line(error), items)
 
     def _failed(self, item: T, error: BaseException, reason: Reason) -> Iterator[Outcome[T, R]]:
         if isinstance(error, HopelessError | CorruptRunError):
@@ -438,7 +444,7 @@ class Pool(Generic[T, R]):
             self._resting.append((time.monotonic() + _MEMORY_REST_S * attempt, item))
         else:
             self._suspects.append(item)
-        self._events.retried(detail)
+        self._events.retried(detail, [item])
 
     def _rest(self, item: T, detail: str) -> None:
         refusals = self._refusals.get(item, 0) + 1
@@ -446,7 +452,7 @@ class Pool(Generic[T, R]):
             raise gave_up(refusals, detail)
         self._refusals[item] = refusals
         self._resting.append((time.monotonic() + rest_s(refusals), item))
-        self._events.retried(detail)
+        self._events.retried(detail, [item])
 
     def _kill_overdue(self) -> None:
         """Kill what is late: the task that still reads the item, else the actor.
@@ -510,7 +516,7 @@ class Pool(Generic[T, R]):
     def _started(self, worker: _Worker[T]) -> None:
         """Note that a worker is ready; one that died on the way is started again."""
         try:
-            ray.get(worker.starting)
+            worker.node = ray.get(worker.starting)
         except RayTaskError as error:
             cause = error.cause or error
             if isinstance(cause, LenspipeError):
@@ -535,7 +541,7 @@ class Pool(Generic[T, R]):
         if worker.refusals >= self._options.storage_attempts and not working:
             raise gave_up(worker.refusals, f"a worker could not start: {line}") from error
         worker.due = time.monotonic() + min(rest_s(worker.refusals), _LONGEST_START_REST_S)
-        self._events.retried(line)
+        self._events.retried(line, [])
 
     def _start_rested(self) -> None:
         """New actors for those that have rested."""

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import subprocess
+import threading
+import time
 import urllib.error
 import urllib.request
 
 import pytest
+import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from lenspipe.metrics import RunMetrics
+from lenspipe.models.card import ScoreDistribution
+from lenspipe.models.drift import population_stability
 from lenspipe.run_directory import ShardRecord
 from tests.tools import require_tool
 
@@ -151,3 +156,108 @@ def test_promtool_refuses_what_is_no_metric() -> None:
         [promtool, "check", "metrics"], input=spoilt, capture_output=True, check=False
     )
     assert checked.returncode != 0
+
+
+def test_failures_are_told_by_reason_and_sources_by_node() -> None:
+    metrics = RunMetrics("demo")
+    metrics.planned("score", 3, 60)
+    metrics.resumed("score", [SCORE.model_copy(update={"node": "10.0.0.1"})])
+    metrics.committed(SCORE.model_copy(update={"node": "10.0.0.2"}))
+    metrics.committed(SCORE)  # a quarantine, which no node did
+    found = values(metrics.text())
+    assert found["lenspipe_failures_total{reason=not_found,stage=score}"] == 6
+    assert found["lenspipe_node_sources_total{node=10.0.0.1,stage=score}"] == 20
+    assert found["lenspipe_node_sources_total{node=10.0.0.2,stage=score}"] == 20
+    assert sum("node_sources_total" in name for name in found) == 2
+
+
+STATED = ScoreDistribution(population="toy", edges=(0.5,), counts=(500, 500))
+
+
+def test_scores_are_held_against_what_the_ensemble_states() -> None:
+    metrics = RunMetrics("demo")
+    metrics.planned("score", 3, 60)
+    metrics.compare_scores(STATED)
+    assert values(metrics.text())["lenspipe_scores_total{below=+Inf}"] == 0
+    metrics.resumed("score", [SCORE.model_copy(update={"scores": {"0.5": 300, "9.0": 40}})])
+    metrics.committed(SCORE.model_copy(update={"scores": {"0.5": 300, "+Inf": 200}}))
+    found = values(metrics.text())
+    assert found["lenspipe_scores_total{below=0.5}"] == 600
+    assert found["lenspipe_scores_total{below=+Inf}"] == 200
+    assert "lenspipe_scores_total{below=9.0}" not in found
+    assert found["lenspipe_score_reference_fraction{below=0.5}"] == 0.5
+    expected = population_stability(STATED, {"0.5": 600, "+Inf": 200})[0]
+    assert found["lenspipe_score_psi{population=toy}"] == pytest.approx(expected)
+    assert 0.25 < expected < 0.3
+
+
+def test_an_ensemble_that_states_nothing_has_no_drift() -> None:
+    metrics = busy()
+    metrics.compare_scores(None)
+    metrics.committed(SCORE)
+    assert not any("score_psi" in name or "scores_total" in name for name in values(metrics.text()))
+
+
+def test_the_provider_and_its_refusal_are_told() -> None:
+    metrics = RunMetrics("demo")
+    metrics.provider("cuda")
+    found = values(metrics.text())
+    assert found["lenspipe_provider_info{provider=cuda}"] == 1
+    assert found["lenspipe_provider_refusals_total{provider=cuda}"] == 0
+    metrics.provider_refused("cuda")
+    assert values(metrics.text())["lenspipe_provider_refusals_total{provider=cuda}"] == 1
+
+
+def scraping(url: str, often: threading.Event) -> threading.Thread:
+    """Scrapes, every tenth of a second, until told to stop."""
+
+    def scrape() -> None:
+        while not often.wait(0.1):
+            requests.get(url, timeout=10)
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    return thread
+
+
+def test_the_last_state_is_served_until_it_was_scraped() -> None:
+    metrics, told = busy(), list[str]()
+    port = metrics.serve(0)
+    stop = threading.Event()
+    thread = scraping(f"http://127.0.0.1:{port}/metrics", stop)
+    try:
+        began = time.monotonic()
+        metrics.linger(60.0, told.append)
+        assert time.monotonic() - began < 30
+    finally:
+        stop.set()
+        thread.join()
+        metrics.stop()
+    assert told == ["ended; its metrics wait for a last scrape, at most 60 s"]
+
+
+def test_a_scrape_that_does_not_come_is_waited_for_only_so_long() -> None:
+    metrics, told = RunMetrics("demo", Clock()), list[str]()
+    metrics.provider_refused("cuda")  # before any stage
+    metrics.serve(0)
+    began = time.monotonic()
+    metrics.linger(0.2, told.append)
+    metrics.stop()
+    assert 0.15 < time.monotonic() - began < 30
+    assert told == ["ended; its metrics wait for a last scrape, at most 0.2 s"]
+
+
+def test_what_nobody_scraped_or_served_is_not_waited_for() -> None:
+    clock, told = Clock(), list[str]()
+    metrics = busy(clock)
+    metrics.text()  # for the file: no scrape
+    metrics.linger(60.0, told.append)  # nothing is served
+    metrics.serve(0)
+    clock.now += 61
+    metrics.linger(60.0, told.append)  # for as long as this nobody came
+    metrics.stop()
+    fresh = RunMetrics("demo")
+    fresh.serve(0)
+    fresh.linger(60.0, told.append)  # nothing to tell
+    fresh.stop()
+    assert not told

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray as _typed_ray
 
 from lenspipe import runtime
 from lenspipe.contracts import Reason
@@ -15,11 +16,13 @@ from lenspipe.processes.slots import Machine
 from lenspipe.runtime import Pool, PoolEvents, PoolOptions
 from tests.toy_pools import make_pool, outcomes
 
+ray: Any = _typed_ray  # its annotations leave out what its documentation names
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def test_every_item_comes_out_once() -> None:
     found = outcomes(lambda item: item * item, list(range(50)), depth=2)
+    assert {o.node for o in found} == {ray.util.get_node_ip_address()}
     assert {o.item: o.value for o in found} == {k: k * k for k in range(50)}
     assert len(found) == 50
 
@@ -47,7 +50,7 @@ def test_a_passing_fault_costs_a_retry_and_no_item(tmp_path: Path) -> None:
 
     told: Counter[str] = Counter()
     events = PoolEvents(
-        retried=lambda _detail: told.update(["retried"]),
+        retried=lambda _detail, _items: told.update(["retried"]),
         restarted=lambda: told.update(["restarted"]),
     )
     with make_pool(call, PoolOptions(workers=1), events=events) as pool:

@@ -27,6 +27,7 @@ from lenspipe.models.card import (
     ModelCard,
     Normalisation,
     Output,
+    ScoreDistribution,
     Threshold,
     Training,
     write_card,
@@ -158,8 +159,10 @@ def card_of(
     metrics: dict[str, Metric] | None = None,
     real_objects: Sequence[str] = (),
     sets: Sequence[LearntSet] = (),
+    scores: ScoreDistribution | None = None,
 ) -> ModelCard:
-    """The card of a network that `recipe` made from `train`; sets: all that it learnt from."""
+    """The card of a network that `recipe` made from `train`; sets: all that it learnt from.
+    scores: how those of non-lenses lie."""
     return ModelCard(
         name=recipe.name,
         task=recipe.task,
@@ -170,6 +173,7 @@ def card_of(
         outputs=(Output(name="logit", meaning="logit of being a lens; larger is likelier"),),
         thresholds=tuple(thresholds),
         metrics=metrics or {},
+        score_distribution=scores,
         training=Training(
             recipe=f"{recipe.name}.yaml",
             recipe_sha256=recipe.sha256(),

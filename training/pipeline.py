@@ -102,11 +102,11 @@ def make_ensemble(
     not lie in `zoo`, beside which the ensemble's file is to lie."""
     require_exported(members, zoo)
     blended = stages.fit_blend(recipe, members, work)
-    metrics = stages.judge_ensemble(recipe, members, blended, work)
+    metrics, scores = stages.judge_ensemble(recipe, members, blended, work)
     logger.info("%s: %s", recipe.name, in_words(metrics))
     real = stages.seen(recipe, members, work)
     int8 = _in_int8(recipe, members, blended, work, zoo) if recipe.int8 else {}
-    path = stages.export_ensemble(recipe, blended, metrics, real, zoo, int8)
+    path = stages.export_ensemble(recipe, blended, metrics, scores, real, zoo, int8)
     if recipe.cascade is not None:
         stages.time_cascade(recipe, recipe.cascade, path, work)
     return path

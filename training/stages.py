@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from lenspipe import blenders
 from lenspipe.errors import InputError
-from lenspipe.models.card import Feature, Metric, ModelCard, Threshold
+from lenspipe.models.card import Feature, Metric, ModelCard, ScoreDistribution, Threshold
 from lenspipe.models.ensemble_file import Cascade, describe_ensemble
 from training import blend, fit, mining
 from training.blend.calibration import calibrate
@@ -38,15 +38,9 @@ from training.data import (
     real_objects,
     rows_of,
 )
-from training.evaluation.judge import card_metrics, evaluate, thresholds_of
+from training.evaluation.judge import card_metrics, evaluate, scores_of_others, thresholds_of
 from training.evaluation.report import write_report
-from training.export import (
-    card_of,
-    check_parity,
-    export_graph,
-    onnx_logits,
-    ship,
-)
+from training.export import card_of, check_parity, export_graph, onnx_logits, ship
 from training.half import make_half
 from training.learnt import learnt_sets, refuse_other_sets, write_learnt
 from training.merging import load_arcs
@@ -208,8 +202,8 @@ def logits_key(member: MemberRecipe, data: Path, work: Workspace) -> str:
 
 def judge_member(
     recipe: MemberRecipe, work: Workspace
-) -> tuple[tuple[Threshold, ...], dict[str, Metric]]:
-    """Thresholds from the calibration set; figures, and a page of them, from the test set."""
+) -> tuple[tuple[Threshold, ...], dict[str, Metric], ScoreDistribution | None]:
+    """Thresholds from the calibration set; figures, page and others' scores from the test set."""
     check_unseen(recipe)
     calibration, test = examples(recipe, "calibration", work), examples(recipe, "test", work)
     scores = logits(recipe, recipe, "calibration", work)
@@ -218,18 +212,20 @@ def judge_member(
     found = evaluate(scores, test, thresholds)
     found["seconds_per_image"] = seconds_per_image({recipe.name: work.graph(recipe)}, test.inputs)
     write_report(work.report(recipe), test, {recipe.name: found}, thresholds)
-    return thresholds, card_metrics(found)
+    return thresholds, card_metrics(found), scores_of_others(scores, test)
 
 
 def export_member(recipe: MemberRecipe, work: Workspace, zoo: Path) -> ModelCard:
     """The trained network with its card, figures in it, as `zoo/NAME.onnx`."""
-    thresholds, metrics = judge_member(recipe, work)
+    thresholds, metrics, scores = judge_member(recipe, work)
     training, sets = examples(recipe, "train", work), learnt_sets(recipe, work)
     if training.sha256 != (learnt := sets[0].sha256):
         field = f"{recipe.name}: set train"
         raise InputError(field, f"SHA-256 {learnt}, which was trained on", training.sha256)
     names = seen(recipe, (recipe,), work)
-    card = card_of(recipe, training, features(recipe, work), thresholds, metrics, names, sets)
+    card = card_of(
+        recipe, training, features(recipe, work), thresholds, metrics, names, sets, scores
+    )
     zoo.mkdir(parents=True, exist_ok=True)
     return ship(work.graph(recipe), card, zoo / f"{recipe.name}.onnx")
 
@@ -319,8 +315,8 @@ def _check_above(cascade: Cascade | None, thresholds: Sequence[Threshold]) -> No
 
 def judge_ensemble(
     recipe: EnsembleRecipe, members: Sequence[MemberRecipe], blended: Blended, work: Workspace
-) -> dict[str, Metric]:
-    """Figures of the ensemble, and a page with its members beside it, from the test set."""
+) -> tuple[dict[str, Metric], ScoreDistribution | None]:
+    """Figures, a page with the members beside it, and others' scores, from the test set."""
     test = examples(recipe, "test", work)
     columns = _columns(recipe, members, "test", work)
     scores = blended.scores(recipe.members, columns)
@@ -351,7 +347,7 @@ def judge_ensemble(
         alone = {member.name: work.graph(member)}
         reports[member.name]["seconds_per_image"] = seconds_per_image(alone, test.inputs)
     write_report(work.report(recipe), test, reports, blended.thresholds)
-    return card_metrics(found)
+    return card_metrics(found), scores_of_others(scores, test)
 
 
 def judge_int8(
@@ -386,6 +382,7 @@ def export_ensemble(
     recipe: EnsembleRecipe,
     blended: Blended,
     metrics: Mapping[str, Metric],
+    scores: ScoreDistribution | None,
     real: Sequence[str],
     zoo: Path,
     int8: Mapping[str, Path] | None = None,
@@ -406,6 +403,7 @@ def export_ensemble(
         "thresholds": [t.model_dump(mode="json") for t in blended.thresholds],
         **({"cascade": blended.cascade.model_dump(mode="json")} if blended.cascade else {}),
         "metrics": {name: metric.model_dump(mode="json") for name, metric in metrics.items()},
+        **({"score_distribution": scores.model_dump(mode="json")} if scores else {}),
         "seen": list(real),
     }
     path = zoo / f"{recipe.name}.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     StringConstraints,
@@ -148,6 +150,26 @@ class Calibration(CardBlock):
     prevalence: float = Field(default=0.5, gt=0.0, lt=1.0)
 
 
+class ScoreDistribution(CardBlock):
+    """How the scores of a stated population lie: what a run's own are held against.
+
+    population: whose scores, in words. edges: rising. counts: one more than edges; scores <=
+    edges[0], then those in (edges[i - 1], edges[i]], then those above the last.
+    """
+
+    population: Label
+    edges: tuple[FiniteFloat, ...] = Field(min_length=1, max_length=100)
+    counts: tuple[NonNegativeInt, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ScoreDistribution:
+        if any(high <= low for low, high in pairwise(self.edges)):
+            raise ValueError("expected edges that rise")
+        if len(self.counts) != len(self.edges) + 1 or not sum(self.counts):
+            raise ValueError("expected one count more than edges, not all 0")
+        return self
+
+
 class SelfTest(CardBlock):
     """Logits that the network gave on `lenspipe.models.self_test.images`, to be found again.
 
@@ -210,6 +232,7 @@ class ModelCard(CardBlock):
     calibration: Calibration | None = None
     thresholds: tuple[Threshold, ...] = ()
     metrics: dict[str, Metric] = Field(default_factory=dict)
+    score_distribution: ScoreDistribution | None = None
     self_test: SelfTest | None = None
     training: Training
     versions: dict[str, str] = Field(default_factory=dict)

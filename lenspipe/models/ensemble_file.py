@@ -21,6 +21,7 @@ from lenspipe.models.card import (
     CardBlock,
     Metric,
     ModelCard,
+    ScoreDistribution,
     Threshold,
     read_card,
     read_model,
@@ -57,6 +58,7 @@ class EnsembleSpec(CardBlock):
     calibration: Calibration | None = None
     thresholds: tuple[Threshold, ...] = ()
     metrics: dict[str, Metric] = Field(default_factory=dict)
+    score_distribution: ScoreDistribution | None = None
     cascade: Cascade | None = None
     seen: tuple[str, ...] = ()
 
@@ -243,6 +245,7 @@ def _single(path: Path) -> EnsembleSpec:
         calibration=card.calibration,
         thresholds=card.thresholds,
         metrics=card.metrics,
+        score_distribution=card.score_distribution,
         seen=card.training.real_objects,
     )
 
@@ -295,7 +298,7 @@ def _check_spec(spec: EnsembleSpec, members: Sequence[str]) -> None:
 
 def _model_hash(spec: EnsembleSpec, members: Sequence[MemberFile]) -> str:
     """Hash of all that a score, a probability or a candidate depends on."""
-    files = {"description", "metrics", "members", "on_cpu", "seen"}
+    files = {"description", "metrics", "members", "on_cpu", "score_distribution", "seen"}
     kept = spec.model_dump(mode="json", exclude=files)
     variants = {member.name: member.on_cpu.sha256 for member in members if member.on_cpu}
     if variants:

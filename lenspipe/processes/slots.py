@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lenspipe.config import Runtime
 from lenspipe.contracts import ProviderName
-from lenspipe.errors import InputError
+from lenspipe.errors import InputError, NoDeviceError
 from lenspipe.models.providers import on_gpu
 
 
@@ -62,7 +62,8 @@ def plan_slots(machine: Machine, runtime: Runtime) -> Slots:
         provider = "cuda" if gpus > 0 else "cpu"
     wants_gpu = on_gpu(provider)
     if wants_gpu and gpus <= 0:
-        raise InputError("runtime.provider", "cpu or openvino, as the cluster has no GPU", provider)
+        expected = "cpu or openvino, as the cluster has no GPU"
+        raise NoDeviceError("runtime.provider", expected, provider)
     per_scorer = runtime.cpus_per_scorer
     fitting = int((cpus - runtime.readers) / per_scorer + 1e-9)
     if wants_gpu:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
 
 from lenspipe.check import CheckedSurvey, check_survey
 from lenspipe.config import Survey
 from lenspipe.contracts import Reason
-from lenspipe.errors import ResumeRefusedError, StoppedError
+from lenspipe.errors import NoDeviceError, ProviderError, ResumeRefusedError, StoppedError
 from lenspipe.processes.ray_job import own_job
 from lenspipe.run.identity import CARRIED, LAYOUT, check_same_run, held_columns, versions
 from lenspipe.run.ledger import Ledger
@@ -25,6 +27,7 @@ from lenspipe.storage.outage import is_passing
 from lenspipe.storage.refusals import describe_refusal
 from lenspipe.storage.remote import OutageError
 from lenspipe.storage.store import Store
+from lenspipe.telling.disk_watch import watching_disks
 from lenspipe.telling.events import Events
 
 # Reasons of a failure that another attempt may not meet again.
@@ -100,12 +103,22 @@ def check_and_open(
                 events.message(f"resuming with another {line}")
         write_state(run, checked, "running")
         try:
-            yield Job(checked, Ledger(run, lock, events), anew=retry_failed)
+            with watching_disks(_disks(run), events.disk):
+                yield Job(checked, Ledger(run, lock, events), anew=retry_failed)
+        except (ProviderError, NoDeviceError):
+            events.provider_refused(survey.runtime.provider)
+            raise
         finally:
             with suppress(Exception):  # what ended the run is to be told, not this
                 run.store.write(METRICS, events.metrics.text())
     finally:
         lock.release()
+
+
+def _disks(run: RunDirectory) -> dict[str, Path]:
+    """Folders whose disks a run fills: its own, and where sorts spill."""
+    local = {"output": run.store.local_path("")} if run.store.is_local else {}
+    return {**local, "scratch": Path(tempfile.gettempdir())}
 
 
 def _take_up_again(run: RunDirectory, events: Events, checked: CheckedSurvey) -> int:

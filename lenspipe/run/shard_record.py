@@ -21,7 +21,9 @@ class Part(BaseModel):
 
 class ShardRecord(BaseModel):
     """The commit of one shard. start, stop: its rows of the catalogue in the order of planning
-    (select) or of the plan (score). rows_in = rows_out + rows_failed + the sum of `removed`."""
+    (select) or of the plan (score). rows_in = rows_out + rows_failed + the sum of `removed`.
+    scores: by bin of the ensemble's score distribution (see `models.drift`). node: address of where
+    it was done."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     stage: Stage
@@ -39,6 +41,8 @@ class ShardRecord(BaseModel):
     batches: int = 0
     halvings: int = 0
     bytes_read: int = 0
+    scores: dict[str, int] = Field(default_factory=dict)
+    node: str = ""
 
     @property
     def name(self) -> str:

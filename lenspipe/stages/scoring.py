@@ -27,6 +27,7 @@ from lenspipe.cutouts.base import Reader, ReaderOptions
 from lenspipe.cutouts.planned import open_planned
 from lenspipe.errors import InputError
 from lenspipe.intervals import Interval, halves
+from lenspipe.models.drift import count_scores
 from lenspipe.models.ensemble import Ensemble, Prepared, load_ensemble
 from lenspipe.processes.rehearsal import rehearse
 from lenspipe.run_directory import RunDirectory, ShardRecord
@@ -145,6 +146,7 @@ class Scorer:
         self._run = RunDirectory(settings.run_url)
         self.read = PixelReading(settings)
         self._ensemble = open_ensemble(settings)
+        self._stated = self._ensemble.description.spec.score_distribution
         self._inference = threading.Lock()
         self._halvings = 0
 
@@ -188,6 +190,7 @@ class Scorer:
             batches=-(-len(pixels.batch) // self._ensemble.members[0].batch_size),
             halvings=halvings,
             bytes_read=pixels.batch.bytes_read,
+            scores=count_scores(self._stated, scores["score"].to_numpy()),
         )
 
 

@@ -64,7 +64,9 @@ def run_stage(ledger: Ledger, spec: StageSpec[W], planned: Sequence[W]) -> bool:
             ledger.flush_if_due()
 
         pool_events = PoolEvents(
-            retried=lambda detail: events.retried(spec.stage, detail),
+            retried=lambda detail, items: events.retried(
+                spec.stage, detail, [item.interval for item in items]
+            ),
             restarted=events.actor_restarted,
             in_flight=in_flight,
         )
@@ -123,10 +125,11 @@ def _settle(
             queue.extend(pieces)
             if outcome.reason is Reason.TIMED_OUT:
                 pool.split_off_late(pieces)
-            ledger.events.split(spec.stage, outcome.detail)
+            ledger.events.split(spec.stage, outcome.detail, outcome.item.interval)
             return
         reason = outcome.reason or Reason.WORKER_DIED
         record = ledger.patiently(lambda: spec.quarantine(outcome.item, reason, outcome.detail))
     else:
         record = outcome.value
-    ledger.commit(record.model_copy(update={"attempt": outcome.attempt}))
+    found = {"attempt": outcome.attempt, "node": outcome.node}
+    ledger.commit(record.model_copy(update=found))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lenspipe.intervals import Interval
 from lenspipe.metrics import RunMetrics
+from lenspipe.models.card import ScoreDistribution
 from lenspipe.run_directory import ShardRecord, Stage
-from lenspipe.telling.progress import Progress
+from lenspipe.telling.progress import Progress, shard_name
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,31 @@ class Events:
                 f"a scorer's device ran out of memory: batches halved {record.halvings} times"
             )
 
-    def retried(self, stage: Stage, detail: str) -> None:
-        """A shard is tried again."""
+    def retried(self, stage: Stage, detail: str, shards: Sequence[Interval] = ()) -> None:
+        """Shards are tried again; none where it was a worker's start that failed."""
         self.metrics.retried(stage)
-        self.progress.retried(stage, detail)
+        self.progress.retried(stage, detail, ", ".join(map(shard_name, shards)))
 
-    def split(self, stage: Stage, detail: str) -> None:
+    def split(self, stage: Stage, detail: str, shard: Interval) -> None:
         """A shard that failed every time is divided."""
         self.metrics.split(stage)
-        self.progress.split(stage, detail)
+        self.progress.split(stage, detail, shard_name(shard))
+
+    def compare_scores(self, stated: ScoreDistribution | None) -> None:
+        """Scores that are committed from now on are held against these."""
+        self.metrics.compare_scores(stated)
+
+    def disk(self, place: str, free_bytes: int, size_bytes: int) -> None:
+        """So much of a disk of the driver is free."""
+        self.metrics.disk(place, free_bytes, size_bytes)
+
+    def provider(self, name: str) -> None:
+        """What the networks run on."""
+        self.metrics.provider(name)
+
+    def provider_refused(self, name: str) -> None:
+        """The provider that was asked for is not to be had, and none is put in its place."""
+        self.metrics.provider_refused(name)
 
     def actor_restarted(self) -> None:
         """An actor died and was replaced."""

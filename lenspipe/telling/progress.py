@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 
 from lenspipe.errors import one_line
+from lenspipe.intervals import Interval
 from lenspipe.redaction import redact
 from lenspipe.run_directory import ShardRecord, Stage
 from lenspipe.telling.stderr import forgiving
@@ -54,11 +55,11 @@ class Progress(Protocol):
         """A shard was committed."""
         ...
 
-    def retried(self, stage: Stage, message: str = "") -> None:
-        """A shard is tried again; message: why."""
+    def retried(self, stage: Stage, message: str = "", shard: str = "") -> None:
+        """A shard is tried again; message: why. shard: its rows, as `0-64`."""
         ...
 
-    def split(self, stage: Stage, message: str = "") -> None:
+    def split(self, stage: Stage, message: str = "", shard: str = "") -> None:
         """A shard that failed every time was divided."""
         ...
 
@@ -107,10 +108,10 @@ class SilentProgress:
     def committed(self, record: ShardRecord, resumed: bool = False) -> None:
         """Nothing."""
 
-    def retried(self, stage: Stage, message: str = "") -> None:
+    def retried(self, stage: Stage, message: str = "", shard: str = "") -> None:
         """Nothing."""
 
-    def split(self, stage: Stage, message: str = "") -> None:
+    def split(self, stage: Stage, message: str = "", shard: str = "") -> None:
         """Nothing."""
 
     def stage_finished(self, stage: Stage) -> None:
@@ -175,13 +176,13 @@ class BarProgress:
             told += f", {self._failed[record.stage]:,} failed"
         self._bars.update(self._tasks[record.stage], completed=speed.done, told=told)
 
-    def retried(self, stage: Stage, message: str = "") -> None:
+    def retried(self, stage: Stage, message: str = "", shard: str = "") -> None:
         """See `Progress`."""
-        self._print(f"{stage}: a shard is tried again: {message}")
+        self._print(f"{stage}: {_called(shard)} is tried again: {message}")
 
-    def split(self, stage: Stage, message: str = "") -> None:
+    def split(self, stage: Stage, message: str = "", shard: str = "") -> None:
         """See `Progress`."""
-        self._print(f"{stage}: a shard is split: {message}")
+        self._print(f"{stage}: {_called(shard)} is split: {message}")
 
     def stage_finished(self, stage: Stage) -> None:
         """See `Progress`."""
@@ -205,9 +206,11 @@ class BarProgress:
 
 
 class JsonProgress:
-    """One JSON object per line: `event`, `time` (UTC), and what the event is about.
+    """One JSON object per line: `event`, `time` (UTC), `run` (the survey's name, once it is known),
+    and what the event is about; `stage` and `shard` (its rows) where it is about one.
 
-    Commits within `LINE_INTERVAL_S` of the last line of their stage are summed into the next one.
+    Commits within `LINE_INTERVAL_S` of the last line of their stage are summed into the next one,
+    whose `shard` is the last of them.
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
@@ -216,9 +219,12 @@ class JsonProgress:
         self._speed: dict[Stage, Throughput] = {}
         self._pending: dict[Stage, dict[str, int]] = {}
         self._told: dict[Stage, float] = {}
+        self._last: dict[Stage, str] = {}
+        self._run: dict[str, str] = {}
 
     def run_started(self, name: str, output: str) -> None:
         """See `Progress`."""
+        self._run = {"run": name}
         self._line("run_started", name=name, output=output)
 
     def run_finished(self, state: str, counts: Mapping[str, int]) -> None:
@@ -249,16 +255,17 @@ class JsonProgress:
             ("rows_failed", record.rows_failed),
         ):
             waiting[key] = waiting.get(key, 0) + number
+        self._last[record.stage] = shard_name((record.start, record.stop))
         if self._clock() - self._told[record.stage] >= LINE_INTERVAL_S:
             self._flush(record.stage)
 
-    def retried(self, stage: Stage, message: str = "") -> None:
+    def retried(self, stage: Stage, message: str = "", shard: str = "") -> None:
         """See `Progress`."""
-        self._line("shard_retried", stage=stage, message=message)
+        self._line("shard_retried", stage=stage, shard=shard, message=message)
 
-    def split(self, stage: Stage, message: str = "") -> None:
+    def split(self, stage: Stage, message: str = "", shard: str = "") -> None:
         """See `Progress`."""
-        self._line("shard_split", stage=stage, message=message)
+        self._line("shard_split", stage=stage, shard=shard, message=message)
 
     def stage_finished(self, stage: Stage) -> None:
         """See `Progress`."""
@@ -285,6 +292,7 @@ class JsonProgress:
         self._line(
             "shard_committed",
             stage=stage,
+            shard=self._last[stage],
             **self._pending[stage],
             done_rows=speed.done,
             total_rows=speed.total,
@@ -296,9 +304,18 @@ class JsonProgress:
 
     def _line(self, event: str, **content: Any) -> None:
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"event": event, "time": when, **content})
+        line = json.dumps({"event": event, "time": when, **self._run, **content})
         self._stream.write(redact(line) + "\n")
         self._stream.flush()
+
+
+def shard_name(rows: Interval) -> str:
+    """What lines call a shard: its rows, the second not among them."""
+    return f"{rows[0]}-{rows[1]}"
+
+
+def _called(shard: str) -> str:
+    return f"shard {shard}" if shard else "a shard"
 
 
 def _left(seconds: float) -> str:

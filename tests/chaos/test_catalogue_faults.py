@@ -41,7 +41,12 @@ class _Meddler(SilentProgress):
         if stage == "select":
             self.at_select()
 
-    def retried(self, stage: Stage, message: str = "") -> None:  # noqa: ARG002  # the interface
+    def retried(
+        self,
+        stage: Stage,  # noqa: ARG002  # the interface
+        message: str = "",
+        shard: str = "",  # noqa: ARG002  # the interface
+    ) -> None:
         if not self.retries:
             self.at_retry()
         self.retries.append(message)

@@ -31,7 +31,7 @@ def outcomes(
 ) -> tuple[dict[int, Outcome[int, Any]], Counter[str]]:
     told: Counter[str] = Counter()
     events = PoolEvents(
-        retried=lambda _: told.update(["retried"]), restarted=lambda: told.update(["restarted"])
+        retried=lambda *_: told.update(["retried"]), restarted=lambda: told.update(["restarted"])
     )
     with Pool[int, Any](Factory(call), options, events, feed) as pool:
         found = list(pool.run(deque(items)))
@@ -152,7 +152,7 @@ def test_a_straggler_inside_its_limit_is_done_once_and_nothing_is_killed(tmp_pat
     options = PoolOptions(workers=2, depth=2, timeout_s=30.0)
     told: Counter[str] = Counter()
     events = PoolEvents(
-        retried=lambda _: told.update(["retried"]), restarted=lambda: told.update(["restarted"])
+        retried=lambda *_: told.update(["retried"]), restarted=lambda: told.update(["restarted"])
     )
     with Pool[int, Any](Factory(call), options, events) as pool:
         found = list(pool.run(deque(range(40))))

@@ -32,7 +32,12 @@ class _Away(SilentProgress):
             self.folder.rename(self.elsewhere)
             self.folder.mkdir()
 
-    def retried(self, stage: Stage, message: str = "") -> None:  # noqa: ARG002  # the interface
+    def retried(
+        self,
+        stage: Stage,  # noqa: ARG002  # the interface
+        message: str = "",
+        shard: str = "",  # noqa: ARG002  # the interface
+    ) -> None:
         self._come_back(message)
 
     def message(self, text: str) -> None:

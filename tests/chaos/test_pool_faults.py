@@ -144,7 +144,7 @@ def test_an_outage_while_a_worker_starts_is_waited_for(
 
     monkeypatch.setattr(runtime, "rest_s", rest_s)
     told: list[str] = []
-    events = PoolEvents(retried=told.append)
+    events = PoolEvents(retried=lambda detail, _: told.append(detail))
     with Pool[int, Any](build, PoolOptions(workers=1), events) as pool:
         assert [o.value for o in pool.run(deque([1, 2]))] == [1, 2]
     assert rests == [1, 2]

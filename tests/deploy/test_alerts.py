@@ -1,109 +1,112 @@
-"""Alerts and dashboard: by the real promtool, on metrics that there are."""
+"""Rules, alerts and dashboard: by the real promtool, on metrics that there are."""
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from lenspipe.metrics import RunMetrics
-from tests.deploy.chart import FILES
-from tests.tools import require_tool
+from tests.deploy.chart import FILES, ROOT, one, render
+from tests.deploy.monitoring import (
+    DEPLOY,
+    OF_OTHERS,
+    alerts,
+    panels,
+    promtool,
+    queries,
+    records,
+    rules,
+    series,
+    there,
+)
 
 pytestmark = pytest.mark.tool
 
 CASES = Path(__file__).parent / "alerts.yaml"
-# Of Ray's own exporter, and of kubelets.
-OF_OTHERS = {
-    "ray_node_disk_free",
-    "ray_node_disk_usage",
-    "ray_node_gpus_utilization",
-    "kubelet_volume_stats_available_bytes",
-    "kubelet_volume_stats_capacity_bytes",
-}
+PAGE = ROOT / "docs" / "monitoring.md"
 
 
-def promtool(*arguments: str | Path) -> None:
-    done = subprocess.run(
-        [require_tool("promtool"), *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def alerts() -> list[dict[str, Any]]:
-    [group] = yaml.safe_load((FILES / "rules.yaml").read_text("utf-8"))["groups"]
-    return list(group["rules"])
-
-
-def panels() -> list[dict[str, Any]]:
-    return list(json.loads((FILES / "dashboard.json").read_text("utf-8"))["panels"])
-
-
-def queries() -> list[str]:
-    return [target["expr"] for panel in panels() for target in panel["targets"]]
-
-
-def metrics(expression: str) -> set[str]:
-    return set(re.findall(r"\b(?:lenspipe|ray|kubelet)_[a-z_]+", expression))
-
-
-def there() -> set[str]:
-    """Names of the series that a run serves, before any of them has a label."""
-    names = set(OF_OTHERS)
-    for family in RunMetrics("alerts").registry.collect():
-        ending = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
-        names |= {family.name + end for end in ending.get(family.type, [""])}
-    return names
-
-
-def test_the_alerts_are_rules() -> None:
+def test_the_rules_are_rules() -> None:
     promtool("check", "rules", FILES / "rules.yaml")
+
+
+def test_the_configuration_is_one(tmp_path: Path) -> None:
+    text = (DEPLOY / "prometheus" / "prometheus.yaml").read_text("utf-8")
+    (tmp_path / "prometheus.yaml").write_text(text, "utf-8")
+    (tmp_path / "rules.yaml").write_bytes((DEPLOY / "prometheus" / "rules.yaml").read_bytes())
+    promtool("check", "config", tmp_path / "prometheus.yaml")
+
+
+def test_the_chart_and_deploy_have_one_source() -> None:
+    """The chart holds the files, since Helm reads no others; deploy/ links to them."""
+    for folder, name in (("prometheus", "rules.yaml"), ("grafana", "dashboard.json")):
+        link = DEPLOY / folder / name
+        assert link.is_symlink()
+        assert not link.readlink().is_absolute()
+        assert link.resolve(strict=True) == FILES / name
+        assert not (FILES / name).is_symlink()
+
+
+def test_the_chart_installs_all_rules() -> None:
+    found = one(render("values-survey.yaml"), "PrometheusRule")
+    assert [rule for group in found["spec"]["groups"] for rule in group["rules"]] == rules()
 
 
 def test_alerts_fire_when_they_should_and_only_then() -> None:
     promtool("test", "rules", CASES)
 
 
-def test_every_alert_is_tried_both_ways() -> None:
+def test_every_alert_is_tried_both_ways_and_every_record() -> None:
     fires: set[str] = set()
     silent: set[str] = set()
+    asked: set[str] = set()
     for case in yaml.safe_load(CASES.read_text("utf-8"))["tests"]:
-        for tried in case["alert_rule_test"]:
+        for tried in case.get("alert_rule_test", []):
             (fires if tried.get("exp_alerts") else silent).add(tried["alertname"])
+        asked |= {
+            name for tried in case.get("promql_expr_test", []) for name in series(tried["expr"])
+        }
     names = {rule["alert"] for rule in alerts()}
     assert fires == names
-    # In these two, what must not fire stands among the series of the case in which others do.
-    assert silent >= names - {"LenspipeWorkersDie", "LenspipeDiskNearlyFull"}
+    assert silent == names
+    needed = {name for rule in alerts() for name in series(rule["expr"])}
+    assert asked | needed >= set(records())
 
 
 def test_alerts_say_how_bad_it_is_and_what() -> None:
     for rule in alerts():
         assert rule["labels"]["severity"] in ("warning", "critical"), rule["alert"]
-        assert set(rule["annotations"]) == {"summary", "description"}, rule["alert"]
+        assert set(rule["annotations"]) == {"summary", "description", "runbook"}, rule["alert"]
 
 
-def test_alerts_and_panels_ask_for_metrics_that_there_are() -> None:
-    for expression in [*(rule["expr"] for rule in alerts()), *queries()]:
-        asked = metrics(expression)
+def test_the_handbook_has_a_heading_for_every_alert() -> None:
+    headings = [line[4:] for line in PAGE.read_text("utf-8").splitlines() if line[:4] == "### "]
+    told = [name for name in headings if name.startswith("Lenspipe")]
+    assert told == [rule["alert"] for rule in alerts()]
+    for rule in alerts():
+        expected = f"{PAGE.relative_to(ROOT)}#{rule['alert'].lower()}"
+        assert rule["annotations"]["runbook"] == expected
+
+
+def test_rules_and_panels_ask_for_metrics_that_there_are() -> None:
+    known = there() | set(records())
+    for expression in [*(rule["expr"] for rule in rules()), *queries()]:
+        asked = series(expression)
         assert asked, expression
-        assert asked <= there(), expression
+        assert asked <= known, expression
 
 
 def test_every_metric_of_a_run_is_on_the_dashboard() -> None:
-    shown = {name for query in queries() for name in metrics(query)}
+    shown = {name for query in queries() for name in series(query)}
     families = {name for name in there() - OF_OTHERS if not name.endswith(("_sum", "_count"))}
     assert families <= shown
 
 
 def test_panels_ask_in_promql(tmp_path: Path) -> None:
-    rules = [{"record": f"panel{n}", "expr": query} for n, query in enumerate(queries())]
+    asked = [{"record": f"panel{n}", "expr": query} for n, query in enumerate(queries())]
     file = tmp_path / "panels.yaml"
-    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}), "utf-8")
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": asked}]}), "utf-8")
     promtool("check", "rules", file)
 
 

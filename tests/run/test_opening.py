@@ -15,7 +15,14 @@ from lenspipe.check import check_survey
 from lenspipe.config import load_survey
 from lenspipe.contracts import InputSpec
 from lenspipe.cutouts import open_reader
-from lenspipe.errors import CorruptRunError, InputError, ResumeRefusedError
+from lenspipe.errors import (
+    CorruptRunError,
+    InputError,
+    LenspipeError,
+    NoDeviceError,
+    ProviderError,
+    ResumeRefusedError,
+)
 from lenspipe.metrics import RunMetrics
 from lenspipe.run.opening import check_and_open, tell_provider
 from lenspipe.run.shard_record import ShardRecord
@@ -122,6 +129,35 @@ def test_a_commit_whose_file_is_gone_is_made_again_by_a_retry(survey: Path) -> N
     assert told[0] == f"{lost.name} was lost or damaged: its rows are done again"
     assert _starts(survey) == [0, 20, 30]
     assert run.store.names("failures") == [kept.name]
+
+
+@pytest.mark.parametrize(
+    ("error", "counted"),
+    [
+        (ProviderError("provider cuda: no CUDA device"), True),
+        (NoDeviceError("runtime.provider", "cpu", "cuda"), True),
+        (InputError("runtime.scorers", "fewer", 9), False),
+    ],
+)
+def test_a_provider_that_is_not_to_be_had_is_counted_and_ends_the_run(
+    tmp_path: Path, error: LenspipeError, counted: bool
+) -> None:
+    runtime = {"provider": "cuda"}
+    survey = load_survey(make_survey(tmp_path, rows=20, runtime=runtime))
+    events = Events(RunMetrics("toy"), SilentProgress())
+    with pytest.raises(type(error)), check_and_open(survey, events):
+        raise error
+    text = (tmp_path / "run" / "metrics.prom").read_text("utf-8")
+    assert ('lenspipe_provider_refusals_total{provider="cuda"} 1.0' in text) is counted
+
+
+def test_a_run_tells_of_the_disks_that_it_fills(tmp_path: Path) -> None:
+    survey = load_survey(make_survey(tmp_path, rows=20))
+    with check_and_open(survey, Events(RunMetrics("toy"), SilentProgress())):
+        pass
+    text = (tmp_path / "run" / "metrics.prom").read_text("utf-8")
+    for place in ("output", "scratch"):
+        assert f'lenspipe_disk_free_bytes{{place="{place}"}}' in text
 
 
 def test_a_resume_on_another_provider_is_told_once(tmp_path: Path) -> None:

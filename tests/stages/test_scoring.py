@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pyarrow as pa
 import pytest
+import yaml
 
 from lenspipe.contracts import CutoutBatch, Failure, Reason
 from lenspipe.cutouts.base import ReaderOptions
@@ -133,6 +134,22 @@ def test_models_that_vanished_since_are_named(tmp_path: Path) -> None:
     (tmp_path / "toy-b.onnx").unlink()
     with pytest.raises(InputError, match=r"nothing at .*toy-b\.onnx"):
         Scorer(planned)
+
+
+def test_scores_are_counted_in_the_bins_that_the_ensemble_states(tmp_path: Path) -> None:
+    path = toy_models.make_ensemble(tmp_path, members=2)
+    (tmp_path / "run").mkdir()
+    plain = Scorer(settings(path, tmp_path / "run"))(PlanRows(0, 9), shard(pixels(7), unread=2))
+    assert plain.scores == {}
+    wanted, _ = score_rows(open_ensemble(settings(path, tmp_path)), shard(pixels(7)))
+    score = wanted["score"].to_numpy()
+    edge = float(np.sort(score)[4])
+    stated = {"population": "toy", "edges": [edge], "counts": [1, 1]}
+    content = yaml.safe_load(path.read_text("utf-8"))
+    path.write_text(yaml.safe_dump({**content, "score_distribution": stated}), "utf-8")
+    given = settings(path, tmp_path / "run", model_hash=settings(path, tmp_path).model_hash)
+    record = Scorer(given)(PlanRows(0, 9), shard(pixels(7), unread=2))
+    assert record.scores == {repr(edge): 5, "+Inf": 2}
 
 
 def test_a_device_short_of_memory_is_told_once(

@@ -49,8 +49,8 @@ def test_a_stage_as_json_lines() -> None:
     progress.stage_started("score", 100, 20)
     clock.now = 10
     progress.committed(record(20, failed=2))
-    progress.retried("score", "worker died")
-    progress.split("score", "again")
+    progress.retried("score", "worker died", "30-40")
+    progress.split("score", "again", "40-50")
     progress.message("look here")
     progress.stage_finished("score")
     told = lines(stream)
@@ -67,7 +67,18 @@ def test_a_stage_as_json_lines() -> None:
     assert (committed["stage"], committed["rows_out"], committed["rows_failed"]) == ("score", 8, 2)
     assert (committed["done_rows"], committed["total_rows"]) == (30, 100)
     assert (committed["rows_per_second"], committed["eta_seconds"]) == (1.0, 70.0)
+    assert [line.get("shard") for line in told[1:4]] == ["20-30", "30-40", "40-50"]
     assert all(line["time"].endswith("+00:00") for line in told)
+
+
+def test_every_line_names_its_run() -> None:
+    stream = io.StringIO()
+    progress = JsonProgress(stream)
+    progress.note("checking")
+    progress.run_started("demo", "run/")
+    progress.stage_started("score", 10, 0)
+    progress.message("look here")
+    assert [line.get("run") for line in lines(stream)] == [None, "demo", "demo", "demo"]
 
 
 def test_many_commits_are_few_lines_that_lose_none() -> None:

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from lenspipe.errors import InputError
 from lenspipe.models import self_test
 from lenspipe.models.card import ModelCard, file_sha256, read_card
+from lenspipe.models.ensemble_file import read_spec
 from training import cli, fit, network, pipeline, stages
 from training.data import load_images, rows_of, without_a_band
 from training.explain import own_scales
@@ -162,6 +163,10 @@ def test_cards_say_what_made_the_weights_and_what_they_are_worth(made: Made) -> 
     assert "tpr_at_fpr_0.05" in card.metrics
     assert "tpr_at_fpr_0.001" not in card.metrics
     assert "1 real host galaxies and 7 real source galaxies" in auroc.note
+    stated = card.score_distribution
+    assert stated is not None
+    assert stated.population.startswith("non-lenses of the test set ")
+    assert sum(stated.counts) == auroc.n_negatives
 
 
 def test_cards_and_ensembles_name_the_real_objects_that_their_making_saw(made: Made) -> None:
@@ -174,6 +179,14 @@ def test_cards_and_ensembles_name_the_real_objects_that_their_making_saw(made: M
     ensemble = yaml.safe_load((made[0] / "zoo" / "toy-gri.yaml").read_text())
     hosts = [f"host-{seed}" for seed in (10, 11, 20, 21, 3)]
     assert ensemble["seen"] == [*hosts, *sources]
+
+
+def test_an_ensemble_states_how_scores_of_non_lenses_lie(made: Made) -> None:
+    ensemble = read_spec(made[0] / "zoo" / "toy-gri.yaml")
+    stated = ensemble.score_distribution
+    assert stated is not None
+    assert sum(stated.counts) == ensemble.metrics["auroc"].n_negatives
+    assert stated.population.startswith("non-lenses of the test set ")
 
 
 def test_a_card_names_every_set_that_the_weights_depend_on(made: Made) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from lenspipe.models.calibrate import calibrate, to_prevalence
-from lenspipe.models.card import Calibration, Metric, Threshold
+from lenspipe.models.card import Calibration, Metric, ScoreDistribution, Threshold
+from lenspipe.models.drift import distribution_of
 from training.data import Examples
 from training.evaluation import completeness, confusion, curves, purity, reliability
 from training.metrics import Curve, Unsupported, figures, rate
@@ -112,6 +113,18 @@ def at_threshold(
         "confusion": confusion.by_kind(scores, threshold, test.positive, test.kinds),
         "purity": {f"{p:g}": purity.expected_purity(counts, p) for p in prevalences},
     }
+
+
+def scores_of_others(scores: Float[np.ndarray, " n"], test: Examples) -> ScoreDistribution | None:
+    """How the scores of non-lenses lie: what those of a survey are held against.
+
+    None where they are too few or all the same.
+    """
+    others = scores[~test.positive]
+    try:
+        return distribution_of(others, f"non-lenses of the test set {test.name}")
+    except ValueError:
+        return None
 
 
 def card_metrics(found: Mapping[str, Any]) -> dict[str, Metric]:

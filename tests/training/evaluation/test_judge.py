@@ -15,7 +15,7 @@ from lenspipe.models.card import Calibration
 from training import timing
 from training.data import Examples
 from training.evaluation import confusion
-from training.evaluation.judge import evaluate, probabilities, thresholds_of
+from training.evaluation.judge import evaluate, probabilities, scores_of_others, thresholds_of
 from training.evaluation.page import as_json, figure
 from training.evaluation.report import write_report
 
@@ -29,6 +29,14 @@ def test_confusion_names_the_worst_kind_first(test_set: Examples, scores: np.nda
     assert spiral["share"] + found["star"]["share"] == pytest.approx(1.0)
     assert spiral["auroc"] < found["star"]["auroc"]
     assert "auroc" not in found["lens"]
+
+
+def test_the_distribution_is_of_non_lenses_alone(test_set: Examples, scores: np.ndarray) -> None:
+    found = scores_of_others(scores, test_set)
+    assert found is not None
+    assert sum(found.counts) == int((~test_set.positive).sum())
+    assert max(found.edges) < float(scores[~test_set.positive].max())
+    assert scores_of_others(np.zeros(len(test_set), np.float32), test_set) is None
 
 
 def test_a_report_says_what_its_sample_cannot(test_set: Examples, scores: np.ndarray) -> None:
