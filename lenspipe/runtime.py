@@ -93,7 +93,7 @@ def _init(**options: Any) -> None:
 def _join(address: str | None) -> None:
     """Connect to a cluster that others started, and watch what of it runs on this host."""
     _init(address=address)
-    node = _ray_worker._global_node
+    node: Any = _ray_worker._global_node
     _servers.join(node.get_session_dir_path(), node.raylet_socket_name)
     _servers.watch(_end_without_order)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -38,6 +38,7 @@ class Host:
     maker: subprocess.Popen[str]
     pid: int  # of its process 1, as seen from outside
     switch: Host | None = None
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def command(self, *words: str | Path) -> list[str]:
         """The command line that runs those words on this host."""
@@ -46,14 +47,16 @@ class Host:
     def start(
         self, *words: str | Path, log: IO[bytes], environment: dict[str, str]
     ) -> subprocess.Popen[bytes]:
-        """A process of this host that writes into `log`."""
-        return subprocess.Popen(
+        """A process of this host that writes into `log`; it ends with the host at the latest."""
+        process = subprocess.Popen(
             self.command(*words),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=environment,
         )
+        self.started.append(process)
+        return process
 
     def run(
         self,
@@ -131,18 +134,22 @@ def _host(name: str, address: str, known: Path, switch: Host | None = None) -> I
         stderr=subprocess.STDOUT,
         text=True,
     )
+    started: list[subprocess.Popen[bytes]] = []
     try:
         assert maker.stdout is not None
         if (said := maker.stdout.readline()) != "ready\n":
             pytest.skip(f"no hosts made of namespaces here: {said.strip()}")
         [first] = psutil.Process(maker.pid).children()
-        host = Host(name, address, maker, first.pid, switch)
+        host = Host(name, address, maker, first.pid, switch, started)
         if switch is not None:
             _cable(host, switch)
         yield host
     finally:
         maker.kill()
         maker.communicate()
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def _cable(host: Host, switch: Host) -> None:

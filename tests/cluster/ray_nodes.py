@@ -12,8 +12,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,14 @@ RAY = (sys.executable, "-m", "ray.scripts.scripts")
 PATIENCE_S = 240.0
 _STARTS = 5
 _STORE_BYTES = 100_000_000
-# Ray asks a node every second whether it lives, and gives it up after five seconds of silence;
-# a node whose control server does not answer for as long ends.
+# Ray gives a node up after five questions in a row, each of two seconds, that it did not answer; a
+# node whose control server does not answer for fifteen seconds ends.
 _IMPATIENT = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "5",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
 }
 # A node that ends, as one does that the others gave up, is started again: what a supervisor does.
 _FOR_EVER = 'while true; do "$@"; sleep 1; done'
@@ -47,7 +47,6 @@ class Cluster:
     head: Host
     workers: tuple[Host, Host]
     environment: dict[str, str]
-    _ending: ExitStack = field(default_factory=ExitStack)
 
     @property
     def address(self) -> str:
@@ -57,11 +56,19 @@ class Cluster:
     def start_head(self) -> None:
         """Start Ray on the head; its servers have a few seconds for it, which a busy machine may
         well take."""
-        words = ("start", "--head", "--port", "6379", "--num-cpus", "0", "--include-dashboard=false")
+        words = (
+            "start",
+            "--head",
+            "--port",
+            "6379",
+            "--num-cpus",
+            "0",
+            "--include-dashboard=false",
+        )
         for attempt in range(1, _STARTS + 1):
             try:
                 self.head.run(
-                    *(*RAY, *words, *self._common(self.head)),
+                    *(*RAY, *words, "--include-dashboard=false", *self._common(self.head)),
                     environment=self._environment(self.head),
                     seconds=150.0,
                 )
@@ -75,12 +82,12 @@ class Cluster:
     def start_worker(self, host: Host) -> None:
         """Start Ray on a worker, again whenever it ends."""
         words = ("start", "--address", self.address, "--num-cpus", "1", "--block")
-        log = self._ending.enter_context((self.folder / f"{host.name}.log").open("ab"))
-        host.start(
-            *("bash", "-c", _FOR_EVER, "bash", *RAY, *words, *self._common(host)),
-            log=log,
-            environment=self._environment(host),
-        )
+        with (self.folder / f"{host.name}.log").open("ab") as log:
+            host.start(
+                *("bash", "-c", _FOR_EVER, "bash", *RAY, *words, *self._common(host)),
+                log=log,
+                environment=self._environment(host),
+            )
 
     def end_ray(self, host: Host) -> None:
         """Kill all of Ray on a host."""
@@ -100,9 +107,12 @@ class Cluster:
         return Driver(process, log)
 
     def _common(self, host: Host) -> tuple[str, ...]:
-        (self.folder / host.name).mkdir(exist_ok=True)
-        address, store = host.address, str(_STORE_BYTES)
-        return ("--node-ip-address", address, "--object-store-memory", store)
+        folder = self.folder / host.name
+        folder.mkdir(exist_ok=True)
+        return (
+            *("--node-ip-address", host.address, "--temp-dir", str(folder / "ray")),
+            *("--object-store-memory", str(_STORE_BYTES)),
+        )
 
     def _environment(self, host: Host) -> dict[str, str]:
         return {**self.environment, "RAY_TMPDIR": str(self.folder / host.name)}
@@ -186,8 +196,8 @@ def cluster() -> Iterator[Cluster]:
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     try:
-        with lab(["head", "one", "two"], folder) as (head, one, two), ExitStack() as ending:
-            made = Cluster(folder, head, (one, two), environment, ending)
+        with lab(["head", "one", "two"], folder) as (head, one, two):
+            made = Cluster(folder, head, (one, two), environment)
             made.start_head()
             for worker in made.workers:
                 made.start_worker(worker)

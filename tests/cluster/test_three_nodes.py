@@ -51,8 +51,7 @@ def test_a_survey_is_scored_by_both_workers(
     nodes: Cluster, survey: Path, undisturbed: Path
 ) -> None:
     driver = nodes.run(survey)
-    for each in nodes.workers:
-        driver.wait_until(lambda host=each: actors(host), f"without a worker on {each.name}")
+    driver.wait_until(lambda: all(map(actors, nodes.workers)), "without work for one of them")
     assert not actors(nodes.head)
     assert driver.wait() == 0, driver.lines()[-5:]
     assert_same(survey.parent / "run", undisturbed.parent / "run")
@@ -93,8 +92,7 @@ def test_the_head_starts_again_and_the_same_command_resumes(
     assert last.endswith("the same command resumes"), last
     done = committed(survey)
     assert done > 0
-    for worker in nodes.workers:
-        wait_until(lambda host=worker: not actors(host), f"working without a head: {worker.name}")
+    wait_until(lambda: not any(map(actors, nodes.workers)), "working without a head")
     nodes.start_head()
     again = nodes.run(survey)
     assert again.wait() == 0, again.lines()[-5:]
