@@ -80,14 +80,17 @@ class Cluster:
                 return
 
     def start_worker(self, host: Host) -> None:
-        """Start Ray on a worker, again whenever it ends."""
+        """Start Ray on a worker, again whenever it ends, and wait for the first time: nodes that
+        start together may all take longer than Ray allows."""
         words = ("start", "--address", self.address, "--num-cpus", "1", "--block")
-        with (self.folder / f"{host.name}.log").open("ab") as log:
+        told = self.folder / f"{host.name}.log"
+        with told.open("ab") as log:
             host.start(
                 *("bash", "-c", _FOR_EVER, "bash", *RAY, *words, *self._common(host)),
                 log=log,
                 environment=self._environment(host),
             )
+        wait_until(lambda: "Ray runtime started" in told.read_text("utf-8"), "starting a worker")
 
     def end_ray(self, host: Host) -> None:
         """Kill all of Ray on a host."""
@@ -111,7 +114,7 @@ class Cluster:
         folder.mkdir(exist_ok=True)
         return (
             *("--node-ip-address", host.address, "--temp-dir", str(folder / "ray")),
-            *("--object-store-memory", str(_STORE_BYTES)),
+            *("--object-store-memory", str(_STORE_BYTES), "--include-log-monitor=false"),
         )
 
     def _environment(self, host: Host) -> dict[str, str]:

@@ -27,6 +27,11 @@ pytestmark = pytest.mark.tool
 
 FILE = ROOT / "deploy" / "compose" / "compose.yaml"
 Service = dict[str, Any]
+# What becomes of a service's command where it ends.
+RESTARTS = {
+    "on-failure:3": 'for _ in 0 1 2 3; do "$@" && exit 0; done; exit 1',
+    "unless-stopped": 'while true; do "$@"; sleep 1; done',
+}
 
 
 def services(folder: Path, **settings: str) -> dict[str, Service]:
@@ -135,7 +140,7 @@ def here(service: Service, text: str) -> str:
 
 
 def start(host: Host, service: Service, folder: Path) -> subprocess.Popen[bytes]:
-    """What the service's container would run."""
+    """What the service's container would run, again as its policy says."""
     # `$$` is how a compose file writes `$`, also where it is resolved.
     words = [here(service, word.replace("$$", "$")) for word in service["command"]]
     told = {k: here(service, v) for k, v in service["environment"].items() if v is not None}
@@ -143,7 +148,8 @@ def start(host: Host, service: Service, folder: Path) -> subprocess.Popen[bytes]
     own = {"PATH": path, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(folder / host.name)}
     (folder / host.name).mkdir(exist_ok=True)
     with (folder / f"{host.name}.log").open("ab") as log:
-        return host.start(*words, log=log, environment={**told, **own})
+        again = ("bash", "-c", RESTARTS[service["restart"]], "bash")
+        return host.start(*again, *words, log=log, environment={**told, **own})
 
 
 @pytest.fixture
