@@ -14,7 +14,7 @@ from tests.chaos.results import assert_same
 from tests.cluster.ray_nodes import Cluster, actors, cluster, stopped, wait_until
 from tests.toy_survey import make_survey
 
-pytestmark = [pytest.mark.chaos, pytest.mark.tool, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.chaos, pytest.mark.tool, pytest.mark.timeout(900)]
 
 RUNTIME = {"shard_rows": 4, "provider": "cpu", "scorers": 2, "failure_limit": 1.0}
 
