@@ -1,4 +1,4 @@
-"""The script for Slurm, by shellcheck and by Slurm's own daemons on three hosts."""
+"""The script for Slurm, by shellcheck and by Slurm's own daemons on two hosts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def hosts() -> Iterator[list[Host]]:
     # Sockets bear no long path, so this folder is not in pytest's.
     folder = Path(tempfile.mkdtemp(prefix="lp-", dir="/tmp"))
     try:
-        with lab(["one", "two", "three"], folder) as made:
+        with lab(["one", "two"], folder) as made:
             yield made
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -63,7 +63,7 @@ def queue(hosts: list[Host]) -> Iterator[Slurm]:
 def test_a_job_at_its_limit_goes_back_into_the_queue_and_on_with_its_run(
     queue: Slurm, hosts: list[Host], tmp_path: Path
 ) -> None:
-    runtime = {"shard_rows": 4, "provider": "cpu", "scorers": 3, "failure_limit": 1.0}
+    runtime = {"shard_rows": 4, "provider": "cpu", "scorers": 2, "failure_limit": 1.0}
     survey = make_survey(tmp_path / "survey", 6000, runtime=runtime)
     undisturbed = tmp_path / "undisturbed"
     shutil.copytree(survey.parent, undisturbed)
@@ -71,7 +71,7 @@ def test_a_job_at_its_limit_goes_back_into_the_queue_and_on_with_its_run(
         assert alone.wait() == 0, alone.lines()
 
     job = queue.say(
-        *("sbatch", "--parsable", "--nodes", "3", "--chdir", tmp_path, "--output", "out"),
+        *("sbatch", "--parsable", "--nodes", "2", "--chdir", tmp_path, "--output", "out"),
         *(SCRIPT, survey),
     )
     out = tmp_path / "out"
