@@ -67,9 +67,6 @@ def test_a_job_at_its_limit_goes_back_into_the_queue_and_on_with_its_run(
     survey = make_survey(tmp_path / "survey", 6000, runtime=runtime)
     undisturbed = tmp_path / "undisturbed"
     shutil.copytree(survey.parent, undisturbed)
-    with JobProcess(undisturbed / survey.name) as alone:
-        assert alone.wait() == 0, alone.lines()
-
     job = queue.say(
         *("sbatch", "--parsable", "--nodes", "2", "--chdir", tmp_path, "--output", "out"),
         *(SCRIPT, survey),
@@ -98,5 +95,7 @@ def test_a_job_at_its_limit_goes_back_into_the_queue_and_on_with_its_run(
     assert queue.wait_for(job, "COMPLETED", "FAILED", "NODE_FAIL") == "COMPLETED"
     second = out.read_text("utf-8")[len(first) :]
     assert '"event": "resumed"' in second or '"done_rows": 0' not in second
+    with JobProcess(undisturbed / survey.name) as alone:
+        assert alone.wait() == 0, alone.lines()
     assert_same(survey.parent / "run", undisturbed / "run")
     assert not list(TMP.glob(f"lenspipe-{job}-*"))
