@@ -79,7 +79,7 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Mac
             ending.callback(_disconnect)
             with _our_signals():
                 if folder is None:
-                    _init(address=address)
+                    _join(address)
                 else:
                     _start_local(folder, cpus)
         resources = ray.cluster_resources()
@@ -88,6 +88,14 @@ def connect(address: str | None = None, cpus: int | None = None) -> Iterator[Mac
 
 def _init(**options: Any) -> None:
     ray.init(log_to_driver=False, logging_level="error", **options)
+
+
+def _join(address: str | None) -> None:
+    """Connect to a cluster that others started, and watch what of it runs on this host."""
+    _init(address=address)
+    node: Any = _ray_worker._global_node
+    _servers.join(node.get_session_dir_path(), node.raylet_socket_name)
+    _servers.watch(_end_without_order)
 
 
 def _start_local(folder: Path, cpus: int | None) -> None:

@@ -1,4 +1,5 @@
-"""The Ray that a run starts for itself: its folder, its servers, and that nothing of it stays."""
+"""The Ray that a run starts for itself: its folder, its servers, and that nothing of it stays; and
+the servers on this host of one that others started."""
 
 from __future__ import annotations
 
@@ -67,7 +68,8 @@ def _base() -> Path:
 
 
 class Servers:
-    """What came from a Ray that this process has started; without any, nothing is ever dead."""
+    """Ray's servers that this process needs, and what came from a Ray that it has started; without
+    any, nothing is ever dead."""
 
     def __init__(self) -> None:
         self._started: set[psutil.Process] = set()
@@ -81,6 +83,19 @@ class Servers:
             name = child.name()
             if name in _SERVERS:
                 self._known.append((_SERVERS[name], child))
+
+    def join(self, session: str, raylet_socket: str) -> None:
+        """Note those on this host of a Ray that others started. session: its folder here;
+        raylet_socket: of this node, where the host has several."""
+        told = {
+            "raylet": f"--raylet_socket_name={raylet_socket}",
+            "gcs_server": f"--session-dir={session}",
+        }
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                name = process.name()
+                if name in _SERVERS and told[name] in process.cmdline():
+                    self._known.append((_SERVERS[name], process))
 
     @contextmanager
     def ending(self) -> Iterator[None]:

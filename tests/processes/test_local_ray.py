@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -61,6 +62,36 @@ def test_a_server_that_ended_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_servers_of_a_cluster_that_others_started_are_told_of_on_this_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lenspipe.processes.local_ray._LOOK_EVERY_S", 0.0)
+    session = str(tmp_path / "session")
+    told = {"gcs_server": f"--session-dir={session}", "raylet": f"--raylet_socket_name={session}/r"}
+    started = {}
+    for name, words in {**told, "raylet of another": f"{told['raylet']}.1"}.items():
+        program = tmp_path / name / name.split()[0]
+        program.parent.mkdir()
+        shutil.copy("/bin/sh", program)
+        started[name] = subprocess.Popen([program, "-c", "read _", words], stdin=subprocess.PIPE)
+    servers = Servers()
+    try:
+        servers.join(session, f"{session}/r")
+        started["raylet of another"].kill()
+        started["raylet of another"].wait()
+        assert servers.dead() is None
+        started["gcs_server"].kill()
+        started["gcs_server"].wait()
+        assert servers.dead() == "Ray's control server (GCS)"
+        with servers.ending():  # others started them, and they go on
+            pass
+        assert started["raylet"].poll() is None
+    finally:
+        for each in started.values():
+            each.kill()
+            each.communicate()
 
 
 @pytest.mark.parametrize("noticed", [False, True])

@@ -1,0 +1,185 @@
+"""The compose file, as Debian's docker-compose reads it, and its commands on hosts of a lab."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lenspipe.run.verify import verify
+from lenspipe.run_directory import RunDirectory
+from tests.cluster.hosts import Host, lab
+from tests.cluster.ray_nodes import PATIENCE_S, ROOT, wait_until
+from tests.tools import require_tool
+from tests.toy_survey import make_survey
+
+pytestmark = pytest.mark.tool
+
+FILE = ROOT / "deploy" / "compose" / "compose.yaml"
+Service = dict[str, Any]
+# What becomes of a service's command where it ends.
+RESTARTS = {
+    "on-failure:3": 'for _ in 0 1 2 3; do "$@" && exit 0; done; exit 1',
+    "unless-stopped": 'while true; do "$@"; sleep 1; done',
+}
+
+
+def services(folder: Path, **settings: str) -> dict[str, Service]:
+    """Every service as docker-compose resolves it. folder: of data, runs and secrets."""
+    given = {
+        "LENSPIPE_DATA": str(folder),
+        "LENSPIPE_RUNS": str(folder),
+        "LENSPIPE_RAY_TOKEN": str(folder / "ray-token"),
+        "LENSPIPE_TOKENS": str(folder / "tokens.yaml"),
+        **settings,
+    }
+    profiles = ("--profile", "serve", "--profile", "monitoring")
+    done = subprocess.run(
+        [require_tool("docker-compose"), "--file", FILE, *profiles, "config"],
+        env={"PATH": os.environ["PATH"], **given},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    whole = yaml.safe_load(done.stdout)
+    for service in whole["services"].values():
+        for secret in service.get("secrets", []):
+            secret["file"] = whole["secrets"][secret["source"]]["file"]
+    return dict(whole["services"])
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Service]:
+    return services(tmp_path_factory.mktemp("compose"))
+
+
+def test_no_service_is_more_than_it_needs_to_be(read: dict[str, Service]) -> None:
+    assert sorted(read) == ["head", "prometheus", "serve", "worker"]
+    for name in ("head", "serve", "worker"):
+        service = read[name]
+        assert service["user"] == "1000:1000", name
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        data, runs = service["volumes"]
+        assert data.endswith(":/data:ro"), name
+        assert runs.endswith(":/runs:rw"), name
+
+
+def test_ports_are_open_to_this_machine_alone(read: dict[str, Service]) -> None:
+    ports = [port for service in read.values() for port in service.get("ports", [])]
+    assert len(ports) == 2
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_nodes_share_a_token_that_is_a_file(read: dict[str, Service]) -> None:
+    for name in ("head", "worker"):
+        environment = read[name]["environment"]
+        assert environment["RAY_AUTH_MODE"] == "token", name
+        assert environment["RAY_AUTH_TOKEN_PATH"].startswith("/run/secrets/"), name
+        assert "RAY_AUTH_TOKEN" not in environment, name
+        assert [secret["source"] for secret in read[name]["secrets"]] == ["ray_token"]
+
+
+def test_a_survey_that_fails_is_taken_up_again_and_workers_come_back(
+    read: dict[str, Service],
+) -> None:
+    assert read["head"]["restart"] == "on-failure:3"
+    assert read["worker"]["restart"] == "unless-stopped"
+    assert read["head"]["stop_grace_period"] == "45s"
+
+
+def test_a_folder_that_is_not_given_is_asked_for() -> None:
+    done = subprocess.run(
+        [require_tool("docker-compose"), "--file", FILE, "config"],
+        env={"PATH": os.environ["PATH"], "LENSPIPE_RUNS": "/runs"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "a folder with the survey file and its data" in done.stderr
+
+
+def test_prometheus_takes_its_configuration(read: dict[str, Service], tmp_path: Path) -> None:
+    mounted = dict(volume.rsplit(":", 2)[1::-1] for volume in read["prometheus"]["volumes"])
+    told = Path(mounted["/etc/prometheus/prometheus.yml"]).read_text("utf-8")
+    (tmp_path / "prometheus.yml").write_text(
+        told.replace("/etc/prometheus/rules.yaml", mounted["/etc/prometheus/rules.yaml"]), "utf-8"
+    )
+    done = subprocess.run(
+        [require_tool("promtool"), "check", "config", tmp_path / "prometheus.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# Its commands on hosts
+
+
+def here(service: Service, text: str) -> str:
+    """A text of a service's with the paths that its mounts stand for."""
+    mounts = [volume.rsplit(":", 2)[:2] for volume in service["volumes"]]
+    mounts += [[s["file"], f"/run/secrets/{s['source']}"] for s in service.get("secrets", [])]
+    for source, target in mounts:
+        text = re.sub(rf"(?<![\w.]){re.escape(target)}(?=/|$|\b)", source, text)
+    return text
+
+
+def start(host: Host, service: Service, folder: Path) -> subprocess.Popen[bytes]:
+    """What the service's container would run, again as its policy says."""
+    # `$$` is how a compose file writes `$`, also where it is resolved.
+    words = [here(service, word.replace("$$", "$")) for word in service["command"]]
+    told = {k: here(service, v) for k, v in service["environment"].items() if v is not None}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    own = {"PATH": path, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(folder / host.name)}
+    (folder / host.name).mkdir(exist_ok=True)
+    with (folder / f"{host.name}.log").open("ab") as log:
+        again = ("bash", "-c", RESTARTS[service["restart"]], "bash")
+        return host.start(*again, *words, log=log, environment={**told, **own})
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix="lp-", dir="/tmp"))  # sockets bear no long path
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_a_survey_runs_and_is_served(folder: Path) -> None:
+    runtime = {"provider": "cpu", "shard_rows": 64, "scorers": 1}
+    make_survey(folder, runtime=runtime)
+    (folder / "ray-token").write_text(secrets.token_hex(32), "utf-8")
+    (folder / "tokens.yaml").write_text("ada: 0123456789abcdef\n", "utf-8")
+    found = services(folder, LENSPIPE_CPUS="1", LENSPIPE_WORKERS="1")
+    with lab(["head", "worker", "serve"], folder) as hosts:
+        head, worker, serve = hosts
+        driver = start(head, found["head"], folder)
+        start(worker, found["worker"], folder)
+        assert driver.wait(PATIENCE_S) == 0, (folder / "head.log").read_text("utf-8")[-3000:]
+        assert verify(RunDirectory(str(folder / "run"))) == []
+
+        start(serve, found["serve"], folder)
+        check = found["serve"]["healthcheck"]["test"]
+        assert check[:2] == ["CMD", "python3"]
+
+        def is_healthy() -> bool:
+            done = subprocess.run(serve.command(sys.executable, *check[2:]), check=False)
+            return done.returncode == 0
+
+        wait_until(is_healthy, "not healthy")
