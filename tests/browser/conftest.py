@@ -8,14 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from selenium import webdriver
 from selenium.webdriver.chrome.webdriver import WebDriver
 
 from lenspipe.run_directory import RunDirectory
+from tests.browser.chromium import open_chromium
 from tests.browser.page import begin
 from tests.serve.conftest import published_run
 from tests.serve.running import serving
-from tests.tools import require_tool
 
 Open = Callable[..., WebDriver]
 HERE = Path(__file__).parent
@@ -49,21 +48,7 @@ def open_page(tmp_path: Path) -> Iterator[Open]:
         def opened(url: str, size: tuple[int, int] = (1400, 900)) -> WebDriver:
             nonlocal count
             count += 1
-            options = webdriver.ChromeOptions()
-            options.binary_location = require_tool("chromium")
-            for argument in (
-                "--headless=new",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-dev-shm-usage",
-                "--force-prefers-reduced-motion",
-                f"--window-size={size[0]},{size[1]}",
-                f"--user-data-dir={tmp_path / f'profile-{count}'}",
-            ):
-                options.add_argument(argument)
-            options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-            service = webdriver.ChromeService(require_tool("chromedriver"))
-            driver = webdriver.Chrome(options, service)
+            driver = open_chromium(tmp_path / f"profile-{count}", size)
             stack.callback(driver.quit)
             driver.get(url)
             return driver

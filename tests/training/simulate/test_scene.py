@@ -73,7 +73,9 @@ def test_pixels_add_up_to_the_magnitudes(
     centre = (size / 2 + shift, size / 2)
     image = render(galaxy(radius, index, e1), GRI, size, STEP, ZERO, centre=centre)
     expected = [flux(MAGNITUDES[band], ZERO) for band in GRI]
-    np.testing.assert_allclose(image.sum(axis=(1, 2)), expected, rtol=0.015)
+    # A part of a compact cusp lies between the samples.
+    lost = 0.015 if radius >= 0.5 else 0.03
+    np.testing.assert_allclose(image.sum(axis=(1, 2)), expected, rtol=lost)
 
 
 def test_bands_share_one_shape() -> None:
