@@ -255,6 +255,7 @@ def start(host: Host, service: Service, folder: Path) -> subprocess.Popen[bytes]
     told = {k: here(service, v) for k, v in service["environment"].items() if v is not None}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     own = {"PATH": path, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(folder / host.name)}
+    own["RAY_gcs_rpc_server_reconnect_timeout_s"] = "15"  # as in tests/cluster
     (folder / host.name).mkdir(exist_ok=True)
     with (folder / f"{host.name}.log").open("ab") as log:
         return host.start(*executed(service), log=log, environment={**told, **own})
@@ -269,9 +270,9 @@ def folder() -> Iterator[Path]:
 
 @pytest.mark.chaos
 @pytest.mark.timeout(600)
-def test_a_survey_runs_and_is_served(folder: Path) -> None:
-    runtime = {"provider": "cpu", "shard_rows": 64, "scorers": 1}
-    make_survey(folder, runtime=runtime)
+def test_a_survey_outlives_its_ray_and_is_served(folder: Path) -> None:
+    runtime = {"provider": "cpu", "shard_rows": 4, "scorers": 1}
+    make_survey(folder, 2000, runtime=runtime)
     (folder / "ray-token").write_text(secrets.token_hex(32), "utf-8")
     (folder / "tokens.yaml").write_text("ada: 0123456789abcdef\n", "utf-8")
     found = services(folder, LENSPIPE_CPUS="1", LENSPIPE_WORKERS="1")
@@ -279,7 +280,16 @@ def test_a_survey_runs_and_is_served(folder: Path) -> None:
         head, worker, serve = hosts
         driver = start(head, found["head"], folder)
         start(worker, found["worker"], folder)
-        assert driver.wait(PATIENCE_S) == 0, (folder / "head.log").read_text("utf-8")[-3000:]
+        told = folder / "head.log"
+        wait_until(
+            lambda: "shard_committed" in told.read_text("utf-8"),
+            "not under way",
+            lambda: driver.poll() is None,
+        )
+        [control] = head.processes("gcs_server")
+        control.kill()
+        assert driver.wait(2 * PATIENCE_S) == 0, told.read_text("utf-8")[-3000:]
+        assert "node.sh: status 1; the run is taken up again" in told.read_text("utf-8")
         assert verify(RunDirectory(str(folder / "run"))) == []
 
         start(serve, found["serve"], folder)
