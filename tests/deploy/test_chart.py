@@ -92,7 +92,10 @@ def ray_job_schema() -> Any:
     return schema
 
 
-EXISTING = ("--set", "ray.existingCluster=shared,ray.auth.existingSecret=shared-token")
+EXISTING = (
+    "--set",
+    "ray.existingCluster=shared,ray.auth.existingSecret=shared-token,output.url=s3://survey/run",
+)
 
 
 @pytest.mark.data

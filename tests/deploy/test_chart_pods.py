@@ -17,6 +17,7 @@ from tests.deploy.chart import (
     one,
     pod,
     pods,
+    refusal,
     render,
     selects,
 )
@@ -178,6 +179,20 @@ def test_a_claim_that_is_there_is_taken() -> None:
     manifests = render("values-minikube.yaml", "--set", "output.volume.existingClaim=mine")
     assert not of_kind(manifests, "PersistentVolumeClaim")
     assert "mine" in yaml.safe_dump(pod(manifests, "RayJob readers").spec["volumes"])
+
+
+SHARED = "ray.existingCluster=shared,ray.auth.existingSecret=token"
+
+
+def test_on_a_cluster_that_is_there_no_claim_is_made_that_its_nodes_have_not() -> None:
+    told = refusal("values-minikube.yaml", "--set", f"{SHARED},serve.enabled=false")
+    assert "output.url: expected a URL where ray.existingCluster is set (or output.volume." in told
+    mounted = f"{SHARED},output.volume.existingClaim=sky"
+    manifests = render("values-minikube.yaml", "--set", mounted)
+    assert not of_kind(manifests, "PersistentVolumeClaim")
+    assert " --output /var/lib/lenspipe/run " in one(manifests, "RayJob")["spec"]["entrypoint"]
+    by_url = f"{SHARED},output.url=s3://survey/run"
+    assert not of_kind(render("values-minikube.yaml", "--set", by_url), "PersistentVolumeClaim")
 
 
 def test_a_run_on_an_object_store_has_no_volume() -> None:

@@ -8,6 +8,15 @@
 {{- if and $values.job.enabled $values.monitoring.podMonitor.enabled (not $values.ray.existingCluster) -}}
 {{- include "lenspipe.checkMetrics" (list "survey" $values.survey $values.monitoring.port) -}}
 {{- end -}}
+{{- if and $values.job.enabled $values.ray.existingCluster -}}
+{{- /* One variable of the job holds it, which Linux bounds: lenspipe/submit.py has the same limit. */ -}}
+{{- if gt (len $values.survey) 90000 -}}
+{{- fail (printf "survey: expected at most 90000 bytes where ray.existingCluster is set, found %d" (len $values.survey)) -}}
+{{- end -}}
+{{- if not (or $values.output.url $values.output.volume.existingClaim) -}}
+{{- fail (printf "output.url: expected a URL where ray.existingCluster is set (or output.volume.existingClaim: what the nodes of %s mount at /var/lib/lenspipe), found none" $values.ray.existingCluster) -}}
+{{- end -}}
+{{- end -}}
 {{- if $values.nightly.enabled -}}
 {{- include "lenspipe.checkSurvey" (list "nightly.survey" $values.nightly.survey) -}}
 {{- if and $values.nightly.outputUrl (not (contains "@NIGHT@" $values.nightly.outputUrl)) -}}
