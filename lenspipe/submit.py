@@ -47,8 +47,8 @@ ENTRYPOINT = (
     " && exec lenspipe run $survey"
 )
 _SURVEY_HASH = "lenspipe_survey_sha256"
-# Linux takes 128 KiB for one variable. Base64 makes 120,000 bytes of these, and Ray hands all of the
-# job's variables and its metadata to the driver as one. The chart has the same limit.
+# Linux takes 128 KiB for one variable. Base64 makes 120,000 bytes of these, and Ray hands all
+# variables of the job and its metadata to the driver as one. The chart has the same limit.
 MOST_BYTES = 90_000
 # Ray kills a job that is told to stop after 3 s otherwise.
 STOP_WAIT_S = 30

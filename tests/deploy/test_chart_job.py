@@ -164,8 +164,14 @@ def test_a_cluster_that_stays_has_no_time_to_live() -> None:
 
 
 def test_a_deadline_is_there_where_one_is_asked_for() -> None:
-    assert job(SURVEY)["activeDeadlineSeconds"] == 14 * 24 * 3600
+    assert job(SURVEY)["activeDeadlineSeconds"] == 7 * 24 * 3600
     assert "activeDeadlineSeconds" not in job("values-gpu-node.yaml")
+
+
+def test_all_tries_of_the_largest_survey_end_within_six_weeks() -> None:
+    """KubeRay counts the deadline anew for each."""
+    tries = 1 + job(SURVEY)["backoffLimit"]
+    assert tries * job(SURVEY)["activeDeadlineSeconds"] <= 42 * 24 * 3600
 
 
 def test_groups_grow_and_shrink() -> None:
@@ -361,6 +367,30 @@ def test_a_night_has_a_gpu_where_one_is_asked_for() -> None:
     [bare] = pod(render(SURVEY, "--set", "nightly.gpus=0"), "CronJob").containers
     assert set(bare["resources"]["limits"]) == {"memory"}
     assert bare["image"].endswith("-cpu")
+
+
+PLACING = ("nodeSelector", "tolerations", "affinity")
+GPU_AFFINITY = "ray.gpu.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution"
+
+
+def test_a_night_with_a_gpu_goes_where_gpus_are() -> None:
+    terms = f"{GPU_AFFINITY}.nodeSelectorTerms[0].matchFields[0].key=metadata.name"
+    manifests = render(SURVEY, "--set", terms)
+    night, scorer = (pod(manifests, owner).spec for owner in ("CronJob", "RayJob scorers"))
+    assert [night[key] for key in PLACING] == [scorer[key] for key in PLACING]
+    assert night["nodeSelector"] == {"lenspipe.example.org/pool": "gpu"}
+
+
+def test_a_night_goes_where_it_is_told_to() -> None:
+    own = "nightly.nodeSelector.pool=nights,nightly.tolerations[0].operator=Exists"
+    placed = pod(render(SURVEY, "--set", own), "CronJob").spec
+    assert placed["nodeSelector"] == {"pool": "nights"}
+    assert placed["tolerations"] == [{"operator": "Exists"}]
+
+
+def test_a_night_without_gpus_keeps_off_their_nodes() -> None:
+    placed = pod(render(SURVEY, "--set", "nightly.gpus=0"), "CronJob").spec
+    assert not set(PLACING) & set(placed)
 
 
 def test_nights_on_a_volume_lie_beside_the_run() -> None:

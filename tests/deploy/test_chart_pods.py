@@ -252,6 +252,14 @@ def test_a_pod_is_reached_by_those_who_need_it(owner: str, expected: list[Any]) 
     assert [let_in(rule) for rule in entries(SURVEY, found.labels)] == expected
 
 
+@pytest.mark.parametrize("kind", ["NodePort", "LoadBalancer"])
+def test_a_service_for_those_outside_lets_them_in(kind: str) -> None:
+    option = ("--set", f"serve.service.type={kind}")
+    assert one(render(SURVEY, *option), "Service")["spec"]["type"] == kind
+    [rule] = one(render(SURVEY, *option), "NetworkPolicy", "-serve")["spec"]["ingress"]
+    assert rule == {"ports": [{"protocol": "TCP", "port": "http"}]}
+
+
 def test_without_monitoring_nobody_reaches_metrics() -> None:
     found = pod(render("values-minikube.yaml"), "RayJob head")
     ports = [let_in(rule)[1] for rule in entries("values-minikube.yaml", found.labels)]

@@ -1,5 +1,5 @@
 {{- define "lenspipe.name" -}}
-{{- .Values.nameOverride | default .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- .Values.nameOverride | default .Release.Name | trunc 40 | regexFind "^.*[^-]" -}}
 {{- end -}}
 
 {{/* Of pods. No app.kubernetes.io/name: that of Ray's pods is KubeRay's, whose Services select by it. */}}
