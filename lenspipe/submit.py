@@ -1,15 +1,17 @@
 """A survey as a job of a Ray cluster: begun once, followed through lost connections, stopped.
 
-Nothing travels but the survey file's text, in the job's environment; the cluster has lenspipe, and
-its own credentials. A job's name is made of the run directory and a number, so that a submission
-whose answer was lost is asked again without a second job, and the same command later finds the job.
+Nothing travels but the survey file, in the job's environment; the cluster has lenspipe, and its own
+credentials. It travels as base64, since Ray puts variables of the node in the place of $NAME and
+${NAME} in whatever it sets. A job's name is made of the run directory and a number, so that a
+submission whose answer was lost is asked again without a second job, and the same command later
+finds the job.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
-import json
 import shlex
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -37,16 +39,19 @@ from lenspipe.storage.remote import refuse_credentials
 _raylet_untyped: Any = _raylet
 T = TypeVar("T")
 SURVEY_VARIABLE = "LENSPIPE_SURVEY"
+HASH_VARIABLE = "LENSPIPE_SURVEY_SHA256"
 # The chart's line for a cluster that is there: see helm/lenspipe/templates/_helpers.tpl.
 ENTRYPOINT = (
-    f"survey=$(mktemp -d)/survey.yaml && printenv {SURVEY_VARIABLE} > $survey"
+    f"survey=$(mktemp -d)/survey.yaml && printenv {SURVEY_VARIABLE} | base64 -d > $survey"
+    f' && echo "${HASH_VARIABLE}  $survey" | sha256sum -c > /dev/null'
     " && exec lenspipe run $survey"
 )
 _SURVEY_HASH = "lenspipe_survey_sha256"
-# Linux takes 128 KiB for one variable, and Ray puts the text into JSON inside JSON.
-_MOST_CHARACTERS = 50_000
+# Linux takes 128 KiB for one variable. Base64 makes 120,000 bytes of these, and Ray hands all
+# variables of the job and its metadata to the driver as one. The chart has the same limit.
+MOST_BYTES = 90_000
 # Ray kills a job that is told to stop after 3 s otherwise.
-_STOP_WAIT_S = 30
+STOP_WAIT_S = 30
 PATIENCE_S = 900.0
 _FIRST_REST_S = 0.5
 _LONGEST_REST_S = 5.0
@@ -88,6 +93,15 @@ class Order:
         return f"{ENTRYPOINT} {told}"
 
     @property
+    def variables(self) -> dict[str, str]:
+        """The job's environment."""
+        return {
+            SURVEY_VARIABLE: base64.b64encode(self.text.encode()).decode(),
+            HASH_VARIABLE: self.survey_hash,
+            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
+        }
+
+    @property
     def survey_hash(self) -> str:
         """Of the survey file's text."""
         return hashlib.sha256(self.text.encode()).hexdigest()
@@ -105,11 +119,11 @@ def read_order(file: Path, output: str | None = None, options: tuple[str, ...] =
         if redact(line) != line:
             expected = "no credentials, which the cluster's own environment holds"
             raise InputError(str(file), expected, f"some in line {number}")
-    if len(json.dumps(text)) > _MOST_CHARACTERS:
+    if len(text.encode()) > MOST_BYTES:
         raise InputError(
             str(file),
-            f"at most {_MOST_CHARACTERS:,} characters (`lenspipe run` on the head takes more)",
-            f"{len(json.dumps(text)):,}",
+            f"at most {MOST_BYTES:,} bytes (`lenspipe run` on the head takes more)",
+            f"{len(text.encode()):,}",
         )
     wanted = survey.model_copy(update={"output": output or survey.output})
     for field, path in _paths(wanted, "--output" if output else "output"):
@@ -218,11 +232,10 @@ async def begin(server: JobServer, order: Order, told: Callable[[str], None]) ->
         told(f"job {last.name} is under way: nothing is begun")
         return last.name
     name = f"{order.prefix}{number + 1}"
-    variables = {SURVEY_VARIABLE: order.text, "RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WAIT_S)}
     metadata = {_SURVEY_HASH: order.survey_hash, "lenspipe_output": order.output}
     try:
         await patiently(
-            server, lambda: server.begin(name, order.entrypoint, variables, metadata), told
+            server, lambda: server.begin(name, order.entrypoint, order.variables, metadata), told
         )
     except RefusedError as error:
         raise StoppedError(f"{server.address} took no job: {error}") from error
@@ -270,7 +283,7 @@ async def stop(server: JobServer, order: Order, told: Callable[[str], None]) -> 
         raise InputError("--stop", f"a job that writes {order.output}", "none under way")
     name = last.name
     await patiently(server, lambda: server.stop(name), told)
-    end = time.monotonic() + 2 * _STOP_WAIT_S
+    end = time.monotonic() + 2 * STOP_WAIT_S
     while True:
         job = await patiently(server, lambda: server.job(name), told)
         if job.is_over:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import os
 import re
@@ -20,6 +22,7 @@ from lenspipe.errors import InputError, StoppedError
 from lenspipe.processes.job_server import JobInfo, JobServer
 from lenspipe.submit import Order, exit_status, read_order
 from tests.job_server import TOKEN, StandIn, stand_in
+from tests.ray_variables import HOSTILE, as_ray_sets_them
 
 T = TypeVar("T")
 ORDER = Order("toy", "name: toy\n", "s3://bucket/run", ("--wait", "300"))
@@ -111,8 +114,13 @@ def test_only_the_survey_file_travels(
     file = written(tmp_path)
     begun(server, read_order(file, None, ("--fresh",)))
     [body] = server.bodies
+    text = file.read_bytes()
     assert body["runtime_env"] == {
-        "env_vars": {"LENSPIPE_SURVEY": file.read_text(), "RAY_JOB_STOP_WAIT_TIME_S": "30"}
+        "env_vars": {
+            "LENSPIPE_SURVEY": base64.b64encode(text).decode(),
+            "LENSPIPE_SURVEY_SHA256": hashlib.sha256(text).hexdigest(),
+            "RAY_JOB_STOP_WAIT_TIME_S": "30",
+        }
     }
     sent = json.dumps(body)
     assert "secret" not in sent
@@ -121,32 +129,52 @@ def test_only_the_survey_file_travels(
     assert set(body) == {"submission_id", "entrypoint", "runtime_env", "metadata"}
 
 
-def test_the_heads_shell_runs_the_survey_file_that_was_sent(tmp_path: Path) -> None:
-    stand_in = tmp_path / "bin" / "lenspipe"
+def run_by_the_heads_shell(
+    order: Order, variables: dict[str, str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """Of a `lenspipe` that keeps what it is told in `survey` and `words`."""
+    stand_in = folder / "bin" / "lenspipe"
     stand_in.parent.mkdir()
     stand_in.write_text('#!/bin/sh\ncat "$2" > $SAID/survey\nprintf "%s\\n" "$@" > $SAID/words\n')
     stand_in.chmod(0o755)
-    text = "# größer als 'Zitat' $HOME `x`\nname: toy\n"
-    order = Order("toy", text, "/data/a run", ("--fresh",))
-    subprocess.run(
+    path = f"{stand_in.parent}:{os.environ['PATH']}"
+    own = {"PATH": path, "SAID": str(folder), "TMPDIR": str(folder)}
+    return subprocess.run(
         ["sh", "-c", order.entrypoint],
-        check=True,
-        env={
-            "PATH": f"{stand_in.parent}:{os.environ['PATH']}",
-            "SAID": str(tmp_path),
-            "TMPDIR": str(tmp_path),
-            "LENSPIPE_SURVEY": text,
-        },
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**as_ray_sets_them(variables), **own},
     )
-    assert (tmp_path / "survey").read_text("utf-8") == f"{text}\n"
+
+
+def test_the_heads_shell_runs_the_survey_file_that_was_sent(tmp_path: Path) -> None:
+    """Ray would put the head's own variables into it, and take out those that it does not know."""
+    order = Order("toy", HOSTILE, "/data/a run", ("--fresh",))
+    done = run_by_the_heads_shell(order, order.variables, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "survey").read_bytes() == HOSTILE.encode()
     words = (tmp_path / "words").read_text().splitlines()
     assert words[0] == "run"
     assert words[2:] == ["--output", "/data/a run", "--address", "auto", "--fresh"]
 
 
+@pytest.mark.parametrize("arrives", ["", base64.b64encode(b"name: other\n").decode(), "!"])
+def test_another_survey_file_than_was_sent_is_not_run(arrives: str, tmp_path: Path) -> None:
+    variables = {**ORDER.variables, "LENSPIPE_SURVEY": arrives}
+    assert run_by_the_heads_shell(ORDER, variables, tmp_path).returncode == 1
+    assert not (tmp_path / "words").exists()
+
+
 def test_the_chart_runs_it_by_the_same_line() -> None:
     chart = Path(__file__).parents[1] / "helm/lenspipe/templates/_helpers.tpl"
     assert f"\n{submit.ENTRYPOINT} {{{{" in chart.read_text("utf-8")
+
+
+def test_the_chart_takes_as_long_a_survey_file() -> None:
+    checks = Path(__file__).parents[1] / "helm/lenspipe/templates/_checks.tpl"
+    limit = f"if gt (len $values.survey) {submit.MOST_BYTES} -"
+    assert limit in checks.read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -188,10 +216,29 @@ def test_credentials_in_the_survey_file_are_refused(
         assert found not in str(refused.value)
 
 
+def of_bytes(size: int, folder: Path) -> Path:
+    """A survey file of that many bytes, of letters of two each."""
+    file = written(folder)
+    left = size - file.stat().st_size
+    file.write_text(f"{file.read_text()}# {'é' * ((left - 3) // 2)}{' ' * ((left - 3) % 2)}\n")
+    assert file.stat().st_size == size
+    return file
+
+
 def test_a_survey_file_that_no_variable_holds_is_refused(tmp_path: Path) -> None:
-    cuts = {f"cut {k}": "i_mag < 21 -- " + 90 * "x" for k in range(500)}
-    with pytest.raises(InputError, match=r"expected at most 50,000 characters .*, found 5\d,"):
-        read_order(written(tmp_path, cuts=cuts))
+    most = submit.MOST_BYTES
+    with pytest.raises(InputError, match=r"expected at most 90,000 bytes .*, found 90,001"):
+        read_order(of_bytes(most + 1, tmp_path))
+
+
+def test_the_longest_survey_file_goes_into_one_variable(tmp_path: Path) -> None:
+    """Of Linux, 128 KiB with its name; Ray hands over all that a job has as one."""
+    order = read_order(of_bytes(submit.MOST_BYTES, tmp_path))
+    given = {"runtime_env": {"env_vars": order.variables}, "metadata": {"output": "x" * 4096}}
+    whole = f"RAY_JOB_CONFIG_JSON_ENV_VAR={json.dumps(given)}"
+    assert len(whole) < 128 * 1024 - 4096
+    name, _, value = whole.partition("=")
+    subprocess.run(["/bin/true"], check=True, env={name: value})
 
 
 # Tokens

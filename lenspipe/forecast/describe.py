@@ -5,6 +5,7 @@ from __future__ import annotations
 from lenspipe.forecast.figures import Plan
 from lenspipe.forecast.spread import Interval
 
+_UNKNOWN = "interval not known"
 _LEAST_S = 0.01  # that is told of choosing a threshold; less is that there was none to choose
 
 
@@ -58,7 +59,7 @@ def scaling_table(plan: Plan) -> list[list[str]]:
         [
             str(row.nodes),
             f"{row.hours.expected:.3g}",
-            _ends(row.hours) or "not known",
+            "not known" if row.hours.low is None else _ends(row.hours) or "exact",
             f"{row.efficiency:.0%}",
             f"{row.driver_use:.0%}",
         ]
@@ -71,6 +72,8 @@ def _nodes(plan: Plan) -> str:
     if plan.deadline_hours is None:
         return f"{plan.nodes}"
     met = "meet" if plan.meets else "do not meet"
+    if plan.hours.high is None:
+        met = "may " + ("meet" if plan.meets else "not meet")
     return f"{plan.nodes} {met} the deadline of {plan.deadline_hours:g} hours"
 
 
@@ -80,20 +83,24 @@ def _interval(value: Interval) -> str:
 
 
 def _ends(value: Interval) -> str:
-    if value.low is None or value.high is None or value.low == value.high:
+    if value.low is None or value.high is None:
+        return _UNKNOWN
+    if value.low == value.high:
         return ""
     return f"{value.low:.3g} to {value.high:.3g}"
 
 
 def _count(value: Interval) -> str:
-    ends = ""
-    if value.low is not None and value.high is not None and value.low < value.high:
-        ends = f" ({value.low:,.0f} to {value.high:,.0f})"
-    return f"{value.expected:,.0f}{ends}"
+    ends = _ends(value)
+    if value.low is not None and value.high is not None and ends:
+        ends = f"{value.low:,.0f} to {value.high:,.0f}"
+    return f"{value.expected:,.0f}" + (f" ({ends})" if ends else "")
 
 
 def _times(value: Interval) -> str:
-    if value.low is None or value.high is None or value.low == value.high:
+    if value.low is None or value.high is None:
+        return f"{_time(value.expected)} ({_UNKNOWN})"
+    if value.low == value.high:
         return _time(value.expected)
     return f"{_time(value.expected)} ({_time(value.low)} to {_time(value.high)})"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -23,7 +23,7 @@ from lenspipe.forecast.figures import (
 )
 from lenspipe.forecast.sample import Sample, StageSample
 from lenspipe.forecast.simulation import Cluster, Outcome, draw_seconds, simulate
-from lenspipe.forecast.spread import Interval, interval, ratio_draws
+from lenspipe.forecast.spread import FEW, Interval, interval, none_found, ratio_draws
 from lenspipe.stages.planning import even_rows
 
 HOUR_S = 3600.0
@@ -34,7 +34,7 @@ DRIVER_SCAN_S = 0.6e-6
 # Of the driver for one selected row (docs/performance.md): a sample is too small to show them.
 PLAN_ROW_S = 3.5e-6
 PUBLISH_ROW_S = 8.4e-6
-_FEW = 3  # items, below which their spread tells nothing
+_BETWEEN = 16  # numbers of nodes that are tried between two of the table
 
 
 @dataclass(frozen=True)
@@ -146,14 +146,15 @@ class _Model:
         self._select_draws = _speed_draws(sample.select, rng)
         scored = sample.score
         self._score_draws = _speed_draws(scored, rng) if scored else np.ones_like(self._rows_draws)
-        few = len(sample.part_rows) < min(_FEW, sample.total_parts)
-        self._knows_rows = not few
-        self._knows_speed = sample.score is None or sample.score.items >= _FEW
+        self._knows_rows = len(sample.part_rows) >= min(FEW, sample.total_parts)
+        # Of what was not seen the time is not known, unless there is none of it.
+        self._knows_speed = scored.items >= FEW if scored else self.selected.high == 0.0
 
     @cached_property
     def counts(self) -> list[int]:
-        """Numbers of nodes for the table: powers of two."""
-        return [1 << k for k in range(int(math.log2(self._wanted.max_nodes)) + 1)]
+        """Numbers of nodes for the table: powers of two, and the most."""
+        most = self._wanted.max_nodes
+        return sorted({*(1 << k for k in range(most.bit_length())), most})
 
     @cached_property
     def start_up(self) -> StartUp:
@@ -169,6 +170,9 @@ class _Model:
     @cached_property
     def selected(self) -> Interval:
         """Selected rows of the whole catalogue."""
+        s = self._sample
+        if not sum(s.part_selected):
+            return none_found(sum(s.part_rows), s.total_rows - sum(s.part_rows))
         return interval(self._sample.selected, self._rows_draws, self._knows_rows)
 
     @cached_property
@@ -205,10 +209,10 @@ class _Model:
     def bytes_read(self) -> Bytes:
         """By the two stages."""
         s = self._sample
-        per_row = s.score.bytes_per_row if s.score else 0.0
-        return Bytes(
-            catalogue=s.select.bytes_per_row * s.total_rows, pixels=self.selected.scaled(per_row)
-        )
+        pixels = Interval(expected=0.0)
+        if s.score:
+            pixels = self.selected.scaled(s.score.bytes_per_row)
+        return Bytes(catalogue=s.select.bytes_per_row * s.total_rows, pixels=pixels)
 
     def shards(self, nodes: int) -> int:
         """Shards of stage `score`."""
@@ -223,7 +227,7 @@ class _Model:
         """Stage `select`."""
         seconds = self._outcome(nodes)[0].seconds
         seconds = max(seconds, self._stored_s(self.bytes_read.catalogue))
-        return interval(seconds, self._select_draws, self._sample.select.items >= _FEW)
+        return interval(seconds, self._select_draws, self._sample.select.items >= FEW)
 
     def score_s(self, nodes: int) -> Interval:
         """Stage `score`."""
@@ -261,7 +265,9 @@ class _Model:
 
     def hours(self, nodes: int) -> Interval:
         """The whole run."""
-        parts = self.seconds(nodes)
+        return self._hours(self.seconds(nodes))
+
+    def _hours(self, parts: dict[str, float]) -> Interval:
         select, score = parts["select"], parts["score"]
         expected = select + score + parts["alone"]
         draws = parts["alone"] + select * self._select_draws
@@ -279,23 +285,44 @@ class _Model:
             driver_use=outcome.driver_use,
         )
 
+    def least_hours(self, nodes: int) -> Interval:
+        """The whole run, did no worker ever wait: no number of nodes is quicker than this."""
+        s, alone = self._sample, self.seconds(1)["alone"]
+        select = s.total_parts * s.select.slot_s / (nodes * s.select_workers)
+        score = s.score.slot_s_per_row * s.selected / (nodes * s.slots.scorers) if s.score else 0.0
+        return self._hours(
+            {
+                "select": max(select, self._stored_s(self.bytes_read.catalogue)),
+                "score": max(score, self._stored_s(self.bytes_read.pixels.expected)),
+                "alone": alone,
+            }
+        )
+
     def fewest(self) -> int:
         """The fewest nodes with which the upper end meets the deadline; the most where none do."""
-        deadline = self._wanted.deadline_s
-        if deadline is None:
+        deadline_s, most = self._wanted.deadline_s, self._wanted.max_nodes
+        if deadline_s is None:
             return 1
 
-        def meets(nodes: int) -> bool:
-            return _upper(self.hours(nodes)) * HOUR_S <= deadline
+        def meets(hours: Interval) -> bool:
+            return _upper(hours) * HOUR_S <= deadline_s
 
-        high = next((count for count in self.counts if meets(count)), None)
-        if high is None:
-            return self._wanted.max_nodes
-        low = high // 2  # which does not
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if meets(middle) else (middle, high)
-        return high
+        # More nodes are not always quicker, so that all that might do are tried, from below.
+        least = bisect_left(range(1, most + 1), True, key=lambda n: meets(self.least_hours(n))) + 1
+        tried = [count for count in self.counts if count >= least]
+        enough = next((count for count in tried if meets(self.hours(count))), None)
+        if enough is None and tried:
+            enough = next((n for n in self._beside_best() if meets(self.hours(n))), None)
+        if enough is None:
+            return most
+        return next(n for n in range(least, enough + 1) if meets(self.hours(n)))
+
+    def _beside_best(self) -> range:
+        """Numbers between those of the table that stand beside the quickest."""
+        best = min(self.counts, key=lambda count: self.hours(count).expected)
+        place = self.counts.index(best)
+        low, high = self.counts[max(0, place - 1)], self.counts[place + 1 :][:1] or [best]
+        return range(low, high[0], max(1, (high[0] - low) // _BETWEEN))
 
     def _simulate(self, nodes: int) -> tuple[Outcome, Outcome]:
         s, wanted = self._sample, self._wanted

@@ -92,9 +92,10 @@ class Bytes(_Figures):
 class Plan(_Figures):
     """What a survey will take on `nodes` nodes.
 
-    nodes: as asked for, or the fewest that meet the deadline with the upper end of the interval;
-    None in `meets` where there was no deadline. cost: in the currency of the prices. use: share of
-    its time in which each resource is busy in the stage that takes longest; bottleneck: the first.
+    nodes: as asked for, or the fewest that meet the deadline with the upper end of the interval
+    (with what is expected, where there is none); None in `meets` where there was no deadline.
+    cost: in the currency of the prices. use: share of its time in which each resource is busy in
+    the stage that takes longest; bottleneck: the first.
     """
 
     survey: str

@@ -7,12 +7,14 @@ from jaxtyping import Float64
 from pydantic import BaseModel, ConfigDict
 
 CONFIDENCE = 0.9
+FEW = 8  # items, below which their spread does not tell how far their mean may be off
 _TURNS = 2000
+_FARTHEST = 10.0  # standard errors: of a turn that drew one item again and again
 
 
 class Interval(BaseModel):
     """What is expected, and the ends of the interval of 90% by the spread of the sample; no ends
-    where the sample is too small to tell (one item)."""
+    where the sample is too small to tell (fewer than `FEW` items)."""
 
     model_config = ConfigDict(frozen=True)
     expected: float
@@ -36,24 +38,43 @@ def ratio_draws(
     rng: np.random.Generator,
     population: int | None = None,
 ) -> Float64[np.ndarray, " turns"]:
-    """Bootstrap of sum(above) / sum(below) over its own value: numbers about 1.
+    """What sum(above) / sum(below) may be in truth, over its own value: numbers about 1.
 
-    population: from how many the sample was drawn without putting back; where that is all of them
-    nothing is left to chance. None: what is drawn differs from time to time, as speeds do. Efron
-    1979 (Annals of Statistics 7, 1); the finite population: Cochran 1977 (Sampling Techniques,
-    eq. 2.12).
+    Bootstrap-t: of few or skewed items a plain bootstrap is too narrow. population: from how many
+    the sample was drawn without putting back; where that is all of them nothing is left to chance.
+    None: what is drawn differs from time to time, as speeds do. Efron and Tibshirani 1993 (An
+    Introduction to the Bootstrap, section 12.5); the finite population and a ratio's error:
+    Cochran 1977 (Sampling Techniques, eq. 2.12 and chapter 6).
     """
     count = len(above)
-    if not above.sum() or not below.sum():
+    left = 1.0 if population is None else max(0.0, 1.0 - count / population)
+    if count < 2 or not left or not above.sum() or not below.sum():
         return np.ones(_TURNS)
     picks = rng.integers(count, size=(_TURNS, count))
-    drawn = below[picks].sum(axis=1)
-    whole = above.sum() / below.sum()
-    ratios = above[picks].sum(axis=1) / np.where(drawn > 0, drawn, np.inf) / whole
-    left = 1.0 if population is None else max(0.0, 1.0 - count / population)
-    # Resampling k items varies as (k - 1) / k of what drawing them does.
-    stretch = np.sqrt(left * count / (count - 1)) if count > 1 else 0.0
-    return np.asarray(np.maximum(0.0, 1.0 + stretch * (ratios - 1.0)), np.float64)
+    whole, error = _ratio(above[None], below[None])
+    ratios, errors = _ratio(above[picks], below[picks])
+    away = (ratios - whole) / np.maximum(errors, 1e-12 * whole)
+    scale = np.sqrt(left) * error / whole
+    away = np.clip(away, -_FARTHEST, _FARTHEST)
+    return np.asarray(np.maximum(0.0, 1.0 - scale * away), np.float64)
+
+
+def _ratio(
+    above: Float64[np.ndarray, "turns k"], below: Float64[np.ndarray, "turns k"]
+) -> tuple[Float64[np.ndarray, " turns"], Float64[np.ndarray, " turns"]]:
+    """The ratios of the sums, and their standard errors."""
+    count = above.shape[1]
+    sums = below.sum(axis=1)
+    sums = np.where(sums > 0.0, sums, np.inf)
+    ratios = above.sum(axis=1) / sums
+    rest = above - ratios[:, None] * below
+    return ratios, np.sqrt(count / (count - 1) * (rest**2).sum(axis=1)) / sums
+
+
+def none_found(looked_at: int, left: int) -> Interval:
+    """How many of `left` items are what none of the `looked_at` was: the rule of three, for items
+    that are so independently of one another. Hanley and Lippman-Hand 1983 (JAMA 249, 1743)."""
+    return Interval(expected=0.0, low=0.0, high=min(float(left), 3.0 * left / max(1, looked_at)))
 
 
 def interval(

@@ -24,7 +24,7 @@ from lenspipe.run.status import describe_status
 from lenspipe.run.verify import verify
 from lenspipe.run_directory import RunDirectory
 from lenspipe.storage.store import Store
-from lenspipe.submit import read_order, stop
+from lenspipe.submit import MOST_BYTES, read_order, stop
 from tests.chaos.ray_head import TOKEN, Head, ray_head
 from tests.chaos.tcp_proxy import TcpProxy
 from tests.toy_survey import make_survey
@@ -262,14 +262,16 @@ def test_an_open_cluster_is_refused_unless_it_is_asked_for(submit: Submit, tmp_p
 
 
 def test_the_longest_survey_file_arrives(head: Head, submit: Submit, tmp_path: Path) -> None:
-    """With letters that JSON writes sixfold; the model that it names at its end is asked for."""
+    """Whole: its last line names the model that is asked for, which Ray would change."""
     survey = written(tmp_path, 100)
-    content = survey.read_text("utf-8").replace(f"{tmp_path}/toy.yaml", "no-such-model")
-    padding = "# größer als 'alles' \\ $HOME\n" * 1150
+    content = survey.read_text("utf-8").replace(f"{tmp_path}/toy.yaml", "no-$HOME-${NONE}")
+    line = "# größer als 'alles' \\ $HOME\n"
+    padding = line * ((MOST_BYTES - len(content.encode())) // len(line.encode()))
     survey.write_text(f"{padding}{content}", "utf-8")
-    assert 45_000 < len(json.dumps(survey.read_text("utf-8"))) < 50_000
+    assert MOST_BYTES - 50 < survey.stat().st_size <= MOST_BYTES
     submission = submit(head, survey)
     assert submission.end()[0] == 2
     *told, last = submission.lines()
     assert all("event" in json.loads(line) for line in told)
     assert last.startswith("error: ensemble: expected a path or one of ")
+    assert last.endswith(", found 'no-$HOME-${NONE}'")

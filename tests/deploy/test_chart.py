@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from functools import cache
 from typing import Any
 
@@ -92,7 +93,10 @@ def ray_job_schema() -> Any:
     return schema
 
 
-EXISTING = ("--set", "ray.existingCluster=shared,ray.auth.existingSecret=shared-token")
+EXISTING = (
+    "--set",
+    "ray.existingCluster=shared,ray.auth.existingSecret=shared-token,output.url=s3://survey/run",
+)
 
 
 @pytest.mark.data
@@ -123,6 +127,32 @@ def test_every_object_is_named_for_its_release(values: str) -> None:
 def test_no_two_objects_have_one_name(values: str) -> None:
     named = [(m["kind"], m["metadata"]["name"]) for m in render(values)]
     assert len(named) == len(set(named))
+
+
+def released(release: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """The largest values under the name of a release."""
+    values = ("--values", CHART / "values-survey.yaml", "--kube-version", "1.27.0")
+    return helm("template", release, CHART, *values, *options)
+
+
+@pytest.mark.parametrize("release", ["2mass", "sky.south"])
+def test_a_release_whose_services_could_not_be_named_is_refused(release: str) -> None:
+    """A Service's name is as in RFC 1035, and so are those that KubeRay makes of a RayJob's."""
+    expected = "nameOverride: expected a name of a-z, 0-9 and hyphens that begins with a letter"
+    assert expected in released(release).stderr
+    assert released(release, "--set", "nameOverride=sky").returncode == 0
+
+
+@pytest.mark.parametrize("release", ["m2", 40 * "x" + "-y", 38 * "x" + "---y"])
+def test_every_name_is_one(release: str) -> None:
+    done = released(release, "--set", "serviceAccount.name=,job.attempt=999999")
+    manifests = [m for m in yaml.safe_load_all(done.stdout) if m]
+    assert len(manifests) > 12, done.stderr
+    most = {"RayJob": 47, "CronJob": 52}  # of KubeRay and of Kubernetes, which put more behind it
+    for manifest in manifests:
+        name = manifest["metadata"]["name"]
+        assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
+        assert len(name) <= most.get(manifest["kind"], 63)
 
 
 def test_what_is_rendered_twice_is_the_same() -> None:

@@ -17,6 +17,7 @@ from typer.main import get_command
 from lenspipe import cli
 from lenspipe.config import Survey, load_survey
 from lenspipe.run.lock import STALE_AFTER_S, WATCH_S
+from lenspipe.submit import STOP_WAIT_S
 from tests.deploy.chart import (
     CHART,
     FILES,
@@ -29,6 +30,7 @@ from tests.deploy.chart import (
     render,
     template,
 )
+from tests.ray_variables import HOSTILE, as_ray_sets_them
 from tests.tools import require_tool
 
 pytestmark = pytest.mark.tool
@@ -125,7 +127,15 @@ def test_no_wait_is_too_short_for_that() -> None:
 
 def test_the_driver_is_given_time_to_end_in_order() -> None:
     for owner in ("RayJob head", "CronJob"):
-        assert pod(render(SURVEY), owner).spec["terminationGracePeriodSeconds"] >= 30
+        assert pod(render(SURVEY), owner).spec["terminationGracePeriodSeconds"] > STOP_WAIT_S
+
+
+def test_a_job_that_is_stopped_is_given_time_to_end_in_order() -> None:
+    """Ray kills it after 3 s otherwise; the head's environment is what its supervisor asks."""
+    [head] = pod(render(SURVEY), "RayJob head").containers
+    assert environment(head)["RAY_JOB_STOP_WAIT_TIME_S"] == str(STOP_WAIT_S)
+    elsewhere = yaml.safe_load(job(SURVEY, *EXISTING)["runtimeEnvYAML"])["env_vars"]
+    assert elsewhere["RAY_JOB_STOP_WAIT_TIME_S"] == str(STOP_WAIT_S)
 
 
 def test_a_run_is_taken_up_again_by_another_attempt() -> None:
@@ -154,8 +164,14 @@ def test_a_cluster_that_stays_has_no_time_to_live() -> None:
 
 
 def test_a_deadline_is_there_where_one_is_asked_for() -> None:
-    assert job(SURVEY)["activeDeadlineSeconds"] == 14 * 24 * 3600
+    assert job(SURVEY)["activeDeadlineSeconds"] == 7 * 24 * 3600
     assert "activeDeadlineSeconds" not in job("values-gpu-node.yaml")
+
+
+def test_all_tries_of_the_largest_survey_end_within_six_weeks() -> None:
+    """KubeRay counts the deadline anew for each."""
+    tries = 1 + job(SURVEY)["backoffLimit"]
+    assert tries * job(SURVEY)["activeDeadlineSeconds"] <= 42 * 24 * 3600
 
 
 def test_groups_grow_and_shrink() -> None:
@@ -255,13 +271,21 @@ def test_kuberay_is_asked_for_no_second_cluster_there() -> None:
 
 
 def test_the_survey_file_comes_with_the_job_there(tmp_path: Path) -> None:
-    """The entrypoint is a line for the head's shell, run here with the variable that it gets."""
-    found = job(SURVEY, *EXISTING)
-    variables = yaml.safe_load(found["runtimeEnvYAML"])["env_vars"]
+    """The entrypoint is a line for the head's shell, run here with the variables that Ray sets."""
+    (tmp_path / "given.yaml").write_text(f"{HOSTILE}sources: {{path: s3://survey/}}\n", "utf-8")
+    done = template(SURVEY, *EXISTING, "--set-file", f"survey={tmp_path}/given.yaml")
+    found = one([m for m in yaml.safe_load_all(done.stdout) if m], "RayJob")["spec"]
+    variables = as_ray_sets_them(yaml.safe_load(found["runtimeEnvYAML"])["env_vars"])
     said = run_shell(["sh", "-c", found["entrypoint"]], tmp_path, variables)
-    assert said["survey"] == f"{variables['LENSPIPE_SURVEY']}\n"
-    assert variables["LENSPIPE_SURVEY"] == given_survey(SURVEY)
+    assert said["survey"] == (tmp_path / "given.yaml").read_text("utf-8")
     assert said["options"] == shlex.split("--output s3://survey/run --address auto --wait 300")
+
+
+def test_a_survey_file_too_long_to_come_with_a_job_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "long.yaml").write_text(f"{given_survey(SURVEY)}# {'é' * 45_000}\n", "utf-8")
+    long = ("--set-file", f"survey={tmp_path}/long.yaml")
+    assert "survey: expected at most 90000 bytes where ray." in refusal(SURVEY, *EXISTING, *long)
+    assert template(SURVEY, *long).returncode == 0
 
 
 def run_shell(command: list[str], folder: Path, variables: dict[str, str]) -> dict[str, Any]:
@@ -343,6 +367,30 @@ def test_a_night_has_a_gpu_where_one_is_asked_for() -> None:
     [bare] = pod(render(SURVEY, "--set", "nightly.gpus=0"), "CronJob").containers
     assert set(bare["resources"]["limits"]) == {"memory"}
     assert bare["image"].endswith("-cpu")
+
+
+PLACING = ("nodeSelector", "tolerations", "affinity")
+GPU_AFFINITY = "ray.gpu.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution"
+
+
+def test_a_night_with_a_gpu_goes_where_gpus_are() -> None:
+    terms = f"{GPU_AFFINITY}.nodeSelectorTerms[0].matchFields[0].key=metadata.name"
+    manifests = render(SURVEY, "--set", terms)
+    night, scorer = (pod(manifests, owner).spec for owner in ("CronJob", "RayJob scorers"))
+    assert [night[key] for key in PLACING] == [scorer[key] for key in PLACING]
+    assert night["nodeSelector"] == {"lenspipe.example.org/pool": "gpu"}
+
+
+def test_a_night_goes_where_it_is_told_to() -> None:
+    own = "nightly.nodeSelector.pool=nights,nightly.tolerations[0].operator=Exists"
+    placed = pod(render(SURVEY, "--set", own), "CronJob").spec
+    assert placed["nodeSelector"] == {"pool": "nights"}
+    assert placed["tolerations"] == [{"operator": "Exists"}]
+
+
+def test_a_night_without_gpus_keeps_off_their_nodes() -> None:
+    placed = pod(render(SURVEY, "--set", "nightly.gpus=0"), "CronJob").spec
+    assert not set(PLACING) & set(placed)
 
 
 def test_nights_on_a_volume_lie_beside_the_run() -> None:

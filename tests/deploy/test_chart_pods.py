@@ -17,6 +17,7 @@ from tests.deploy.chart import (
     one,
     pod,
     pods,
+    refusal,
     render,
     selects,
 )
@@ -180,6 +181,20 @@ def test_a_claim_that_is_there_is_taken() -> None:
     assert "mine" in yaml.safe_dump(pod(manifests, "RayJob readers").spec["volumes"])
 
 
+SHARED = "ray.existingCluster=shared,ray.auth.existingSecret=token"
+
+
+def test_on_a_cluster_that_is_there_no_claim_is_made_that_its_nodes_have_not() -> None:
+    told = refusal("values-minikube.yaml", "--set", f"{SHARED},serve.enabled=false")
+    assert "output.url: expected a URL where ray.existingCluster is set (or output.volume." in told
+    mounted = f"{SHARED},output.volume.existingClaim=sky"
+    manifests = render("values-minikube.yaml", "--set", mounted)
+    assert not of_kind(manifests, "PersistentVolumeClaim")
+    assert " --output /var/lib/lenspipe/run " in one(manifests, "RayJob")["spec"]["entrypoint"]
+    by_url = f"{SHARED},output.url=s3://survey/run"
+    assert not of_kind(render("values-minikube.yaml", "--set", by_url), "PersistentVolumeClaim")
+
+
 def test_a_run_on_an_object_store_has_no_volume() -> None:
     manifests = render("values-gpu-node.yaml")
     assert not of_kind(manifests, "PersistentVolumeClaim")
@@ -235,6 +250,14 @@ METRICS = (["monitoring/any"], [8080, 9100])
 def test_a_pod_is_reached_by_those_who_need_it(owner: str, expected: list[Any]) -> None:
     found = pod(render(SURVEY), owner)
     assert [let_in(rule) for rule in entries(SURVEY, found.labels)] == expected
+
+
+@pytest.mark.parametrize("kind", ["NodePort", "LoadBalancer"])
+def test_a_service_for_those_outside_lets_them_in(kind: str) -> None:
+    option = ("--set", f"serve.service.type={kind}")
+    assert one(render(SURVEY, *option), "Service")["spec"]["type"] == kind
+    [rule] = one(render(SURVEY, *option), "NetworkPolicy", "-serve")["spec"]["ingress"]
+    assert rule == {"ports": [{"protocol": "TCP", "port": "http"}]}
 
 
 def test_without_monitoring_nobody_reaches_metrics() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -147,6 +148,12 @@ BAD = {
         "survey: expected runtime.metrics_port: 9200, as monitoring.port says, found 9100",
     ),
     "data[0].claim=sky": ("data.0", "mountPath is required"),
+    "serve.memory=4Gi": (
+        "serve.memory: expected more than 4096Mi, twice serve.query.memoryMb for each of"
+        " serve.query.concurrent, found 4Gi",
+    ),
+    "serve.query.concurrent=8": ("serve.memory: expected more than 16384Mi",),
+    "job.attempt=1000000": ("job.attempt", "less than or equal to 999999"),
     "nameOverride=Lens": ("nameOverride", "Does not match pattern"),
 }
 
@@ -163,6 +170,27 @@ def test_a_bad_value_is_refused_by_name(setting: str) -> None:
 def test_metrics_of_the_loopback_alone_are_refused_where_they_are_scraped() -> None:
     told = refusal("values-minikube.yaml", "--set", "monitoring.podMonitor.enabled=true")
     assert "survey: expected runtime.metrics_port: 9100" in told
+
+
+@pytest.mark.tool
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ("metrics_host: 0.0.0.0", "expected runtime.metrics_port: 9100, as monitoring.port says,"),
+        ("metrics_port: 9100", "expected runtime.metrics_host: 0.0.0.0, which Prometheus reaches,"),
+    ],
+)
+def test_a_night_that_nobody_can_scrape_is_refused(found: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "night.yaml").write_text(f"sources: {{path: s3://a/}}\nruntime: {{{found}}}\n")
+    night = ("--set-file", f"nightly.survey={tmp_path}/night.yaml")
+    assert f"nightly.survey: {told}" in refusal(SURVEY, *night)
+    assert template(SURVEY, *night, "--set", "monitoring.podMonitor.enabled=false").returncode == 0
+
+
+@pytest.mark.tool
+@pytest.mark.parametrize("memory", ["5Gi", "4097Mi", "1Ti"])
+def test_memory_that_holds_all_queries_is_taken(memory: str) -> None:
+    assert template(SURVEY, "--set", f"serve.memory={memory}").returncode == 0
 
 
 @pytest.mark.tool

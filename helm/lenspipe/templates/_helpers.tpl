@@ -1,5 +1,5 @@
 {{- define "lenspipe.name" -}}
-{{- .Values.nameOverride | default .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- .Values.nameOverride | default .Release.Name | trunc 40 | regexFind "^.*[^-]" -}}
 {{- end -}}
 
 {{/* Of pods. No app.kubernetes.io/name: that of Ray's pods is KubeRay's, whose Services select by it. */}}
@@ -83,5 +83,16 @@ lenspipe run /etc/lenspipe/survey.yaml {{ include "lenspipe.options" . }} --max-
 
 {{/* The head of a cluster that was there has no file of ours; the survey comes with the job. */}}
 {{- define "lenspipe.entrypointElsewhere" -}}
-survey=$(mktemp -d)/survey.yaml && printenv LENSPIPE_SURVEY > $survey && exec lenspipe run $survey {{ include "lenspipe.options" . }}
+survey=$(mktemp -d)/survey.yaml && printenv LENSPIPE_SURVEY | base64 -d > $survey && echo "$LENSPIPE_SURVEY_SHA256  $survey" | sha256sum -c > /dev/null && exec lenspipe run $survey {{ include "lenspipe.options" . }}
+{{- end -}}
+
+{{/* Its environment. The survey is base64: Ray puts variables of the node in the place of $NAME. */}}
+{{- define "lenspipe.variablesElsewhere" -}}
+{{- $survey := .Values.survey -}}
+{{- dict "env_vars" (dict "LENSPIPE_SURVEY" ($survey | b64enc) "LENSPIPE_SURVEY_SHA256" ($survey | sha256sum) "RAY_JOB_STOP_WAIT_TIME_S" (include "lenspipe.stopWaitSeconds" .)) | toJson -}}
+{{- end -}}
+
+{{/* Ray kills a job that is told to stop after 3 s otherwise; the driver commits what it was at. */}}
+{{- define "lenspipe.stopWaitSeconds" -}}
+30
 {{- end -}}
