@@ -373,7 +373,7 @@ def _served(metrics: RunMetrics, runtime: Runtime, progress: Progress) -> Iterat
     _serve_metrics(metrics, runtime, runtime.metrics_port, progress)
     try:
         yield
-    except LenspipeError:
+    except Exception:
         metrics.linger(runtime.metrics_linger_s, progress.message)
         raise
     else:

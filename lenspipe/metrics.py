@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import platform
 import time
+from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence
 from threading import Event, Thread
+from typing import Literal
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
@@ -30,28 +32,31 @@ from lenspipe.telling.throughput import Throughput
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 _ANSWER_S = 1.0  # what an answer may take to be written
 STATES = ("planned", "running", "done", "retried", "split")
+End = Literal["done", "failed", "stopped"]
 
 
 class RunMetrics:
     """The metrics of one run on a registry of their own.
 
     Counters include what an earlier attempt of the same run committed, so that they end at the
-    counts of the funnel; throughput and seconds are of this process. clock: monotonic seconds.
+    counts of the funnel; they appear with all of that in them, so that no rate sees it as a leap.
+    Throughput and seconds are of this process. clock: monotonic seconds.
     """
 
     def __init__(self, run_name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.registry = CollectorRegistry()
         self._clock = clock
         self._begun = clock()
-        self._refused = False
+        self._name = run_name
+        self._created: str | None = None
         self._speed: dict[Stage, Throughput] = {}
         self._server: tuple[WSGIServer, Thread] | None = None
         self._stated: ScoreDistribution | None = None
         self._counted: dict[str, int] = {}
+        self._untold: Tally[tuple[Counter, tuple[str, ...]]] = Tally()
         self._scrapes = _Scrapes(self.registry)
         self._define()
         self._build.labels(__version__, platform.python_version()).set(1)
-        self._run.labels(run_name).set(1)
 
     def _define(self) -> None:
         registry = self.registry
@@ -72,19 +77,21 @@ class RunMetrics:
             registry=registry,
         )
         self._cutouts = Counter(
-            "lenspipe_cutouts_read", "Cutouts read from storage.", registry=registry
+            "lenspipe_cutouts_read", "Cutouts read from storage.", ("stage",), registry=registry
         )
         self._bytes = Counter(
             "lenspipe_cutout_bytes_read",
             "Bytes read from storage for cutouts.",
+            ("stage",),
             registry=registry,
         )
         self._batches = Counter(
-            "lenspipe_batches", "Batches that the ensemble scored.", registry=registry
+            "lenspipe_batches", "Batches that the ensemble scored.", ("stage",), registry=registry
         )
         self._halvings = Counter(
             "lenspipe_batch_halvings",
             "Times that a network's batches were made smaller as the device's memory was short.",
+            ("stage",),
             registry=registry,
         )
         self._queue = Gauge(
@@ -127,6 +134,10 @@ class RunMetrics:
         )
         self._define_scores()
         self._define_machine()
+        self._define_run()
+
+    def _define_run(self) -> None:
+        registry = self.registry
         self._build = Gauge(
             "lenspipe_build_info",
             "Versions of lenspipe and Python; always 1.",
@@ -134,7 +145,16 @@ class RunMetrics:
             registry=registry,
         )
         self._run = Gauge(
-            "lenspipe_run_info", "Name of the run; always 1.", ("run",), registry=registry
+            "lenspipe_run_info",
+            "Name of the run, and when it was created; always 1.",
+            ("run", "created"),
+            registry=registry,
+        )
+        self._state = Gauge(
+            "lenspipe_run_state_timestamp_seconds",
+            "Unix time at which this process came to a state of the run; the latest is the state.",
+            ("run", "created", "state"),
+            registry=registry,
         )
 
     def _define_scores(self) -> None:
@@ -185,6 +205,17 @@ class RunMetrics:
             registry=registry,
         )
 
+    def began(self, created: str) -> None:
+        """The run goes on from here. created: when it was begun for the first time, ISO 8601."""
+        self._created = created
+        self._run.labels(self._name, created).set(1)
+        self._state.labels(self._name, created, "running").set_to_current_time()
+
+    def ended(self, state: End) -> None:
+        """The run that `began` told of goes on no more. failed: with an exit status of 1 to 3."""
+        if self._created is not None:
+            self._state.labels(self._name, self._created, state).set_to_current_time()
+
     def planned(self, stage: Stage, shards: int, rows: int) -> None:
         """A stage will have so many shards and rows."""
         for state in STATES:
@@ -199,13 +230,19 @@ class RunMetrics:
         self._track(stage, self._speed[stage].total if stage in self._speed else 0)
 
     def resumed(self, stage: Stage, records: Sequence[ShardRecord]) -> None:
-        """Shards of a stage were committed by an earlier attempt of this run."""
+        """Shards of a stage were committed by an earlier attempt; told with `stage_resumed`."""
         self._count(stage, records)
         self._speed[stage].resumed(sum(record.rows_in for record in records))
+
+    def stage_resumed(self, stage: Stage) -> None:
+        """All that an earlier attempt committed is known: the counters begin with it."""
+        self._count(stage, [])
+        self._tell()
 
     def committed(self, record: ShardRecord) -> None:
         """A shard was committed."""
         self._count(record.stage, [record])
+        self._tell()
         self._speed[record.stage].add(record.rows_in)
         for step, seconds in record.seconds.items():
             self._seconds.labels(record.stage, step).observe(seconds)
@@ -213,11 +250,15 @@ class RunMetrics:
     def _count(self, stage: Stage, records: Sequence[ShardRecord]) -> None:
         self._shards.labels(stage, "done").inc(len(records))
         for outcome, rows in _outcomes(stage, records).items():
-            self._sources.labels(stage, outcome).inc(rows)
-        self._cutouts.inc(sum(record.cutouts for record in records))
-        self._bytes.inc(sum(record.bytes_read for record in records))
-        self._batches.inc(sum(record.batches for record in records))
-        self._halvings.inc(sum(record.halvings for record in records))
+            self._untold[self._sources, (stage, outcome)] += rows
+        if stage == "score":
+            for counter, counted in (
+                (self._cutouts, sum(record.cutouts for record in records)),
+                (self._bytes, sum(record.bytes_read for record in records)),
+                (self._batches, sum(record.batches for record in records)),
+                (self._halvings, sum(record.halvings for record in records)),
+            ):
+                self._untold[counter, (stage,)] += counted
         for record in records:
             self._count_details(record)
         if self._stated is not None and stage == "score":
@@ -226,13 +267,18 @@ class RunMetrics:
 
     def _count_details(self, record: ShardRecord) -> None:
         for reason, rows in record.reasons.items():
-            self._failures.labels(record.stage, reason).inc(rows)
+            self._untold[self._failures, (record.stage, reason)] += rows
         if record.node:
-            self._by_node.labels(record.stage, record.node).inc(record.rows_in)
+            self._untold[self._by_node, (record.stage, record.node)] += record.rows_in
         stated = set() if self._stated is None else set(bin_names(self._stated))
         for name in stated & set(record.scores):
-            self._scores.labels(name).inc(record.scores[name])
+            self._untold[self._scores, (name,)] += record.scores[name]
             self._counted[name] = self._counted.get(name, 0) + record.scores[name]
+
+    def _tell(self) -> None:
+        for (counter, labels), counted in self._untold.items():
+            counter.labels(*labels).inc(counted)
+        self._untold.clear()
 
     def compare_scores(self, stated: ScoreDistribution | None) -> None:
         """Scores of shards that are told of from now on are held against a distribution."""
@@ -241,7 +287,7 @@ class RunMetrics:
             return
         for name, share in zip(bin_names(stated), fractions(stated.counts), strict=True):
             self._reference.labels(name).set(share)
-            self._scores.labels(name)
+            self._untold[self._scores, (name,)] += 0
 
     def provider(self, name: str) -> None:
         """The networks run on this."""
@@ -251,7 +297,6 @@ class RunMetrics:
     def provider_refused(self, name: str) -> None:
         """A provider was not to be had, and the run ends."""
         self._refusals.labels(name).inc()
-        self._refused = True
 
     def disk(self, place: str, free_bytes: int, size_bytes: int) -> None:
         """So much of a disk is free, of so much."""
@@ -296,10 +341,9 @@ class RunMetrics:
     def linger(self, seconds: float, tell: Callable[[str], None]) -> None:
         """Go on serving until the present state was scraped, at most so many seconds; told first.
 
-        Not where nothing is served, there is nothing to tell (no stage has begun, no provider was
-        refused), or nobody scraped in as long a time.
+        Not where nothing is served, the run never began, or nobody scraped in as long a time.
         """
-        if self._server is None or not (self._speed or self._refused):
+        if self._server is None or self._created is None:
             return
         if self._scrapes.any or self._clock() - self._begun <= seconds:
             tell(f"ended; its metrics wait for a last scrape, at most {seconds:g} s")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 import time
@@ -10,7 +11,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from lenspipe.metrics import RunMetrics
+from lenspipe.metrics import End, RunMetrics
 from lenspipe.models.card import ScoreDistribution
 from lenspipe.models.drift import population_stability
 from lenspipe.run_directory import ShardRecord
@@ -52,6 +53,7 @@ class Clock:
 def busy(clock: Clock | None = None) -> RunMetrics:
     clock = clock or Clock()
     metrics = RunMetrics("demo", clock=clock)
+    metrics.began("2026-01-02T03:04:05+00:00")
     metrics.planned("select", 1, 100)
     metrics.planned("score", 3, 60)
     metrics.started("select")
@@ -90,14 +92,82 @@ def test_every_event_is_told() -> None:
     assert found["lenspipe_shards{stage=score,state=done}"] == 2
     assert found["lenspipe_shards{stage=score,state=retried}"] == 1
     assert found["lenspipe_shards{stage=score,state=split}"] == 1
-    assert found["lenspipe_cutouts_read_total"] == 36
-    assert found["lenspipe_cutout_bytes_read_total"] == 8192
-    assert found["lenspipe_batches_total"] == 4
+    assert found["lenspipe_cutouts_read_total{stage=score}"] == 36
+    assert found["lenspipe_cutout_bytes_read_total{stage=score}"] == 8192
+    assert found["lenspipe_batches_total{stage=score}"] == 4
     assert found["lenspipe_queue_depth{stage=score}"] == 1
     assert found["lenspipe_actor_restarts_total"] == 1
     assert found["lenspipe_retries_total{stage=score}"] == 1
     assert found["lenspipe_retries_total{stage=select}"] == 0
-    assert found["lenspipe_run_info{run=demo}"] == 1
+    assert found["lenspipe_run_info{created=2026-01-02T03:04:05+00:00,run=demo}"] == 1
+
+
+COUNTED = re.compile(
+    r"^lenspipe_(sources|cutouts_read|cutout_bytes_read|batches|batch_halvings|failures"
+    r"|node_sources|scores)_total"
+)
+
+
+def counted(metrics: RunMetrics) -> dict[str, float]:
+    """Samples of all counters that tell of an earlier attempt's commits, too."""
+    return {name: v for name, v in values(metrics.text()).items() if COUNTED.match(name)}
+
+
+def test_counters_of_a_resume_begin_with_what_was_committed_before() -> None:
+    """None is served before all commits are read, or a rate would take them for one leap."""
+    metrics, record = RunMetrics("demo"), SCORE.model_copy(update={"node": "10.0.0.1"})
+    metrics.planned("score", 3, 60)
+    metrics.started("score")
+    metrics.compare_scores(STATED)
+    metrics.resumed("score", [record])
+    assert not counted(metrics)
+    metrics.resumed("score", [record.model_copy(update={"scores": {"0.5": 18}, "halvings": 2})])
+    assert not counted(metrics)
+    metrics.stage_resumed("score")
+    assert counted(metrics) == {
+        "lenspipe_sources_total{outcome=scored,stage=score}": 36,
+        "lenspipe_sources_total{outcome=failed,stage=score}": 4,
+        "lenspipe_cutouts_read_total{stage=score}": 36,
+        "lenspipe_cutout_bytes_read_total{stage=score}": 8192,
+        "lenspipe_batches_total{stage=score}": 4,
+        "lenspipe_batch_halvings_total{stage=score}": 2,
+        "lenspipe_failures_total{reason=not_found,stage=score}": 4,
+        "lenspipe_node_sources_total{node=10.0.0.1,stage=score}": 40,
+        "lenspipe_scores_total{below=0.5}": 18,
+        "lenspipe_scores_total{below=+Inf}": 0,
+    }
+    metrics.committed(record)
+    assert counted(metrics)["lenspipe_cutouts_read_total{stage=score}"] == 54
+
+
+def test_counters_of_a_new_run_begin_at_zero() -> None:
+    metrics = RunMetrics("demo")
+    metrics.planned("select", 1, 100)
+    metrics.started("select")
+    metrics.stage_resumed("select")
+    outcomes = ("cut", "rejected", "selected", "failed")
+    expected = {f"lenspipe_sources_total{{outcome={name},stage=select}}": 0 for name in outcomes}
+    assert counted(metrics) == expected
+
+
+def states(metrics: RunMetrics) -> dict[str, float]:
+    """Unix times by state."""
+    name = r"lenspipe_run_state_timestamp_seconds\{created=monday,run=demo,state=(\w+)\}"
+    found = ((re.fullmatch(name, key), value) for key, value in values(metrics.text()).items())
+    return {match[1]: value for match, value in found if match}
+
+
+@pytest.mark.parametrize("end", ["done", "failed", "stopped"])
+def test_the_state_of_the_run_is_the_latest_that_is_told(end: End) -> None:
+    metrics = RunMetrics("demo")
+    metrics.ended(end)
+    assert not states(metrics)  # it never began
+    before = time.time()
+    metrics.began("monday")
+    assert set(states(metrics)) == {"running"}
+    metrics.ended(end)
+    assert set(states(metrics)) == {"running", end}
+    assert before <= states(metrics)["running"] < states(metrics)[end] <= time.time()
 
 
 def test_seconds_are_of_this_process_alone() -> None:
@@ -123,8 +193,11 @@ def test_throughput_and_eta_follow_the_clock() -> None:
 
 
 def test_two_runs_in_one_process_do_not_meet() -> None:
-    assert values(RunMetrics("b").text()).keys().isdisjoint({"lenspipe_run_info{run=demo}"})
+    other = RunMetrics("b")
     busy()
+    assert (
+        values(other.text()).keys().isdisjoint({"lenspipe_sources_total{outcome=cut,stage=select}"})
+    )
 
 
 def test_it_is_served_on_a_free_port_until_stopped() -> None:
@@ -178,7 +251,6 @@ def test_scores_are_held_against_what_the_ensemble_states() -> None:
     metrics = RunMetrics("demo")
     metrics.planned("score", 3, 60)
     metrics.compare_scores(STATED)
-    assert values(metrics.text())["lenspipe_scores_total{below=+Inf}"] == 0
     metrics.resumed("score", [SCORE.model_copy(update={"scores": {"0.5": 300, "9.0": 40}})])
     metrics.committed(SCORE.model_copy(update={"scores": {"0.5": 300, "+Inf": 200}}))
     found = values(metrics.text())
@@ -238,7 +310,8 @@ def test_the_last_state_is_served_until_it_was_scraped() -> None:
 
 def test_a_scrape_that_does_not_come_is_waited_for_only_so_long() -> None:
     metrics, told = RunMetrics("demo", Clock()), list[str]()
-    metrics.provider_refused("cuda")  # before any stage
+    metrics.began("monday")
+    metrics.ended("failed")  # before any stage
     metrics.serve(0)
     began = time.monotonic()
     metrics.linger(0.2, told.append)
@@ -258,6 +331,6 @@ def test_what_nobody_scraped_or_served_is_not_waited_for() -> None:
     metrics.stop()
     fresh = RunMetrics("demo")
     fresh.serve(0)
-    fresh.linger(60.0, told.append)  # nothing to tell
+    fresh.linger(60.0, told.append)  # it never began
     fresh.stop()
     assert not told

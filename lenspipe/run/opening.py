@@ -16,6 +16,7 @@ from lenspipe.check import CheckedSurvey, check_survey
 from lenspipe.config import Survey
 from lenspipe.contracts import Reason
 from lenspipe.errors import NoDeviceError, ProviderError, ResumeRefusedError, StoppedError
+from lenspipe.processes import stopping
 from lenspipe.processes.ray_job import own_job
 from lenspipe.run.identity import CARRIED, LAYOUT, check_same_run, held_columns, versions
 from lenspipe.run.ledger import Ledger
@@ -101,9 +102,9 @@ def check_and_open(
             )
             for line in changed:
                 events.message(f"resuming with another {line}")
-        write_state(run, checked, "running")
+        events.run_opened(write_state(run, checked, "running"))
         try:
-            with watching_disks(_disks(run), events.disk):
+            with _telling_end(events), watching_disks(_disks(run), events.disk):
                 yield Job(checked, Ledger(run, lock, events), anew=retry_failed)
         except (ProviderError, NoDeviceError):
             events.provider_refused(survey.runtime.provider)
@@ -113,6 +114,18 @@ def check_and_open(
                 run.store.write(METRICS, events.metrics.text())
     finally:
         lock.release()
+
+
+@contextmanager
+def _telling_end(events: Events) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        # A library may turn what a signal raised into another error.
+        stopped = stopping.asked() is not None or not isinstance(error, Exception)
+        events.run_left("stopped" if stopped else "failed")
+        raise
+    events.run_left("done")
 
 
 def _disks(run: RunDirectory) -> dict[str, Path]:
@@ -159,15 +172,16 @@ def _rows_lost(checked: CheckedSurvey, record: ShardRecord, name: str) -> pa.Tab
     return rows_lost(checked.select_plan.failure_schema, record, name)
 
 
-def write_state(run: RunDirectory, checked: CheckedSurvey, state: str) -> None:
-    """Write `run.json`: what the run is, and how far."""
+def write_state(run: RunDirectory, checked: CheckedSurvey, state: str) -> str:
+    """Write `run.json`: what the run is, and how far; returns when the run was created."""
     before = run.read_json(RUN) or {}
     now = datetime.now(UTC).isoformat(timespec="seconds")
+    created = str(before.get("created", now))
     run.write_json(
         RUN,
         {
             "state": state,
-            "created": before.get("created", now),
+            "created": created,
             "updated": now,
             "layout": LAYOUT,
             **checked.identity(),
@@ -184,6 +198,7 @@ def write_state(run: RunDirectory, checked: CheckedSurvey, state: str) -> None:
             **{key: before[key] for key in ("provider", "variants") if key in before},
         },
     )
+    return created
 
 
 def tell_provider(job: Job, provider: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lenspipe.intervals import Interval
-from lenspipe.metrics import RunMetrics
+from lenspipe.metrics import End, RunMetrics
 from lenspipe.models.card import ScoreDistribution
 from lenspipe.run_directory import ShardRecord, Stage
 from lenspipe.telling.progress import Progress, shard_name
@@ -30,6 +30,7 @@ class Events:
 
     def stage_resumed(self, stage: Stage, rows: int, done: int) -> None:
         """All that an earlier attempt committed was told: `done` of so many rows."""
+        self.metrics.stage_resumed(stage)
         self.progress.stage_started(stage, rows, done)
 
     def committed(self, record: ShardRecord) -> None:
@@ -83,6 +84,14 @@ class Events:
     def run_started(self, name: str, output: str) -> None:
         """A run begins, or is taken up again."""
         self.progress.run_started(name, output)
+
+    def run_opened(self, created: str) -> None:
+        """The run goes on from here; created: when it was begun for the first time."""
+        self.metrics.began(created)
+
+    def run_left(self, state: End) -> None:
+        """The run directory is given up: the run is done, failed, or was stopped by a signal."""
+        self.metrics.ended(state)
 
     def run_finished(self, state: str, counts: Mapping[str, int]) -> None:
         """The run ended; counts: sources by what became of them."""

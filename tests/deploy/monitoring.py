@@ -15,13 +15,11 @@ from tests.deploy.chart import FILES, ROOT
 from tests.tools import require_tool
 
 DEPLOY = ROOT / "deploy"
-# Of Ray's own exporter, and of kubelets.
+# Of Ray's own exporter.
 OF_OTHERS = {
     "ray_node_disk_free",
     "ray_node_disk_usage",
     "ray_node_gpus_utilization",
-    "kubelet_volume_stats_available_bytes",
-    "kubelet_volume_stats_capacity_bytes",
 }
 
 

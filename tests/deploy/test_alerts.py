@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from math import pi, sin
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,66 @@ def test_the_chart_installs_all_rules() -> None:
 
 def test_alerts_fire_when_they_should_and_only_then() -> None:
     promtool("test", "rules", CASES)
+
+
+STEP_S = 300
+
+
+def seconds_left(days: float, speed: Callable[[float], float]) -> Iterator[float]:
+    """The time left of a stage of so many days at speed 1, each 5 minutes. speed: of a day."""
+    left, step = days, STEP_S / 86_400
+    now = 0.0
+    while left > 0:
+        yield left * 86_400 / speed(now)
+        left -= speed(now) * step
+        now += step
+
+
+def slow_and_fast(day: float) -> float:
+    return 1 + 0.05 * sin(2 * pi * day / 0.5)
+
+
+def a_third_goes(day: float) -> float:
+    return slow_and_fast(day) if day < 5 else slow_and_fast(day) * 2 / 3
+
+
+@pytest.mark.parametrize(
+    ("speed", "fires"),
+    [(slow_and_fast, []), (a_third_goes, [{"labels": "{}", "value": 1}])],
+    ids=["a speed that varies by 5%", "a third of the nodes that goes"],
+)
+def test_the_end_of_a_run_of_ten_days_slips_only_where_it_does(
+    tmp_path: Path, speed: Callable[[float], float], fires: list[dict[str, object]]
+) -> None:
+    told = " ".join(f"{left:.0f}" for left in seconds_left(10, speed))
+    end = len(told.split()) * STEP_S
+    run = f"1x{end // STEP_S}"
+    alert = 'ALERTS{alertname="LenspipeEtaSlipping", alertstate="firing"}'
+    case = {
+        "interval": f"{STEP_S}s",
+        "input_series": [
+            {"series": 'lenspipe_run_info{run="demo", created="monday"}', "values": run},
+            {"series": 'lenspipe_eta_seconds{stage="score"}', "values": told},
+        ],
+        "promql_expr_test": [
+            {
+                "expr": f"count(count_over_time({alert}[20d]))",
+                "eval_time": f"{end}s",
+                "exp_samples": fires,
+            }
+        ],
+    }
+    asked = [
+        r
+        for r in rules()
+        if {"lenspipe:eta_seconds", "LenspipeEtaSlipping"} & {r.get("record"), r.get("alert")}
+    ]
+    alone = {"groups": [{"name": "eta", "rules": asked}]}  # the others would take their time
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(alone), "utf-8")
+    file = tmp_path / "ten_days.yaml"
+    tests = {"rule_files": ["rules.yaml"], "evaluation_interval": f"{STEP_S}s"}
+    file.write_text(yaml.safe_dump({**tests, "tests": [case]}, width=1e9), "utf-8")
+    promtool("test", "rules", file)
 
 
 def test_every_alert_is_tried_both_ways_and_every_record() -> None:

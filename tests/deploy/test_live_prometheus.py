@@ -30,11 +30,9 @@ from tests.toy_survey import make_survey
 pytestmark = [pytest.mark.service, pytest.mark.tool, pytest.mark.timeout(600)]
 
 ray: Any = _typed_ray  # its annotations leave out what its documentation names
-# What no run on a machine without GPUs and kubelets can have, and why.
+# What no run on a machine without GPUs can have, and why.
 NOT_HERE = {
     "ray_node_gpus_utilization": "no GPU: that Ray serves it is held by its source, below",
-    "kubelet_volume_stats_available_bytes": "no kubelet: held by the cases of alerts.yaml",
-    "kubelet_volume_stats_capacity_bytes": "no kubelet: held by the cases of alerts.yaml",
 }
 ROWS = 8_000
 WAIT_S = 120.0  # for what comes within seconds on a machine that is not shared
@@ -213,6 +211,9 @@ def test_the_last_state_was_scraped_before_the_driver_went(watched: Watched) -> 
     assert ends["select"] == ROWS
     [done] = [line for line in watched.lines if line["event"] == "run_finished"]
     assert ends["score"] == done["counts"]["scored"] + done["counts"]["failed"]
+    states = watched.server.values("lenspipe_run_state_timestamp_seconds")
+    assert {one["metric"]["state"] for one in states} == {"running", "done"}
+    assert {one["metric"]["run"] for one in states} == {"toy"}
 
 
 def test_lines_of_the_run_name_run_stage_and_shard(watched: Watched) -> None:
@@ -235,10 +236,10 @@ def test_a_gpu_that_is_not_there_fires_though_the_run_is_gone(
     assert "runtime.provider: expected cpu or openvino" in done.stderr
 
     def fires() -> bool:
-        told = watched.server.firing()
-        return {"LenspipeGpuFallbackRefused"} <= {alert["alertname"] for alert in told}
+        told = {alert["alertname"] for alert in watched.server.firing()}
+        return {"LenspipeGpuFallbackRefused", "LenspipeRunFailed"} <= told
 
-    _await(fires, "the alert")
+    _await(fires, "the alerts")
     [told] = [a for a in watched.server.firing() if a["alertname"] == "LenspipeGpuFallbackRefused"]
     assert told["provider"] == "cuda"
 
