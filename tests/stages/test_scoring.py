@@ -174,7 +174,7 @@ def test_a_device_short_of_memory_is_told_once(
     events.committed(first)
     events.committed(second)
     assert progress.messages == ["a scorer's device ran out of memory: batches halved 2 times"]
-    assert b"lenspipe_batch_halvings_total 2.0" in events.metrics.text()
+    assert b'lenspipe_batch_halvings_total{stage="score"} 2.0' in events.metrics.text()
     found, _ = score_rows(scorer._ensemble, shard(pixels(7)))
     np.testing.assert_allclose(
         found["score"].to_numpy(), wanted["score"].to_numpy(), rtol=1e-5, atol=1e-5
