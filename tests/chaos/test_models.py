@@ -129,6 +129,7 @@ def test_a_model_that_cannot_be_read_for_a_while_when_a_scorer_starts_again(
     assert found.equals(wanted)
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_without_a_gpu(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.gpu_throughput", "--provider", "cpu", "--small"]
     ended = subprocess.run(
