@@ -18,7 +18,16 @@ from rich.table import Table
 
 from lenspipe import __version__
 from lenspipe.commands import catalogue, forecast, grades, submit
-from lenspipe.commands.common import RunFolder, print_aligned, print_fields
+from lenspipe.commands.common import (
+    Fresh,
+    MaxCpus,
+    MaxGpus,
+    RetryFailed,
+    RunFolder,
+    WaitSeconds,
+    print_aligned,
+    print_fields,
+)
 from lenspipe.config import load_survey
 from lenspipe.errors import InputError, LenspipeError, one_line
 from lenspipe.processes import stopping
@@ -67,19 +76,11 @@ def run(
     survey: SurveyFile,
     output: Annotated[str | None, typer.Option(help="Run directory; default: the file's.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster; default: this machine.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; erases the run.")] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again what could not be read.")
-    ] = False,
-    wait: Annotated[
-        float, typer.Option(min=0.0, help="Seconds that another run of it is waited for.")
-    ] = 0.0,
-    max_cpus: Annotated[
-        float, typer.Option(min=0.0, help="CPU slots without GPUs that the cluster may grow to.")
-    ] = 0.0,
-    max_gpus: Annotated[
-        float, typer.Option(min=0.0, help="GPUs that the cluster may grow to.")
-    ] = 0.0,
+    fresh: Fresh = False,
+    retry_failed: RetryFailed = False,
+    wait: WaitSeconds = 0.0,
+    max_cpus: MaxCpus = 0.0,
+    max_gpus: MaxGpus = 0.0,
 ) -> None:
     """Run a survey, or what is left of it."""
     from lenspipe.check import check_machine

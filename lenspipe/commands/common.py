@@ -31,6 +31,17 @@ OutFile = Annotated[
     str | None, typer.Option(help="File instead: .csv, .parquet, .vot, .fits or .reg.")
 ]
 ShownRows = Annotated[int, typer.Option(min=0, help="Most rows that are printed.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew; erases the run.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try again what could not be read.")
+]
+WaitSeconds = Annotated[
+    float, typer.Option(min=0.0, help="Seconds that another run of it is waited for.")
+]
+MaxCpus = Annotated[
+    float, typer.Option(min=0.0, help="CPU slots without GPUs that the cluster may grow to.")
+]
+MaxGpus = Annotated[float, typer.Option(min=0.0, help="GPUs that the cluster may grow to.")]
 GradesPlace = Annotated[
     str | None,
     typer.Option("--grades", help="SQLite file or postgresql:// URL; default: RUN/grades.sqlite."),

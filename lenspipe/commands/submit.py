@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lenspipe.commands.common import print_fields
+from lenspipe.commands.common import (
+    Fresh,
+    MaxCpus,
+    MaxGpus,
+    RetryFailed,
+    WaitSeconds,
+    print_fields,
+)
 from lenspipe.errors import one_line
 from lenspipe.processes import stopping
 
@@ -37,19 +44,11 @@ def submit(
     allow_open_cluster: Annotated[
         bool, typer.Option("--allow-open-cluster", help="Take a cluster that asks for no token.")
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; erases the run.")] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again what could not be read.")
-    ] = False,
-    wait: Annotated[
-        float, typer.Option(min=0.0, help="Seconds that another run of it is waited for.")
-    ] = 300.0,
-    max_cpus: Annotated[
-        float, typer.Option(min=0.0, help="CPU slots without GPUs that the cluster may grow to.")
-    ] = 0.0,
-    max_gpus: Annotated[
-        float, typer.Option(min=0.0, help="GPUs that the cluster may grow to.")
-    ] = 0.0,
+    fresh: Fresh = False,
+    retry_failed: RetryFailed = False,
+    wait: WaitSeconds = 300.0,
+    max_cpus: MaxCpus = 0.0,
+    max_gpus: MaxGpus = 0.0,
 ) -> None:
     """Run a survey on a cluster as a job, and follow it: its log, and its exit status."""
     import asyncio
