@@ -35,7 +35,7 @@ lint: setup-dev
 	$(VENV)/bin/mypy
 
 test: setup-dev lint
-	$(VENV)/bin/python -m pytest -m "not slow and not chaos and not service and not image"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not chaos and not service and not image"
 
 # Jobs under faults: kills, full disks, failing object stores. CI runs these too.
 test-chaos: setup-dev

@@ -1,10 +1,11 @@
-"""What one completed shard costs the driver for every shard that is with a worker at the time.
+"""What a round of the driver costs it for every shard that is with a worker at the time.
 
     python -m benchmarks.driver_scan
 
-`benchmarks.soak` has two workers; with thousands the pool looks through more of them each time, and
-Ray through more references. Prints one JSON object, processor time in microseconds per shard that
-is with a worker: of `ray.wait`, and of the pool's own pass over its workers.
+`benchmarks.soak` has two workers; with thousands the pool looks through more of them in each round,
+and Ray through more references. A round takes all shards that have ended. Prints one JSON object,
+processor time in microseconds per shard that is with a worker: of `ray.wait`, and of the pool's own
+passes over its workers; and what `ray.wait` costs for each shard more that it finds ready.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from typing import Any
 import numpy as np
 import ray as _typed_ray
 
-from lenspipe.runtime import Pool, PoolEvents, PoolOptions, _Held, _Worker, connect
+from lenspipe.runtime import Pool, PoolEvents, PoolOptions, _Held, _wait, _Worker, connect
 
 ray: Any = _typed_ray
 HELD = (512, 2048, 8192)
 DEPTH = 2
+_READY = 256
 _TURNS = 50
 
 
@@ -31,26 +33,36 @@ class _Resting:
         time.sleep(seconds)
 
 
-def wait_us() -> float:
-    """Of `ray.wait` for the first of so many, as the pool calls it."""
+def wait_us() -> tuple[float, float]:
+    """Of the pool's wait for the first of so many; and for each one more that is ready."""
     with connect(cpus=1):
         actor: Any = ray.remote(num_cpus=0)(_Resting)
         busy, idle = actor.remote(), actor.remote()
         pending = [busy.rest.remote(3600.0) for _ in range(max(HELD))]
         ray.get(idle.rest.remote(0.0))
 
-        def wait(held: int) -> None:
-            ready = idle.rest.remote(0.0)
-            ray.wait([*pending[:held], ready], num_returns=1)
+        ready = [idle.rest.remote(0.0) for _ in range(_READY)]
+        ray.get(ready)
 
-        slope = _slope(wait)
+        def wait_for_one(held: int) -> None:
+            _wait([*pending[:held], idle.rest.remote(0.0)])
+
+        def wait_with(ended: list[Any]) -> float:
+            references = [*pending[: HELD[-1] - len(ended)], *ended]
+            began = time.process_time()
+            for _ in range(_TURNS):
+                found = _wait(references)
+            assert len(found) == len(ended)
+            return (time.process_time() - began) / _TURNS
+
+        slope = _slope(wait_for_one)
+        more = (wait_with(ready) - wait_with(ready[:1])) / (_READY - 1) * 1e6
         ray.kill(busy)
-        return slope
+        return slope, more
 
 
 def pass_us() -> float:
-    """Of the pool's own lines for one completion: what is held is listed, the workers are filled,
-    checked for being late, and asked for the one whose shard it was."""
+    """Of the pool's own lines in one round: workers are filled, listed, checked for being late."""
 
     def pool_of(held: int) -> Pool[int, int]:
         pool: Pool[int, int] = object.__new__(Pool)
@@ -62,18 +74,13 @@ def pass_us() -> float:
 
     pools = {held: pool_of(held) for held in HELD}
 
-    def complete(held: int) -> None:
+    def one_round(held: int) -> None:
         pool = pools[held]
-        queue = deque([0])
-        pool._fill(queue)
-        found = [reference for worker in pool._workers for reference in worker.holds]
+        pool._fill(deque([0]))
+        assert len(pool._holders()) == held
         pool._kill_overdue()
-        middle = found[len(found) // 2]
-        for worker in pool._workers:
-            if middle == worker.starting or middle in worker.holds:
-                break
 
-    return _slope(complete)
+    return _slope(one_round)
 
 
 def _prepared(pool: Pool[int, int], workers: list[_Worker[int]]) -> Pool[int, int]:
@@ -102,7 +109,9 @@ def _slope(call: Callable[[int], None]) -> float:
 
 def main() -> None:
     """Print the measurement as one JSON object."""
-    print(json.dumps({"wait_us_per_shard_held": wait_us(), "pool_us_per_shard_held": pass_us()}))
+    wait, more = wait_us()
+    found = {"wait": wait, "pool": pass_us(), "wait_per_ready": more}
+    print(json.dumps({f"{name}_us": value for name, value in found.items()}))
 
 
 if __name__ == "__main__":

@@ -232,7 +232,7 @@ class _Held(Generic[T]):
     cancelled: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class _Worker(Generic[T]):
     """handle: its actor; None while it rests before another start. starting: reference to
     `prepare`; None once it is ready, and while it rests. refusals: starts in a row that storage
@@ -315,19 +315,27 @@ class Pool(Generic[T, R]):
         alive = time.monotonic()
         while True:
             self._fill(queue)
-            held = [reference for worker in self._workers for reference in worker.holds]
-            self._events.in_flight(len(held))
-            if not (held or queue or self._suspects or self._resting):
+            holders = self._holders()
+            self._events.in_flight(len(holders))
+            if not (holders or queue or self._suspects or self._resting):
                 return
-            starting = [w.starting for w in self._workers if w.starting is not None]
-            if held or len(starting) < len(self._workers):
+            starting = {w.starting: w for w in self._workers if w.starting is not None}
+            if holders or len(starting) < len(self._workers):
                 alive = time.monotonic()
             elif time.monotonic() - alive > _START_TIMEOUT_S:
                 raise StoppedError(self._no_slot())
-            ready = _wait(held + starting)
+            ready = _wait([*holders, *starting])
             self._kill_overdue()
+            # All that is ready in one round: what a round costs grows with the workers, so that
+            # one round for each item would bound how many of them one driver serves.
             for reference in ready:
-                yield from self._collect(reference)
+                worker = holders.get(reference) or starting[reference]
+                yield from self._collect(worker, reference)
+                self._supply(worker, queue)
+
+    def _holders(self) -> dict[Any, _Worker[T]]:
+        """The worker of every reference to an item that is with one."""
+        return {reference: worker for worker in self._workers for reference in worker.holds}
 
     def _fill(self, queue: deque[T]) -> None:
         now = time.monotonic()
@@ -335,26 +343,30 @@ class Pool(Generic[T, R]):
         self._resting = [(due, item) for due, item in self._resting if due > now]
         self._start_rested()
         for worker in self._workers:
-            if not worker.is_ready:
-                continue
-            if self._is_doubted(worker, queue):
-                if not worker.holds:
-                    self._renew(worker)
-                continue
-            # Suspects wait for an empty actor; until one is, no actor takes more.
-            if self._suspects and not worker.holds:
-                worker.alone = True
-                # Where the actor has just raised, other work tells whether it still can do any.
-                probes = worker.raised == 1 and queue
-                self._hand(worker, (queue if probes else self._suspects).popleft())
-                continue
-            while (
-                queue
-                and not self._suspects
-                and not worker.alone
-                and len(worker.holds) < self._options.depth
-            ):
-                self._hand(worker, queue.popleft())
+            self._supply(worker, queue)
+
+    def _supply(self, worker: _Worker[T], queue: deque[T]) -> None:
+        """Hand a worker as many items as it may have."""
+        if not worker.is_ready:
+            return
+        if self._is_doubted(worker, queue):
+            if not worker.holds:
+                self._renew(worker)
+            return
+        # Suspects wait for an empty actor; until one is, no actor takes more.
+        if self._suspects and not worker.holds:
+            worker.alone = True
+            # Where the actor has just raised, other work tells whether it still can do any.
+            probes = worker.raised == 1 and queue
+            self._hand(worker, (queue if probes else self._suspects).popleft())
+            return
+        while (
+            queue
+            and not self._suspects
+            and not worker.alone
+            and len(worker.holds) < self._options.depth
+        ):
+            self._hand(worker, queue.popleft())
 
     def _is_doubted(self, worker: _Worker[T], queue: deque[T]) -> bool:
         """Whether its process may be what is at fault: the last attempt of an item is only ever
@@ -378,14 +390,11 @@ class Pool(Generic[T, R]):
         reference = worker.handle.call.remote(item, *fed)
         worker.holds[reference] = _Held(item, fed[0] if fed else None, now)
 
-    def _collect(self, reference: Any) -> Iterator[Outcome[T, R]]:
-        for worker in self._workers:
-            if reference == worker.starting:
-                self._started(worker)
-                return
-            if reference in worker.holds:
-                yield from self._completed(worker, reference)
-                return
+    def _collect(self, worker: _Worker[T], reference: Any) -> Iterator[Outcome[T, R]]:
+        if reference == worker.starting:
+            self._started(worker)
+        elif reference in worker.holds:
+            yield from self._completed(worker, reference)
         # Neither: its actor was replaced in this same round.
 
     def _completed(self, worker: _Worker[T], reference: Any) -> Iterator[Outcome[T, R]]:
@@ -425,6 +434,7 @@ class Pool(Generic[T, R]):
     def _replace(self, worker: _Worker[T], error: RayError) -> Iterator[Outcome[T, R]]:
         items = [held.item for held in worker.holds.values()]
         reason = Reason.TIMED_OUT if worker.timed_out else Reason.WORKER_DIED
+        worker.holds.clear()
         self._respawn(worker)
         self._events.restarted()
         if len(items) == 1:
@@ -492,8 +502,10 @@ class Pool(Generic[T, R]):
         return _Worker(handle, handle.prepare.remote())
 
     def _respawn(self, worker: _Worker[T]) -> _Worker[T]:
+        """Another actor in its place; this one takes no more."""
         if worker.handle is not None:
             ray.kill(worker.handle)
+            worker.handle = None
         new = self._workers[self._workers.index(worker)] = self._spawn()
         return new
 
@@ -505,7 +517,7 @@ class Pool(Generic[T, R]):
             starting = [worker.starting for worker in waiting if worker.starting is not None]
             if some and not starting:  # those that rest start later, beside the work of the others
                 return
-            ready = _wait(starting)
+            ready = set(_wait(starting))
             for worker in [w for w in waiting if w.starting in ready]:
                 self._started(worker)
             self._start_rested()
@@ -578,13 +590,15 @@ class Pool(Generic[T, R]):
 
 
 def _wait(references: Sequence[Any]) -> list[Any]:
-    """Those that are ready, after a second at the latest; none are there while all that is left
-    rests after a fault of the storage."""
+    """All that are ready; where none is, the next one, after a second at the latest. No references
+    are there while all that is left rests after a fault of the storage."""
     ready: Sequence[Any] = ()
     try:
         if references:
+            ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
+        if references and not ready:
             ready, _ = ray.wait(references, num_returns=1, timeout=_POLL_S)
-        else:
+        elif not references:
             time.sleep(_POLL_S)
     finally:  # Ray may turn the SystemExit of a signal's handler into an error of its own
         stopping.check()

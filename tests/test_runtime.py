@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,20 @@ def test_the_caller_may_add_work_meanwhile() -> None:
             if outcome.item > 1:
                 queue.extend([outcome.item // 2])
     assert seen == [8, 4, 2, 1]
+
+
+def test_all_that_ended_while_the_caller_was_busy_is_taken_in_one_round() -> None:
+    """Rounds cost what grows with the workers; with thousands of them they must be few."""
+    rounds: list[int] = []
+    events = PoolEvents(in_flight=rounds.append)
+    options = PoolOptions(workers=2, depth=8)
+    with make_pool(lambda item: item, options, events=events) as pool:
+        seen = []
+        for outcome in pool.run(deque(range(64))):
+            seen.append(outcome.item)
+            time.sleep(0.05)
+    assert sorted(seen) == list(range(64))
+    assert len(rounds) <= 16
 
 
 def test_an_item_that_raises_beside_others_costs_no_process() -> None:

@@ -24,7 +24,8 @@ class Cluster:
 
     nodes of `workers` each. depth: shards that one worker has at a time, the one it works on
     included. driver_s: what the driver needs for one shard, one after the other. driver_scan_s:
-    what it needs besides for every shard that is with a worker at the time. failures_per_node_hour:
+    what it needs besides, in each of its rounds, for every shard that is with a worker then; a
+    round takes all that ended since the one before it began. failures_per_node_hour:
     rate at which a node is lost with what it works on. back_after_s: until another stands in its
     place, its workers ready.
     """
@@ -141,7 +142,7 @@ class _Stage:
         self._lives = [0] * workers
         self._starved = deque[int]()
         self._events: list[tuple[float, int, int]] = []
-        self._driver_free = 0.0
+        self._driver_free = self._round_began = 0.0
         self._driver_busy = self._busy = self._lost = 0.0
         self._held = 0
         self._done = [0] * len(seconds)
@@ -191,7 +192,10 @@ class _Stage:
         self._done[shard] += 1
         self._busy += self._seconds[shard]
         self._at[worker] = _NONE
-        cost = self._cluster.driver_s + self._cluster.driver_scan_s * self._held
+        cost = self._cluster.driver_s
+        if now >= self._round_began:  # else the round that the driver begins next takes it too
+            cost += self._cluster.driver_scan_s * self._held
+            self._round_began = max(self._driver_free, now)
         self._held -= 1
         self._driver_free = max(self._driver_free, now) + cost
         self._driver_busy += cost

@@ -193,7 +193,7 @@ def test_the_exit_status_and_the_line_of_a_mistake_are_the_jobs(
 def test_a_job_goes_on_when_its_follower_leaves_and_ends_in_order_when_told(
     head: Head, submit: Submit, tmp_path: Path
 ) -> None:
-    survey = written(tmp_path, 4000, runtime={"provider": "cpu", "scorers": 1, "shard_rows": 2})
+    survey = written(tmp_path, 2000, runtime={"provider": "cpu", "scorers": 1, "shard_rows": 2})
     other = RunLock(Store(str(tmp_path / "run")))
     other.acquire()  # the job waits for its end
     first = submit(head, survey)

@@ -64,7 +64,7 @@ def test_a_job_at_its_limit_goes_back_into_the_queue_and_on_with_its_run(
     queue: Slurm, hosts: list[Host], tmp_path: Path
 ) -> None:
     runtime = {"shard_rows": 4, "provider": "cpu", "scorers": 2, "failure_limit": 1.0}
-    survey = make_survey(tmp_path / "survey", 6000, runtime=runtime)
+    survey = make_survey(tmp_path / "survey", 3000, runtime=runtime)
     undisturbed = tmp_path / "undisturbed"
     shutil.copytree(survey.parent, undisturbed)
     job = queue.say(

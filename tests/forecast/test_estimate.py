@@ -166,9 +166,9 @@ def test_the_bottleneck_is_what_is_busy_for_most_of_the_time() -> None:
 def test_the_driver_is_what_is_short_where_shards_are_many_and_quick() -> None:
     phases = {"read": 0.0, "infer": 0.0009}
     quick = replace(SCORE, slot_s=0.001, seconds=(0.001,) * 10, phases=phases)
-    measured = sample(score=quick, total_rows=10_000_000, shard_rows=10)
+    measured = sample(score=quick, total_rows=10_000_000, shard_rows=5)
     plan = make_forecast("toy", measured, Wanted(nodes=64, max_nodes=1))
-    assert plan.shards == 100_000
+    assert plan.shards == 200_000
     assert plan.bottleneck.startswith("driver")
     assert plan.stages.score_s.expected >= plan.shards * DRIVER_S
 

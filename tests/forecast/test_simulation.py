@@ -64,6 +64,20 @@ def test_a_driver_that_is_slower_than_its_workers_sets_the_time(shards: int, dep
     assert found.seconds == pytest.approx(1.0 + 2.0 * shards)
 
 
+def test_a_round_of_the_driver_takes_all_that_ended_since_the_last_began() -> None:
+    """Of 50 shards that end together one is taken by the first round, all others by the second."""
+    found = simulate(np.full(50, 1.0), Cluster(1, 50, driver_s=2.0, driver_scan_s=0.1))
+    assert found.driver_s == pytest.approx(50 * 2.0 + 0.1 * (50 + 49))
+    assert found.seconds == pytest.approx(1.0 + found.driver_s)
+
+
+def test_rounds_do_not_stop_a_busy_driver() -> None:
+    """10,000 workers and shards that leave the driver no time: each shard costs its own time, and
+    rounds next to nothing, since each takes all that waits."""
+    found = simulate(np.full(30_000, 1.0), Cluster(100, 100, 2, 1e-3, 6e-7))
+    assert found.driver_s == pytest.approx(30_000 * 1e-3, rel=0.05)
+
+
 @settings(deadline=None)
 @given(SECONDS, st.integers(1, 8), st.integers(1, 4))
 def test_more_nodes_are_never_slower(values: list[float], nodes: int, workers: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -57,7 +59,10 @@ def process(*words: str) -> Iterator[psutil.Process]:
     """A process that does nothing, started by a command line that ends in these words."""
     idle = "import sys; sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", idle, *words], stdin=subprocess.PIPE) as started:
-        yield psutil.Process(started.pid)
+        made = psutil.Process(started.pid)
+        while not made.cmdline():  # it is empty for a moment while the program begins
+            time.sleep(0.001)
+        yield made
         started.kill()
 
 
@@ -71,10 +76,11 @@ def test_a_service_is_well_while_it_answers(
 
 
 def test_a_service_that_listens_no_more_is_not_well() -> None:
-    with answering(200) as port:
-        pass
-    with process("lenspipe", "serve", "RUN", f"--port={port}") as served:
-        assert not healthy(served.pid)
+    with socket.socket() as nobody:  # the port is taken, so that no other test listens there
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+        with process("lenspipe", "serve", "RUN", f"--port={port}") as served:
+            assert not healthy(served.pid)
 
 
 def test_a_job_is_well_while_it_lives() -> None:

@@ -97,8 +97,8 @@ def test_arrays_agree_with_the_database(cut: str, rows: list[tuple[float | None,
         plain = compile_cuts(
             {"first": "n >= 0", "cut": f"{cut} OR (f > 1 AND f < 1)"}, table.schema
         )
-    except InputError as error:  # products of whole numbers that DuckDB has no room for
-        assume("Overflow" not in str(error))
+    except InputError as error:  # products of whole numbers or decimals too long for DuckDB
+        assume("Overflow" not in str(error) and "Needed scale" not in str(error))
         raise
     assert plain.cuts[0].condition is not None
     ours, theirs = plain.apply(table, MISSING), _as_sql(plain).apply(table, MISSING)
