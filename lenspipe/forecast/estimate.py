@@ -188,7 +188,7 @@ class _Model:
 
     @cached_property
     def publish_s(self) -> float:
-        """Listing the pixels again, catalogue, candidates, report."""
+        """Ending Ray, listing the pixels again, catalogue, candidates, report."""
         s, costs = self._sample, self._sample.publish
         if s.score is None:
             return 0.0
@@ -196,7 +196,8 @@ class _Model:
         candidates = costs.top if costs.top is not None else costs.candidates * rows
         stamps = min(candidates, costs.stamps, rows)
         return (
-            s.listing_s
+            s.ray_end_s
+            + s.listing_s
             + costs.fixed_s
             + PUBLISH_ROW_S * max(0.0, rows - sum(s.score.rows))
             + (costs.open_s if stamps >= 1.0 else 0.0)
@@ -225,7 +226,7 @@ class _Model:
 
     def select_s(self, nodes: int) -> Interval:
         """Stage `select`."""
-        seconds = self._outcome(nodes)[0].seconds
+        seconds = self._outcome(nodes)[0].seconds + self._sample.select.warm_up_s
         seconds = max(seconds, self._stored_s(self.bytes_read.catalogue))
         return interval(seconds, self._select_draws, self._sample.select.items >= FEW)
 
@@ -235,7 +236,8 @@ class _Model:
         return interval(self._scored_s(nodes), draws, self._knows_rows and self._knows_speed)
 
     def _scored_s(self, nodes: int) -> float:
-        simulated = self._outcome(nodes)[1].seconds
+        scored = self._sample.score
+        simulated = self._outcome(nodes)[1].seconds + (scored.warm_up_s if scored else 0.0)
         return max(simulated, self._stored_s(self.bytes_read.pixels.expected))
 
     def _stored_s(self, size: float) -> float:

@@ -51,14 +51,15 @@ class SampleSize:
 
 @dataclass(frozen=True)
 class StageSample:
-    """One stage of the sample. slot_s: time of a worker for one item while all work. seconds, rows:
-    of each item, without waiting for its worker's other ones. phases: mean seconds of its steps.
-    cpu_busy: share of the machine's processors
-    that were busy meanwhile, whoever used them."""
+    """One stage of the sample. slot_s: time of a worker for one item while all work. warm_up_s: by
+    how much the workers' first items take longer. seconds, rows: of each item, without waiting for
+    its worker's other ones. phases: mean seconds of its steps. cpu_busy: share of the machine's
+    processors that were busy meanwhile, whoever used them."""
 
     items: int
     slot_s: float
     start_up_s: float
+    warm_up_s: float
     seconds: tuple[float, ...]
     rows: tuple[int, ...]
     phases: dict[str, float]
@@ -80,8 +81,9 @@ class StageSample:
 class Sample:
     """What was measured, and of what. part_rows, part_selected: of each sampled part. total_parts,
     total_rows: of the catalogue. shard_rows: most rows of a shard of the run. check_s, ray_s: what
-    a run does before its first stage; listing_s: before it publishes. threshold_s: choosing the
-    photometry network's threshold. plan_s: planning the selected rows of the sample."""
+    a run does before its first stage; ray_end_s, listing_s: before it publishes. threshold_s:
+    choosing the photometry network's threshold. plan_s: planning the selected rows of the
+    sample."""
 
     machine: Machine
     slots: Slots
@@ -95,6 +97,7 @@ class Sample:
     publish: PublishCosts
     check_s: float
     ray_s: float
+    ray_end_s: float
     listing_s: float
     threshold_s: float
     plan_s: float
@@ -128,7 +131,15 @@ def measure(
             with connect() as machine:
                 ray_s = time.monotonic() - began - checked_s
                 found = _measure(_Measuring(job, clock, machine, size))
-        return replace(found, check_s=checked_s, ray_s=ray_s, seconds=time.monotonic() - began)
+                measured = time.monotonic()
+            ray_end_s = time.monotonic() - measured
+        return replace(
+            found,
+            check_s=checked_s,
+            ray_s=ray_s,
+            ray_end_s=ray_end_s,
+            seconds=time.monotonic() - began,
+        )
 
 
 @dataclass(frozen=True)
@@ -166,6 +177,7 @@ def _measure(at: _Measuring) -> Sample:
         publish=costs,
         check_s=0.0,
         ray_s=0.0,
+        ray_end_s=0.0,
         listing_s=listing_s,
         threshold_s=threshold_s,
         plan_s=plan_s,
@@ -242,6 +254,7 @@ def _stage_sample(times: StageTimes, workers: int, cpu_busy: float) -> StageSamp
         items=len(records),
         slot_s=times.slot_seconds(workers),
         start_up_s=times.start_up_s,
+        warm_up_s=times.warm_up_seconds(workers),
         seconds=tuple(map(_worked, records)),
         rows=tuple(record.rows_in for record in records),
         phases={s: float(np.mean([r.seconds.get(s, 0.0) for r in records])) for s in steps},

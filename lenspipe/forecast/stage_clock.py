@@ -41,10 +41,20 @@ class StageTimes:
         if self.ready is None or not self.ended:
             return 0.0
         count = len(self.ended)
-        first, last = min(workers, count), count - workers
-        if last - first >= max(2, workers):
+        if self._has_middle(workers):
+            first, last = workers, count - workers
             return workers * (self.ended[last - 1] - self.ended[first - 1]) / (last - first)
         return min(workers, count) * (self.ended[-1] - self.ready) / count
+
+    def warm_up_seconds(self, workers: int) -> float:
+        """How much longer the workers' first shards take; 0 where `slot_seconds` has them in it."""
+        if self.ready is None or not self._has_middle(workers):
+            return 0.0
+        return max(0.0, self.ended[workers - 1] - self.ready - self.slot_seconds(workers))
+
+    def _has_middle(self, workers: int) -> bool:
+        """Whether there are enough shards beside the workers' first and the last ones."""
+        return len(self.ended) - 2 * workers >= max(2, workers)
 
 
 class StageClock(RunMetrics):

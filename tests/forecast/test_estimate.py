@@ -27,7 +27,7 @@ def test_stages_of_one_node_are_those_of_the_sample_carried_on() -> None:
     assert stages.threshold_s == 6.0
     assert stages.plan_s.expected == pytest.approx(0.1 + PLAN_ROW_S * 99_000)
     stamps = 0.01 * 100_000
-    expected = 0.5 + 2.0 + 1.0 + 0.01 * stamps + 0.1 * 100 + PUBLISH_ROW_S * 99_000
+    expected = 0.75 + 0.5 + 2.0 + 1.0 + 0.01 * stamps + 0.1 * 100 + PUBLISH_ROW_S * 99_000
     assert stages.publish_s == pytest.approx(expected)
     assert plan.start_up.seconds == 4.0 + 5.0 + 1.0 + 3.0
     parts = stages.select_s.expected + stages.score_s.expected + stages.threshold_s
@@ -35,6 +35,15 @@ def test_stages_of_one_node_are_those_of_the_sample_carried_on() -> None:
     assert plan.hours.expected * HOUR_S == pytest.approx(parts)
     assert plan.bytes_read.catalogue == pytest.approx(1_000_000 * 40)
     assert plan.bytes_read.pixels.expected == pytest.approx(100_000 * 5000)
+
+
+def test_what_first_shards_take_longer_is_waited_for_once_on_any_number_of_nodes() -> None:
+    slow = sample(select=replace(SELECT, warm_up_s=3.0), score=replace(SCORE, warm_up_s=7.0))
+    for nodes in (1, 10):
+        wanted = Wanted(nodes=nodes, max_nodes=1)
+        found, plain = (make_forecast("toy", s, wanted).stages for s in (slow, sample()))
+        assert found.select_s.expected - plain.select_s.expected == pytest.approx(3.0)
+        assert found.score_s.expected - plain.score_s.expected == pytest.approx(7.0)
 
 
 def test_more_nodes_divide_the_stages_and_nothing_else() -> None:

@@ -16,12 +16,14 @@ def test_slow_first_shards_and_the_last_ones_are_left_out() -> None:
     ended = [10.0, 10.0, 12.0, 12.0, 14.0, 14.0, 16.0, 16.0, 18.0, 20.0]
     times = StageTimes(started=-5.0, ready=0.0, finished=20.5, ended=ended)
     assert times.slot_seconds(2) == pytest.approx(2.0)
+    assert times.warm_up_seconds(2) == pytest.approx(8.0)
     assert (times.start_up_s, times.seconds) == (5.0, 20.5)
 
 
 def test_of_few_shards_all_count() -> None:
     times = StageTimes(started=0.0, ready=1.0, ended=[4.0, 5.0, 7.0])
     assert times.slot_seconds(2) == pytest.approx(2 * 6.0 / 3)
+    assert times.warm_up_seconds(2) == 0.0
     assert StageTimes(started=0.0).slot_seconds(2) == 0.0
 
 
