@@ -265,6 +265,22 @@ class Int8(Block):
     method: RangeMethod = "percentile"
 
 
+class Views(Block):
+    """degrees: by which the stamp is turned about its middle; by other angles than quarter turns it
+    is interpolated (bicubic), and its corners are what is inside of them, mirrored. mirrored:
+    each of these once more as in a mirror."""
+
+    degrees: tuple[float, ...] = Field(default=(0.0,), min_length=1)
+    mirrored: bool = False
+
+    @field_validator("degrees")
+    @classmethod
+    def _once_each(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len({angle % 360.0 for angle in value}) < len(value):
+            raise ValueError(f"expected each angle once, found {', '.join(map(str, value))}")
+        return value
+
+
 class FeatureChoice(Block):
     """One number of the photometry network's input; see `lenspipe.models.card.Feature`.
 
@@ -318,11 +334,12 @@ class MemberRecipe(Common):
     running mean of the weights, which is what is kept (0: none). drop_band: fraction of the rows of
     photometry that lose one column in training, so that a missing band is nothing new.
     precision: what the network computes in; `auto`: bfloat16 on GPUs, float32 on CPUs. batch_size:
-    of all processes together.
+    of all processes together. views: over which the exported network's logit is a mean; training
+    and validation see the stamp as it is.
     """
 
     LATER = frozenset(
-        {"sampling", "merging", "mining", "start_from", "select_by", "precision", "int8"}
+        {"sampling", "merging", "mining", "start_from", "select_by", "precision", "int8", "views"}
     )
 
     task: Literal["lens_finding", "photometry"]
@@ -347,10 +364,11 @@ class MemberRecipe(Common):
     drop_band: float = Field(default=0.0, ge=0.0, lt=1.0)
     seed: NonNegativeInt
     int8: Int8 = Int8()
+    views: Views | None = None
 
     def sha256(self) -> str:
         """Identity of what made the weights: a hash over every value, defaults included, but for
-        `int8`, which says how another form of the same network is made."""
+        those that say in what forms the network is exported (`int8`, `views`)."""
         return digest(_weights_made_by(self.model_dump(mode="json")))
 
     @model_validator(mode="after")
@@ -359,6 +377,8 @@ class MemberRecipe(Common):
             raise ValueError("expected `features` for task photometry, and for no other")
         if (self.task == "photometry") == (self.normalisation is not None):
             raise ValueError("expected `normalisation` for images, and none for photometry")
+        if self.task == "photometry" and self.views is not None:
+            raise ValueError("expected no `views` for task photometry")
         if self.splits.train is None or self.splits.validation is None:
             raise ValueError("expected splits train and validation")
         return self
@@ -415,7 +435,7 @@ def fpr_of(figure: str) -> float | None:
 
 def _weights_made_by(content: dict[str, Any]) -> dict[str, Any]:
     """A member's recipe as JSON, without what its weights do not depend on."""
-    kept = {key: value for key, value in content.items() if key != "int8"}
+    kept = {key: value for key, value in content.items() if key not in ("int8", "views")}
     begin = kept.get("start_from") or {}
     if begin.get("recipe"):
         kept["start_from"] = {**begin, "recipe": _weights_made_by(begin["recipe"])}

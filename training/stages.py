@@ -50,6 +50,7 @@ from training.sound import DRAWN_FROM, check_batch, check_kinds, check_simulated
 from training.timing import seconds_in_turns, seconds_per_image
 from training.together import joined
 from training.unseen import check_unseen, learnt_from, lineage
+from training.views import Viewed
 from training.workspace import Workspace, known_sha256, set_file, write_whole
 
 logger = logging.getLogger(__name__)
@@ -170,8 +171,9 @@ def export_fitted(
     """Write a trained network as ONNX, whole and equal to torch's or not at all."""
     aside = graph.with_name(f"part-{graph.name}")
     compared = rows_of(validation.inputs, slice(PARITY_ROWS))
-    export_graph(fitted.model, compared, aside)
-    difference = check_parity(fitted.model, aside, compared)
+    model = Viewed(fitted.model, recipe.views) if recipe.views else fitted.model
+    export_graph(model, compared, aside)
+    difference = check_parity(model, aside, compared)
     logger.info("%s: epoch %d kept; ONNX within %.1e", recipe.name, fitted.epoch, difference)
     aside.replace(graph)
 

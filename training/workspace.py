@@ -10,7 +10,7 @@ from pathlib import Path
 from lenspipe.errors import InputError
 from lenspipe.models.card import file_sha256
 from training import fit, mining
-from training.recipe import MemberRecipe, Recipe
+from training.recipe import MemberRecipe, Recipe, digest
 from training.stored import set_sha256
 
 
@@ -58,8 +58,9 @@ class Workspace:
         return (last or self.member(recipe)) / fit.BEST
 
     def graph(self, recipe: MemberRecipe) -> Path:
-        """The exported network, not yet with its card."""
-        return self.member(recipe) / "graph.onnx"
+        """The exported network, not yet with its card; other views of the stamp are another."""
+        views = f"-{digest(recipe.views.model_dump(mode='json'))[:8]}" if recipe.views else ""
+        return self.member(recipe) / f"graph{views}.onnx"
 
     def blend(self, recipe: Recipe, key: str) -> Path:
         """An ensemble that was fitted. key: a hash of what it was fitted from."""
