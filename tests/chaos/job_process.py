@@ -24,13 +24,15 @@ _TITLES = {
     "gcs": "gcs_server",
 }
 PATIENCE_S = 240.0
+RUN = "; from lenspipe.cli import main; main()"
 
 
 class JobProcess:
     """One life of a run: from the command to its end. A context: whatever is left is killed."""
 
-    def __init__(self, survey: Path, **settings: str) -> None:
-        """settings: of Ray, by environment variable."""
+    def __init__(self, survey: Path, before: str = "", **settings: str) -> None:
+        """before: Python that the command's process executes first. settings: of Ray, by
+        environment variable."""
         # Sockets of Ray bear no long path, so its folder is not in pytest's.
         self.temporary = Path(tempfile.mkdtemp(prefix="lp-", dir="/tmp"))
         self._log = survey.parent / f"{self.temporary.name}.err"
@@ -38,7 +40,8 @@ class JobProcess:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         with self._log.open("wb") as err, self._out.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "lenspipe", "run", str(survey)],
+                [sys.executable, *(["-c", before + RUN] if before else ["-m", "lenspipe"])]
+                + ["run", str(survey)],
                 stdout=out,
                 stderr=err,
                 env={**environment, "RAY_TMPDIR": str(self.temporary), **settings},

@@ -16,7 +16,8 @@ def test_memory_that_stays_short_stops_the_run_and_costs_no_row(tmp_path: Path) 
     survey = make_survey(tmp_path, rows=100)
     # More than this much of the memory is in use on any machine.
     short = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}
-    with JobProcess(survey, **short) as job:
+    impatient = "from lenspipe import runtime; runtime._MEMORY_REST_S = 0.5"
+    with JobProcess(survey, before=impatient, **short) as job:
         assert job.wait() == 1
         last = job.lines()[-1]
     assert last.startswith("StoppedError: ")
