@@ -12,11 +12,11 @@ import zarr
 
 from lenspipe.catalogue import scores
 from lenspipe.catalogue.candidates import array_of, kept_columns, open_candidates
-from lenspipe.catalogue.graded import open_grade_events, open_grades
+from lenspipe.catalogue.graded import id_type_of, open_grade_events, open_grades
 from lenspipe.catalogue.hats import scored_files
 from lenspipe.catalogue.known import KNOWN_LENS, KnownAt, read_known
 from lenspipe.catalogue.survey_sources import SOURCES, open_sources
-from lenspipe.contracts import id_field
+from lenspipe.contracts import failure_schema, id_field
 from lenspipe.errors import CorruptRunError, InputError
 from lenspipe.run_directory import RunDirectory, Stage
 from lenspipe.serve.grades.place import without_grades
@@ -76,7 +76,11 @@ def _open_scores(run: RunDirectory) -> Relation | None:
 def _open_failures(run: RunDirectory) -> Relation | None:
     stages: tuple[Stage, ...] = ("select", "score")
     parts = [n for stage in stages for n in run.part_names("failures", run.commits(stage))]
-    return _dataset(run, parts, scores.schema(run, parts)) if parts else None
+    if parts:
+        return _dataset(run, parts, scores.schema(run, parts))
+    # A run in which nothing failed has the table too: it is empty.
+    id_type = id_type_of(run)
+    return None if id_type is None else failure_schema(id_type).empty_table()
 
 
 def _open_candidates(run: RunDirectory) -> Relation | None:

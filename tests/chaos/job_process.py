@@ -37,11 +37,11 @@ class JobProcess:
         self.temporary = Path(tempfile.mkdtemp(prefix="lp-", dir="/tmp"))
         self._log = survey.parent / f"{self.temporary.name}.err"
         self._out = survey.parent / f"{self.temporary.name}.out"
+        command = ["-c", before + RUN] if before else ["-m", "lenspipe"]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         with self._log.open("wb") as err, self._out.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, *(["-c", before + RUN] if before else ["-m", "lenspipe"])]
-                + ["run", str(survey)],
+                [sys.executable, *command, "run", str(survey)],
                 stdout=out,
                 stderr=err,
                 env={**environment, "RAY_TMPDIR": str(self.temporary), **settings},
