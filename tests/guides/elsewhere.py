@@ -9,7 +9,7 @@ from tests.guides.pages import Block
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A block by its page and first words. test: file that runs the same in another way, or none."""
+    """A block by its page and first words. test: file that runs the same in another way, if any."""
 
     page: str
     first: str
@@ -39,9 +39,7 @@ ELSEWHERE = (
     ),
     Elsewhere("docs/compose.md", "cd deploy/compose", _ENGINE, "tests/deploy/test_compose.py"),
     Elsewhere("docs/compose.md", "(umask 077", _RAY, "tests/cluster/ray_nodes.py"),
-    Elsewhere(
-        "docs/compose.md", "export RAY_AUTH_MODE", _RAY, "tests/cluster/ray_nodes.py"
-    ),
+    Elsewhere("docs/compose.md", "export RAY_AUTH_MODE", _RAY, "tests/cluster/ray_nodes.py"),
     Elsewhere(
         "docs/evaluation.md",
         "python -m training evaluate training/recipes/ps1-gri.yaml --work runs/models --real",
@@ -62,9 +60,7 @@ ELSEWHERE = (
         "minutes, as root",
         "tests/images/container.py",
     ),
-    Elsewhere(
-        "docs/images.md", "docker run --rm --init", _ENGINE, "tests/images/test_image.py"
-    ),
+    Elsewhere("docs/images.md", "docker run --rm --init", _ENGINE, "tests/images/test_image.py"),
     Elsewhere(
         "docs/images.md",
         "docker run --rm --entrypoint python",
@@ -88,9 +84,7 @@ ELSEWHERE = (
     Elsewhere("docs/models.md", "pip install", "installs", "tests/models/test_openvino.py"),
     Elsewhere("docs/service.md", "pip install", "installs", "tests/serve/test_command.py"),
     Elsewhere("docs/reliability.md", "make test", "minutes to hours", None),
-    Elsewhere(
-        "docs/slurm.md", "sbatch", "a cluster of Slurm", "tests/deploy/test_slurm.py"
-    ),
+    Elsewhere("docs/slurm.md", "sbatch", "a cluster of Slurm", "tests/deploy/test_slurm.py"),
 )
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from textwrap import dedent
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.M | re.S)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def _fences(page: Path) -> Iterator[Block]:
     text = page.read_text("utf-8")
     for match in _FENCE.finditer(text):
         line = text.count("\n", 0, match.start()) + 2
-        yield Block(str(page.relative_to(ROOT)), line, match[1], match[2])
+        yield Block(str(page.relative_to(ROOT)), line, match[2], dedent(match[3]))
 
 
 @cache

@@ -47,9 +47,7 @@ _PROGRAMS = {
     ),
     "python": f'exec {sys.executable} "$@"',
     "prometheus": 'exec "$GUIDES_PROMETHEUS" "$@" --web.listen-address="127.0.0.1:$GUIDES_PORT"',
-    # The API server of the tests has no schemas.
-    "helm": 'if [ "$1" = install ]; then set -- "$@" --disable-openapi-validation; fi\n'
-    'exec "$GUIDES_HELM" "$@"',
+    "helm": 'exec "$GUIDES_HELM" "$@"',
 }
 
 
@@ -65,6 +63,14 @@ class Scene:
         """Another one, so that no block meets what another left."""
         shutil.copytree(self.folder.parent, folder, symlinks=True)
         return Scene(folder / self.folder.name, self.programs, self.packages)
+
+    def erase_run(self) -> None:
+        """So that the survey is run and not only found done; grades stay, as in `--fresh`."""
+        for path in (self.folder / "RUN").iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif not path.name.startswith("grades."):
+                path.unlink()
 
     def environment(self, port: int, **more: str) -> dict[str, str]:
         """Variables of a block's shell."""
@@ -175,7 +181,9 @@ def _write_lists(here: Path, packages: Path) -> None:
     (data.parent / "__init__.py").touch()
     shutil.copy(here / "lenscat.csv", data / "catalog.csv")
     scored = pq.read_table(here / "RUN" / "catalogue" / "dataset", columns=["ra", "dec"])
-    pq.write_table(pa.table({"ra_deg": scored["ra"], "dec_deg": scored["dec"]}), here / "gaia.parquet")
+    pq.write_table(
+        pa.table({"ra_deg": scored["ra"], "dec_deg": scored["dec"]}), here / "gaia.parquet"
+    )
     ids = candidates(here / "RUN")
     truth = pa.table({"object_id": ids[:2], "is_lens": [True, False]})
     pacsv.write_csv(truth, here / "known.csv")
