@@ -16,7 +16,7 @@ setup-dev: $(VENV)/.ready-dev
 # What the demo and a user need: no torch, no compiler.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
-	$(PIP) --editable '.[cpu,simulate]'
+	$(PIP) --editable '.[cpu,serve,simulate]'
 	touch $@
 
 # What tests and training need besides.

@@ -10,6 +10,7 @@ import pytest
 from tests.guides.elsewhere import ELSEWHERE, Elsewhere
 from tests.guides.pages import ROOT, Block, blocks, fences
 
+MAKEFILE = ROOT / "Makefile"
 LANGUAGES = {"", "bash", "nginx", "python", "yaml"}
 PROGRAMS = r"\s*(?:\$ )?(?:[\w./]*/)?(?:lenspipe|make|python3?|pip|helm|kubectl|docker|ray|sbatch) "
 
@@ -33,6 +34,16 @@ def test_what_waits_is_the_last_of_its_block(block: Block) -> None:
     """The rest would never be reached."""
     waiting = [c for c in block.commands[:-1] if re.match(r"\S*lenspipe serve |prometheus ", c)]
     assert not waiting
+
+
+def test_the_demo_installs_what_the_pages_do_after_it() -> None:
+    """They serve its run at once, and ask nobody to install more."""
+    [extras] = re.findall(
+        r"\.ready: pyproject.*\n.*\n.*'\.\[([\w,]+)\]'", MAKEFILE.read_text("utf-8")
+    )
+    assert {"cpu", "serve"} <= set(extras.split(","))
+    served = [b for b in blocks() if "lenspipe serve demo/run" in b.text]
+    assert {b.page for b in served} == {"README.md", "docs/quick-start.md"}
 
 
 def test_extras_that_pages_install_exist() -> None:
