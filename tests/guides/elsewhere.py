@@ -27,7 +27,7 @@ _RAY = "Ray on several hosts, each with an address of its own"
 ELSEWHERE = (
     Elsewhere("README.md", "make demo", "minutes", "tests/end_to_end/test_demo.py"),
     Elsewhere("docs/quick-start.md", "make demo", "minutes", "tests/end_to_end/test_demo.py"),
-    Elsewhere("docs/cluster.md", "umask 077", _RAY, "tests/cluster/ray_nodes.py"),
+    Elsewhere("docs/cluster.md", "umask 077", _RAY, "tests/cluster/test_three_nodes.py"),
     Elsewhere(
         "docs/cluster.md",
         "kubectl --namespace sky get secret",
@@ -38,8 +38,8 @@ ELSEWHERE = (
         "docs/cluster.md", "export RAY_AUTH_TOKEN_PATH", _RAY, "tests/chaos/test_submission.py"
     ),
     Elsewhere("docs/compose.md", "cd deploy/compose", _ENGINE, "tests/deploy/test_compose.py"),
-    Elsewhere("docs/compose.md", "(umask 077", _RAY, "tests/cluster/ray_nodes.py"),
-    Elsewhere("docs/compose.md", "export RAY_AUTH_MODE", _RAY, "tests/cluster/ray_nodes.py"),
+    Elsewhere("docs/compose.md", "(umask 077", _RAY, "tests/cluster/test_three_nodes.py"),
+    Elsewhere("docs/compose.md", "export RAY_AUTH_MODE", _RAY, "tests/cluster/test_three_nodes.py"),
     Elsewhere(
         "docs/evaluation.md",
         "python -m training evaluate training/recipes/ps1-gri.yaml --work runs/models --real",
@@ -50,7 +50,7 @@ ELSEWHERE = (
         "docs/grading.md",
         "lenspipe grades show RUN --grades",
         "a server of PostgreSQL",
-        "tests/serve/grades/test_place.py",
+        "tests/serve/grades/test_store.py",
     ),
     Elsewhere("docs/images.md", "docker build", _ENGINE, "tests/images/test_image.py"),
     Elsewhere("docs/images.md", "podman build", _ENGINE, "tests/images/test_image.py"),
@@ -58,7 +58,7 @@ ELSEWHERE = (
         "docs/images.md",
         "apt-get install buildah debootstrap",
         "minutes, as root",
-        "tests/images/container.py",
+        "tests/images/test_image.py",
     ),
     Elsewhere("docs/images.md", "docker run --rm --init", _ENGINE, "tests/images/test_image.py"),
     Elsewhere(
@@ -82,7 +82,7 @@ ELSEWHERE = (
     Elsewhere("docs/kubernetes.md", "minikube start", "a cluster of Kubernetes", None),
     Elsewhere("docs/kubernetes.md", "kubectl create job", "a cluster of Kubernetes", None),
     Elsewhere("docs/models.md", "pip install", "installs", "tests/models/test_openvino.py"),
-    Elsewhere("docs/service.md", "pip install", "installs", "tests/serve/test_command.py"),
+    Elsewhere("docs/service.md", "pip install", "installs", None),
     Elsewhere("docs/reliability.md", "make test", "minutes to hours", None),
     Elsewhere("docs/slurm.md", "sbatch", "a cluster of Slurm", "tests/deploy/test_slurm.py"),
 )

@@ -95,7 +95,7 @@ def make_scene(folder: Path) -> Scene:
     for name in _LINKED:
         (here / name).symlink_to(ROOT / name)
     _write_programs(scene)
-    _write_skies(here)
+    write_skies(here)
     _write_runs(here)
     _write_cutouts(here)
     _write_lists(here, scene.packages)
@@ -112,7 +112,7 @@ def _write_programs(scene: Scene) -> None:
         (scene.folder / ".venv" / "bin" / name).symlink_to(scene.programs / name)
 
 
-def _write_skies(here: Path) -> None:
+def write_skies(here: Path) -> None:
     """The demo's, but small; most of it are edges."""
     sky = here / "demo" / "sky"
     assert make_sky(sky, 1, SCALES["small"], 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,24 @@ from typer.testing import CliRunner
 
 from lenspipe.cli import app
 from tests.guides.pages import ROOT
-from tests.guides.scene import OWN, Scene
+from tests.guides.scene import OWN, write_skies
 
 ROW = re.compile(r"^\| `(\w+): (.*)` \| `(\S+: expected .*)` \|$", re.M)
 MISTAKES = ROW.findall((ROOT / OWN).read_text("utf-8"))
 
 
+@pytest.fixture(scope="module")
+def sky(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    here = tmp_path_factory.mktemp("sky")
+    write_skies(here)
+    return here
+
+
 @pytest.fixture
-def written(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def written(sky: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page's file, beside its sky."""
-    here = scene.copy(tmp_path / "scene").folder
+    here = tmp_path / "here"
+    shutil.copytree(sky, here)
     monkeypatch.chdir(here)
     return here / "north.yaml"
 
