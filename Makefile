@@ -16,7 +16,7 @@ setup-dev: $(VENV)/.ready-dev
 # What the demo and a user need: no torch, no compiler.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
-	$(PIP) --editable '.[cpu,simulate]'
+	$(PIP) --editable '.[cpu,serve,simulate]'
 	touch $@
 
 # What tests and training need besides.
@@ -41,7 +41,7 @@ test: setup-dev lint
 test-chaos: setup-dev
 	$(VENV)/bin/python -m pytest -m "chaos and not slow"
 
-# The service of a run, as clients and browsers see it. CI runs these too.
+# The service of a run, as clients and browsers see it, and the jobs of the pages. CI runs these too.
 test-service: setup-dev
 	$(VENV)/bin/python -m pytest -m "service and not slow"
 
