@@ -500,7 +500,9 @@ def test_export_writes_candidates(lenspipe: Command, published: Path, tmp_path: 
     heading, first = (tmp_path / "a.csv").read_text().splitlines()[:2]
     assert heading.startswith('"name","ra","dec","score"')
     assert first.startswith('"PS1 J')
-    refused = lenspipe("export", published, tmp_path / "none" / "a.csv", "--table", "failures")
+    none = lenspipe("export", published, tmp_path / "none.csv", "--table", "failures")
+    assert (none.returncode, none.stdout) == (0, f"0 rows in {tmp_path / 'none.csv'}\n")
+    refused = lenspipe("export", published, tmp_path / "none" / "a.csv", "--table", "known_lenses")
     assert refused.returncode == 2
     assert not (tmp_path / "none").exists()
 

@@ -244,11 +244,14 @@ class ModelCard(CardBlock):
 def weights_sha256(model: onnx.ModelProto) -> str:
     """SHA-256 over every initialiser's name, shape, type and bytes, in the order of names.
 
-    ValueError where a tensor's bytes are not what its shape asks for.
+    ValueError where a tensor's bytes are not what its shape asks for, or its type is none.
     """
     digest = hashlib.sha256()
     for tensor in sorted(model.graph.initializer, key=lambda t: t.name):
-        array = onnx.numpy_helper.to_array(tensor)
+        try:
+            array = onnx.numpy_helper.to_array(tensor)
+        except KeyError as error:
+            raise ValueError(f"tensor {tensor.name!r} has type {tensor.data_type}") from error
         digest.update(f"{tensor.name}|{array.dtype.str}|{array.shape}|".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

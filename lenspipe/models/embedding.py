@@ -6,7 +6,7 @@ Stamps that a network sees alike lie near one another there, so that one find le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from lenspipe.models.session import PADDED_TO, Member
 
 MOST_FEATURES = 4096  # of a member; more is no layer that a logit is made from, but a picture
 BATCH_ROWS = 256
+_FEATURES = "lenspipe_features"
 _LINEAR = frozenset({"Gemm", "MatMul"})
 # What may stand between the last linear layer and the output: shapes, types, a bias, quantisation.
 _BETWEEN = frozenset(
@@ -32,20 +33,56 @@ _BETWEEN = frozenset(
 )
 
 
-def last_features(model: onnx.ModelProto, output: str) -> str | None:
-    """Name of the tensor that the last linear layer before `output` reads; None where what is there
-    is something else."""
+def last_features(model: onnx.ModelProto, output: str) -> tuple[str, ...]:
+    """Names of the tensors that the last linear layer before `output` reads: several where the
+    output is the mean of what the same layer makes of several views. None of them where what is
+    there is something else."""
     made_by = {name: node for node in model.graph.node for name in node.output}
     weights = {tensor.name for tensor in model.graph.initializer}
+    found: list[tuple[str, tuple[str, ...]]] = []  # what a layer reads, and its weights
+    for start in _views(output, made_by, weights):
+        last = _linear(start, made_by, weights)
+        if last is None:
+            return ()
+        found.append(last)
+    return tuple(name for name, _ in found) if len({own for _, own in found}) == 1 else ()
+
+
+Nodes = Mapping[str, onnx.NodeProto]
+
+
+def _views(output: str, made_by: Nodes, weights: Set[str]) -> Sequence[str]:
+    """The tensors of which `output` is the mean, or itself."""
+    name = output
+    while (node := made_by.get(name)) is not None and node.op_type in _BETWEEN:
+        inputs = _not_weights(node, weights)
+        if not inputs:
+            break
+        name = inputs[0]
+    if node is None or node.op_type != "ReduceMean":
+        return [output]
+    joined = made_by.get(node.input[0])
+    if joined is None or joined.op_type != "Concat":
+        return [output]
+    return list(joined.input)
+
+
+def _linear(output: str, made_by: Nodes, weights: Set[str]) -> tuple[str, tuple[str, ...]] | None:
+    """What the last linear layer before `output` reads, and the names of its weights."""
     name = output
     while (node := made_by.get(name)) is not None:
-        inputs = [each for each in node.input if each and each not in weights]
+        inputs = _not_weights(node, weights)
         if node.op_type in _LINEAR:
-            return inputs[0] if inputs and inputs[0] in made_by else None
+            own = tuple(each for each in node.input if each not in inputs)
+            return (inputs[0], own) if inputs and inputs[0] in made_by else None
         if node.op_type not in _BETWEEN or not inputs:
             return None
         name = inputs[0]
     return None
+
+
+def _not_weights(node: onnx.NodeProto, weights: Set[str]) -> list[str]:
+    return [each for each in node.input if each and each not in weights]
 
 
 @dataclass
@@ -160,13 +197,15 @@ def _seeing(
     """The member with a session that gives features (row, feature) instead of a logit; why there
     is none."""
     logit = "logit" if any(each.name == "logit" for each in outputs) else outputs[0].name
-    name = last_features(model, logit)
-    if name is None:
+    names = last_features(model, logit)
+    if not names:
         return "its logit is made by no linear layer"
     if any(side.dim_value > 0 for side in _batches(model)):
         return "its graph has a fixed batch"
     del model.graph.output[:]
-    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+    # The mean of the views' features is what the layer makes the mean of their logits from.
+    model.graph.node.append(onnx.helper.make_node("Mean", names, [_FEATURES]))
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(_FEATURES))
     options = providers.ProviderOptions()
     session = providers.open_session(
         model.SerializeToString(), "cpu", threads, 0, options, f"model {member.path}"

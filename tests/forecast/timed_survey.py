@@ -21,7 +21,7 @@ from lenspipe.bench.job import write_survey
 from lenspipe.config import load_survey
 from lenspipe.forecast.stage_clock import StageClock
 from lenspipe.job import run_survey
-from lenspipe.models.ensemble_file import describe_ensemble
+from lenspipe.models.locate import find
 from lenspipe.telling.events import Events
 from lenspipe.telling.progress import SilentProgress
 
@@ -52,10 +52,9 @@ def make_timed_survey(folder: Path, selected: int, parts: int = PARTS) -> Path:
 
 
 def _one_network(folder: Path) -> str:
-    member = next(m for m in describe_ensemble("ps1-gri").members if m.name == "ps1-resnet")
     content = {
         "name": "one",
-        "members": [str(member.path.absolute())],
+        "members": [str(find("ps1-resnet").absolute())],
         "blender": {"kind": "mean"},
         "calibration": {"kind": "platt", "slope": 1.0, "prevalence": 0.5},
     }

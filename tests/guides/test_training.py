@@ -16,7 +16,7 @@ from tests.guides.pages import ROOT, Block, blocks
 from tests.guides.recipes import write_recipes
 from tests.guides.shell import run
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 STEPS = [b for b in blocks() if not named(b) and b.trains]
 FIRST = "docs/models.md"  # step by step: what the other pages judge

@@ -23,7 +23,8 @@ def linear_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Weight (d,) and bias of the layer that makes the logit."""
     model = onnx.load_from_string(read_model(path)[0])
     arrays = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
-    [node] = [n for n in model.graph.node if last_features(model, "logit") in n.input]
+    first, *_ = last_features(model, "logit")
+    [node] = [n for n in model.graph.node if first in n.input]
     weight, bias = (arrays[name] for name in node.input[1:])
     return weight.ravel(), bias.ravel()
 
@@ -80,28 +81,28 @@ RELU = helper.make_node("Relu", ["x"], ["h"])
 @pytest.mark.parametrize(
     ("nodes", "expected"),
     [
-        ([RELU, helper.make_node("Gemm", ["h", "w", "b"], ["logit"])], "h"),
+        ([RELU, helper.make_node("Gemm", ["h", "w", "b"], ["logit"])], ("h",)),
         (
             [
                 RELU,
                 helper.make_node("MatMul", ["h", "w"], ["m"]),
                 helper.make_node("Add", ["b", "m"], ["logit"]),
             ],
-            "h",
+            ("h",),
         ),
-        ([helper.make_node("Gemm", ["x", "w", "b"], ["logit"])], None),  # of the pixels themselves
+        ([helper.make_node("Gemm", ["x", "w", "b"], ["logit"])], ()),  # of the pixels themselves
         (
             [
                 helper.make_node("Gemm", ["x", "w", "b"], ["m"]),
                 helper.make_node("Sigmoid", ["m"], ["logit"]),
             ],
-            None,
+            (),
         ),
-        ([helper.make_node("Identity", ["x"], ["logit"])], None),
+        ([helper.make_node("Identity", ["x"], ["logit"])], ()),
     ],
 )
 def test_features_are_found_where_a_linear_layer_ends(
-    nodes: list[onnx.NodeProto], expected: str | None
+    nodes: list[onnx.NodeProto], expected: tuple[str, ...]
 ) -> None:
     model = graph(*nodes)
     onnx.checker.check_model(model)

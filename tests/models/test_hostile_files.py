@@ -416,3 +416,12 @@ def test_cards_of_any_bytes_are_taken_or_refused(donor: Path, text: bytes) -> No
         read_model(file)
     except InputError as error:
         assert "\n" not in str(error)
+
+
+def test_a_tensor_of_no_type_is_told(tmp_path: Path) -> None:
+    model = onnx.load(find("ps1-group"))
+    model.graph.initializer[0].data_type = 58
+    path = tmp_path / "typed.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=r"weights: expected tensors that are whole, found .*58"):
+        read_model(path)
