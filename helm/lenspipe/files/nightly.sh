@@ -12,6 +12,11 @@ case $due in
         echo "error: JOB: expected a name that ends in minutes or in YYYYMMDD, found $JOB" >&2
         exit 2
         ;;
+    ? | ?? | ??? | ???? | ????? | ?????? | ???????)
+        # No CronJob's minutes have fewer digits since 1989: NAME-20261130-2 is no such moment.
+        echo "error: JOB: expected a name that ends in minutes or in YYYYMMDD, found $JOB" >&2
+        exit 2
+        ;;
     *) night=$(date -u -d "@$((due * 60))" +%Y-%m-%d) ;;
 esac
 
