@@ -84,9 +84,20 @@ def export_graph(model: nn.Module, inputs: Inputs, path: Path) -> onnx.ModelProt
         raise RuntimeError("torch.onnx.export gave no program")
     graph = program.model_proto
     forget_sources(graph)
+    _name_interpolation(graph)
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, str(path))
     return graph
+
+
+def _name_interpolation(model: onnx.ModelProto) -> None:
+    """GridSample's words of opset 19 in a graph that has one: OpenVINO knows none of 20's."""
+    sampling = [node for node in model.graph.node if node.op_type == "GridSample"]
+    for mode in (a for node in sampling for a in node.attribute if a.name == "mode"):
+        mode.s = {b"cubic": b"bicubic", b"linear": b"bilinear"}.get(mode.s, mode.s)
+    for used in model.opset_import:
+        if sampling and not used.domain:
+            used.version = min(used.version, 19)
 
 
 @contextmanager

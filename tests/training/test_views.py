@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -92,6 +93,14 @@ def test_the_graph_gives_what_torch_gives_for_any_batch(tmp_path: Path) -> None:
     network = Viewed(Corner(), Views(degrees=(0.0, 45.0, 90.0), mirrored=True))
     export_graph(network, images, tmp_path / "graph.onnx")
     check_parity(network, tmp_path / "graph.onnx", images)
+    model = onnx.load(tmp_path / "graph.onnx")
+    modes = {
+        a.s
+        for n in model.graph.node
+        for a in n.attribute
+        if n.op_type == "GridSample" and a.name == "mode"
+    }
+    assert modes == {b"bicubic"}  # OpenVINO knows no other word
     one = {name: pixels[:1] for name, pixels in images.items()}
     all_rows = onnx_logits(tmp_path / "graph.onnx", images)
     np.testing.assert_allclose(onnx_logits(tmp_path / "graph.onnx", one), all_rows[:1], atol=1e-6)
